@@ -1,0 +1,1 @@
+"""Exact error analysis of auto-regressive video diffusion on videos whose law is known."""

@@ -1,0 +1,1 @@
+"""Readers of real clips: files in, arrays out."""

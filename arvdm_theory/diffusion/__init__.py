@@ -1,0 +1,1 @@
+"""Exact scores, single reverse steps and the two-stage rollout."""

@@ -1,0 +1,1 @@
+"""The exact error decomposition of auto-regressive video diffusion, its bounds and the impossibility result."""

@@ -1,0 +1,1 @@
+"""Information measures in nats: closed forms for Gaussian and finite laws, and proofs of inequalities."""

@@ -1,0 +1,1 @@
+"""Videos whose law is known exactly."""

@@ -1,0 +1,1 @@
+"""Experiments as functions: config in, tidy table with provenance out."""

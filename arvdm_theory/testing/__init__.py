@@ -1,0 +1,1 @@
+"""Hypothesis strategies for one's own property tests; needs the ``hypothesis`` package."""
