@@ -24,10 +24,12 @@ __all__ = [
     "GaussianVideo",
     "State",
     "StationaryVideo",
+    "check_paths",
     "checked_covariance",
     "checked_mean",
     "frame_indices",
     "noisy_covariance",
+    "parting_level",
     "separable_video",
     "standard_normal",
 ]
@@ -144,14 +146,14 @@ class GaussianVideo(ABC):
         """
         if not states:
             raise ValueError("a joint law needs at least one state")
-        _check_paths(states)
+        check_paths(states)
         frames = max(state.frame for state in states) + 1
         self.require(frames)
         index = frame_indices([state.frame for state in states], self.frame_dim).to(self.device)
         clean = self.covariance(frames)[:, index[:, None], index]
         levels = torch.tensor([s.level for s in states], dtype=torch.float64, device=self.device)
         ancestor = torch.tensor(
-            [[_parting(a, b) for b in states] for a in states], dtype=torch.float64, device=self.device
+            [[parting_level(a, b) for b in states] for a in states], dtype=torch.float64, device=self.device
         )
         number = torch.tensor([s.frame for s in states], device=self.device)
         scale = alpha(levels).repeat_interleave(self.frame_dim)
@@ -356,7 +358,7 @@ def standard_normal(shape: Sequence[int], generator: torch.Generator | None) -> 
     return torch.randn(tuple(shape), dtype=torch.float64, generator=generator, device=device)
 
 
-def _check_paths(states: Sequence[State]) -> None:
+def check_paths(states: Sequence[State]) -> None:
     """Raises ValueError unless every state lies on its path and every path leaves path 0 at one level."""
     partings: dict[tuple[int, int], float] = {}
     for state in states:
@@ -379,7 +381,7 @@ def _check_paths(states: Sequence[State]) -> None:
             )
 
 
-def _parting(a: State, b: State) -> float:
+def parting_level(a: State, b: State) -> float:
     """The level at which the forward paths of two states of one frame part."""
     if a.path == b.path:
         return min(a.level, b.level)

@@ -1,0 +1,245 @@
+"""The OU clock and the schedules read in it, against products, compositions and 50-digit arithmetic."""
+
+import math
+
+import mpmath  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+import torch
+
+from arvdm_theory.noise import (
+    DiscreteVP,
+    Spacing,
+    VPSchedule,
+    alpha,
+    clock_from_flow,
+    clock_from_sigma,
+    clock_from_snr,
+    joint_noise,
+    sigma2,
+    snr_from_clock,
+    time_grid,
+    transition,
+)
+
+EPS = 2.3e-16
+LEVELS = [0.0, 1e-14, 1e-8, 1e-3, 0.3, 1.0, 6.0, 30.0]
+
+
+def _tensor(values: object) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def test_signal_and_noise_keep_the_variance_and_the_digits_of_small_levels() -> None:
+    levels = _tensor(LEVELS)
+    torch.testing.assert_close(alpha(levels) ** 2 + sigma2(levels), torch.ones(8, dtype=torch.float64))
+    with mpmath.workdps(50):
+        for t, a, v in zip(LEVELS, alpha(levels).tolist(), sigma2(levels).tolist(), strict=True):
+            assert a == pytest.approx(float(mpmath.exp(-mpmath.mpf(t) / 2)), rel=4 * EPS)
+            assert v == pytest.approx(float(-mpmath.expm1(-mpmath.mpf(t))), rel=4 * EPS, abs=0)
+
+
+def test_transitions_compose_and_start_from_clean() -> None:
+    r, s, t = _tensor([0.0, 0.2, 1e-9]), _tensor([0.1, 0.2, 2e-9]), _tensor([3.0, 0.9, 5e-9])
+    a_rs, v_rs = transition(s, r)
+    a_st, v_st = transition(t, s)
+    a_rt, v_rt = transition(t, r)
+    # N(a_st · a_rs x, a_st² v_rs + v_st): the semigroup.
+    torch.testing.assert_close(a_rt, a_st * a_rs, rtol=8 * EPS, atol=0)
+    torch.testing.assert_close(v_rt, a_st**2 * v_rs + v_st, rtol=8 * EPS, atol=0)
+    # And the paper's form σ²(t) - (α(t)/α(s))² σ²(s).
+    torch.testing.assert_close(a_st, alpha(t) / alpha(s), rtol=8 * EPS, atol=0)
+    torch.testing.assert_close(v_st, sigma2(t) - a_st**2 * sigma2(s), rtol=8 * EPS, atol=4 * EPS)
+    a, v = transition(t, torch.zeros_like(t))
+    assert torch.equal(a, alpha(t))
+    assert torch.equal(v, sigma2(t))
+
+
+def test_a_transition_never_takes_noise_away() -> None:
+    with pytest.raises(ValueError, match=r"never lowers a level, but one falls by 0\.5"):
+        transition(_tensor([1.0, 0.5]), _tensor([0.5, 1.0]))
+    with pytest.raises(ValueError, match="never lowers a level"):
+        transition(_tensor(math.nan), _tensor(0.0))
+
+
+def test_joint_noise_is_what_two_transitions_from_one_state_share() -> None:
+    shared, a, b = 0.4, 1.1, 2.5
+    levels = _tensor([a, b])
+    ancestor = _tensor([[a, shared], [shared, b]])
+    noise = joint_noise(levels, ancestor)
+    ratio_a, own_a = transition(levels[0], _tensor(shared))
+    ratio_b, own_b = transition(levels[1], _tensor(shared))
+    common = float(sigma2(_tensor(shared)))
+    expected = [
+        [ratio_a**2 * common + own_a, ratio_a * ratio_b * common],
+        [ratio_a * ratio_b * common, ratio_b**2 * common + own_b],
+    ]
+    np.testing.assert_allclose(noise, expected, rtol=8 * EPS)
+    # On one path the later state is the earlier one, scaled, and fresh noise: (α(t)/α(s)) σ²(s).
+    one_path = joint_noise(levels, torch.minimum(levels[:, None], levels))
+    assert float(one_path[0, 1]) == pytest.approx(math.exp(-(b - a) / 2) * (1 - math.exp(-a)), rel=8 * EPS)
+    assert torch.equal(one_path.diagonal(), sigma2(levels))
+    assert float(joint_noise(levels, torch.zeros(2, 2, dtype=torch.float64)).abs().max()) == 0.0
+
+
+def test_joint_noise_at_tiny_and_huge_levels() -> None:
+    with mpmath.workdps(50):
+        for t, u in [(1e-12, 3e-12), (1e-12, 1.0), (700.0, 800.0), (2000.0, 2000.0)]:
+            levels = _tensor([t, u])
+            value = float(joint_noise(levels, torch.minimum(levels[:, None], levels))[0, 1])
+            exact = mpmath.exp(-(mpmath.mpf(t) + u) / 2) * mpmath.expm1(mpmath.mpf(t))
+            assert value == pytest.approx(float(exact), rel=8 * EPS * max(1.0, u / 2), abs=0)
+
+
+def test_snr_is_signal_over_noise_and_inverts() -> None:
+    levels = np.array(LEVELS[1:])
+    snr = snr_from_clock(levels)
+    tensor = _tensor(levels)
+    np.testing.assert_allclose(snr, alpha(tensor) ** 2 / sigma2(tensor), rtol=8 * EPS)
+    # d log t / d log snr is at most 1 and, for large t, 1/t: the way back adds no error.
+    np.testing.assert_allclose(clock_from_snr(snr), levels, rtol=8 * EPS)
+    with mpmath.workdps(50):
+        for t, value in zip(levels.tolist(), snr.tolist(), strict=True):
+            assert value == pytest.approx(float(1 / mpmath.expm1(mpmath.mpf(t))), rel=max(t, 1.0) * 4 * EPS)
+    assert float(snr_from_clock(800.0)) == 0.0  # below the smallest float, without a warning
+
+
+def test_sigma_and_flow_clocks_have_the_state_s_snr() -> None:
+    sigma = np.array([1e-9, 0.002, 0.5, 1.0, 80.0])
+    np.testing.assert_allclose(snr_from_clock(clock_from_sigma(sigma)), sigma**-2.0, rtol=1e-15 * 10)
+    flow = np.array([1e-9, 0.1, 0.5, 0.99])
+    np.testing.assert_allclose(snr_from_clock(clock_from_flow(flow)), ((1 - flow) / flow) ** 2, rtol=1e-15 * 10)
+    assert float(clock_from_sigma(0.0)) == float(clock_from_flow(0.0)) == 0.0
+    # α (X + σ ε) is the OU state, so α σ is its noise scale.
+    level = _tensor(clock_from_sigma(sigma))
+    torch.testing.assert_close(alpha(level) * _tensor(sigma), sigma2(level).sqrt(), rtol=8 * EPS, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "end"),
+    [
+        (VPSchedule("linear"), 1.0),
+        (VPSchedule("linear", 2.0, 2.0), 1.0),
+        (VPSchedule("linear", 0.0, 12.0), 1.0),
+        (VPSchedule("cosine"), 0.999),
+        (VPSchedule("cosine", offset=0.2), 0.999),
+    ],
+)
+def test_clock_and_native_time_are_inverse(schedule: VPSchedule, end: float) -> None:
+    native = np.concatenate([[0.0, 1e-12, 1e-6], np.linspace(1e-3, end, 50)])
+    levels = schedule.clock(native)
+    assert levels[0] == 0.0
+    assert np.all(np.diff(levels) > 0)
+    np.testing.assert_allclose(schedule.native(levels), native, rtol=32 * EPS)
+    # Back again, the error of the native time is magnified by the schedule's rate dt/ds, large near cosine's end.
+    if schedule.kind == "linear":
+        rate = schedule.beta_start + (schedule.beta_end - schedule.beta_start) * native
+    else:
+        quarter = math.pi / 2 / (1 + schedule.offset)
+        rate = 2 * quarter * np.tan(quarter * (native + schedule.offset))
+    error = np.abs(schedule.clock(schedule.native(levels)) - levels)
+    assert np.all(error <= 32 * EPS * (native * rate + levels))
+
+
+def test_schedules_are_their_published_signal_variances() -> None:
+    linear, cosine = VPSchedule("linear", 0.1, 20.0), VPSchedule("cosine")
+    with mpmath.workdps(50):
+        for s in (1e-12, 1e-7, 1e-3, 0.3, 0.49, 0.51, 0.9, 1 - 2**-40, 1 - 2**-53):
+            x = mpmath.mpf(s)
+            exact = mpmath.mpf(0.1) * x + (20 - mpmath.mpf(0.1)) * x**2 / 2
+            assert float(linear.clock(s)) == pytest.approx(float(exact), rel=8 * EPS)
+
+            def f(u: mpmath.mpf) -> mpmath.mpf:
+                offset = mpmath.mpf(0.008)
+                return mpmath.cos(mpmath.pi / 2 * (u + offset) / (1 + offset)) ** 2
+
+            assert float(cosine.clock(s)) == pytest.approx(float(-mpmath.log(f(x) / f(0))), rel=32 * EPS)
+
+
+def test_native_times_outside_the_schedule_are_refused() -> None:
+    linear, cosine = VPSchedule("linear"), VPSchedule("cosine")
+    for end in (float(linear.clock(1.0)), 10.05 * (1 + 4 * EPS)):  # the end, and the end rounded upwards
+        assert 1 - 4 * EPS <= float(linear.native(end)) <= 1.0
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"native time must lie in \[0, 1\], got"):
+            linear.clock(bad)
+    with pytest.raises(ValueError, match=r"native time must lie in \[0, 1\), got 1.0"):
+        cosine.clock(1.0)
+    for level in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="OU level must be finite and not negative"):
+            cosine.native(level)
+    with pytest.raises(ValueError, match=r"level 10\.1 lies beyond the schedule's end, 10\.0"):
+        linear.native(10.1)
+
+
+def test_malformed_schedules_are_refused() -> None:
+    with pytest.raises(ValueError, match="'linear' or 'cosine', got 'sigmoid'"):
+        VPSchedule("sigmoid")  # type: ignore[arg-type]
+    for start, end in [(2.0, 1.0), (-0.1, 1.0), (0.0, 0.0), (0.1, math.inf), (0.1, math.nan)]:
+        with pytest.raises(ValueError, match="β must be finite, not negative, not fall and not vanish"):
+            VPSchedule("linear", start, end)
+    for offset in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="offset must be positive and finite"):
+            VPSchedule("cosine", offset=offset)
+
+
+def test_discrete_schedule_is_the_product_of_its_signal_factors() -> None:
+    schedule = DiscreteVP.linear()
+    steps = [0, 1, 2, 500, 1000]
+    with mpmath.workdps(50):
+        for step, level in zip(steps, schedule.clock(steps).tolist(), strict=True):
+            product = mpmath.mpf(1)
+            for beta in schedule.betas[:step]:
+                product *= 1 - mpmath.mpf(beta)
+            # A running sum of up to 1000 positive terms.
+            assert level == pytest.approx(float(-mpmath.log(product)), rel=1000 * EPS, abs=0)
+    assert float(schedule.clock(1)) == pytest.approx(1e-4, rel=1e-4)
+    assert schedule == DiscreteVP(np.linspace(1e-4, 0.02, 1000))  # type: ignore[arg-type]
+
+
+def test_malformed_discrete_schedules_are_refused() -> None:
+    for betas in ((), (0.1, 0.0), (1.0,), (math.nan,)):
+        with pytest.raises(ValueError, match="at least one β, each strictly between 0 and 1"):
+            DiscreteVP(betas)
+    for timestep in (-1, 3, 0.5, True):
+        with pytest.raises(ValueError, match="a whole number from 0 to 2, got"):
+            DiscreteVP((0.1, 0.2)).clock(timestep)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "geometric"])
+@pytest.mark.parametrize(("start", "end", "steps"), [(6.0, 0.1, 7), (0.3, 0.1, 1), (1.0, 1.0, 3), (7.1, 1e-9, 50)])
+def test_time_grid_has_exact_ends_and_equal_steps(start: float, end: float, steps: int, spacing: Spacing) -> None:
+    grid = time_grid(start, end, steps, spacing)
+    assert (grid[0], grid[-1], len(grid)) == (start, end, steps + 1)
+    values = np.array(grid)
+    assert np.all(np.diff(values) <= 0)
+    if spacing == "uniform":
+        np.testing.assert_allclose(np.diff(values), (end - start) / steps, rtol=1e-12, atol=8 * EPS * start)
+    else:
+        np.testing.assert_allclose(values[1:] / values[:-1], (end / start) ** (1 / steps), rtol=1e-13)
+
+
+def test_malformed_grids_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one reverse step, got 0"):
+        time_grid(1.0, 0.0, 0)
+    for start, end in [(0.0, 1.0), (1.0, -0.1), (math.inf, 0.0), (math.nan, 0.0), (1.0, math.nan)]:
+        with pytest.raises(ValueError, match="must be finite and fall to a level ≥ 0"):
+            time_grid(start, end, 2)
+    with pytest.raises(ValueError, match="stop early"):
+        time_grid(1.0, 0.0, 2, "geometric")
+    with pytest.raises(ValueError, match="'uniform' or 'geometric', got 'cosine'"):
+        time_grid(1.0, 0.0, 2, "cosine")  # type: ignore[arg-type]
+
+
+def test_values_without_a_level_are_refused() -> None:
+    for value in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="signal-to-noise ratio must be positive"):
+            clock_from_snr(value)
+        with pytest.raises(ValueError, match="only a positive level has a finite signal-to-noise ratio"):
+            snr_from_clock(value)
+    for value in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="noise scale must be finite and not negative"):
+            clock_from_sigma(value)
+    for value in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match=r"flow-matching time must lie in \[0, 1\)"):
+            clock_from_flow([0.5, value])
