@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": "fit a Gaussian video to real clips",
     "plans": "list the published methods as plans, with their requirement checks",
     "lemma": "check the impossibility lemma on a joint law of your own",
+    "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
 }
 
 
@@ -28,6 +29,13 @@ class _OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def _parser(command: str | None) -> _OneLineParser:
@@ -39,7 +47,7 @@ def _parser(command: str | None) -> _OneLineParser:
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )  # fmt: skip
         if name == command:
             importlib.import_module(f"arvdm_theory.cli.{name}").configure(sub)

@@ -1,0 +1,71 @@
+"""``arvdm verify``: the main job, from the grid of bound checks to the figures."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("--size", choices=("smoke", "default", "full"), default="default",
+                        help="how much of the grid: seconds, under three minutes, or an hour")  # fmt: skip
+    parser.add_argument("--out", default="runs/verify", metavar="DIR", help="where tables and figures go")
+    parser.add_argument("--no-figures", action="store_true", help="tables only")
+    parser.add_argument("--all", action="store_true", help="print every check, not each one's tightest case")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the grid and the sweeps, prints the checks, draws the figures; 1 if a bound is violated."""
+    from pathlib import Path
+
+    import torch
+
+    from arvdm_theory.studies.sweeps import SWEEPS
+    from arvdm_theory.studies.verify import SIZES, bound_checks, lemma_checks
+
+    # The ledger's matrices are small: more threads only wait for each other.
+    torch.set_num_threads(1)
+    folder, size = Path(args.out), SIZES[args.size]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = bound_checks(size, folder)
+    sweeps = {name: sweep(size, folder, True) for name, sweep in SWEEPS.items()}
+    checks = lemma_checks(table[table.kind == "check"], sweeps["lemma"])
+    print(_every(checks) if args.all else _tightest(checks))
+    failed = checks[~checks.passed]
+    if not args.no_figures:
+        from arvdm_theory.plots.verify import draw_all
+
+        drawn = draw_all(folder)
+        print(f"\n{len(drawn)} figures in {folder / 'figures'}")
+    print(f"tables and their provenance in {folder}")
+    if len(failed):
+        print(f"\n{len(failed)} of {len(checks)} checks VIOLATED:\n{_every(failed)}")
+        return 1
+    print(f"all {len(checks)} checks hold")
+    return 0
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _every(checks: pd.DataFrame) -> str:
+    columns = ["video", "plan", "step", "score_error", "term", "value", "bound", "slack", "passed"]
+    return checks[columns].to_string(index=False, float_format=_number)
+
+
+def _tightest(checks: pd.DataFrame) -> str:
+    """A row a check: how many cases, how many hold, and the case with the least slack."""
+    tight = checks.loc[checks.groupby("term", sort=False).slack.idxmin()].set_index("term")
+    counts = checks.groupby("term", sort=False).passed.agg(["size", "sum"])
+    shown = tight[["value", "bound", "slack"]].assign(
+        cases=counts["size"],
+        verdict=["pass" if n == ok else f"FAIL ({n - ok})" for n, ok in counts.to_numpy()],
+        tightest=[" · ".join(str(cell) for cell in row) for row in tight[["video", "plan", "step"]].to_numpy()],
+    )
+    shown.index.name = None
+    return shown.to_string(float_format=_number)

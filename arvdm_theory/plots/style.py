@@ -1,0 +1,62 @@
+"""One style for every figure, and the one way to save them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from arvdm_theory.files import atomic_path
+
+__all__ = ["TERM_COLOURS", "TERM_NAMES", "save", "style"]
+
+TERM_COLOURS: dict[str, str] = {
+    "ie": "#7f7f7f",
+    "nie_ar": "#56b4e9",
+    "de": "#0072b2",
+    "see": "#e69f00",
+    "cross": "#f0e442",
+    "mb": "#d55e00",
+}
+"""Colours of the error terms (Okabe and Ito's palette, told apart by colour-blind readers too)."""
+
+TERM_NAMES: dict[str, str] = {
+    "ie": "first input (IE)",
+    "nie_ar": "noise initialisation (NIE)",
+    "de": "discretisation (DE)",
+    "see": "score estimation (SEE)",
+    "cross": "cross term",
+    "mb": "memory bottleneck (MB)",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The project's look, undone at the end of the block."""
+    with (
+        mpl.rc_context(
+            {
+                "figure.dpi": 110,
+                "savefig.dpi": 160,
+                "font.size": 10,
+                "axes.titlesize": 11,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "legend.frameon": False,
+                "legend.fontsize": 9,
+                "figure.constrained_layout.use": True,
+            }
+        ),
+        sns.axes_style("ticks", {"axes.grid": True, "grid.color": "0.92"}),
+    ):
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure atomically; the path's ending is its format."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)

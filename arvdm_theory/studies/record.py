@@ -1,0 +1,133 @@
+"""Runs that can be trusted and resumed: cells written one by one, tables with their provenance beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from arvdm_theory.files import atomic_path, write_json
+
+__all__ = ["Cell", "provenance", "read_table", "run_cells", "write_table"]
+
+Cell = Mapping[str, Any]
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in ("arvdm-theory", "torch", "numpy", "scipy", "pandas"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the source tree, marked ``-dirty`` if it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", str(here.parent))
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+@cache
+def _fingerprint() -> str:
+    """A digest of the library's own source: cells of another source are never taken for this one's."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def provenance(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a result must carry: its config and seed, the versions and the commit it was made with, the device."""
+    return {
+        "config": dict(config),
+        "seed": seed,
+        "versions": _versions(),
+        "commit": _commit(),
+        "device": platform.machine() + " cpu",
+    }
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table as CSV, atomically and at full float precision."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Reads a table back as it was written, floats bit for bit.
+
+    Raises:
+        ValueError: if it is not a table.
+        OSError: if it cannot be read.
+    """
+    try:
+        return pd.read_csv(path, float_precision="round_trip")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table that a run wrote") from error
+
+
+def run_cells(
+    name: str,
+    cells: Sequence[Cell],
+    compute: Callable[[Cell], pd.DataFrame],
+    folder: Path,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Computes every cell, or reads it if an earlier run of the same source, config and seed finished it.
+
+    A finished cell is one file, written atomically; an interrupted run loses only the cell it was in. The
+    whole table lands as ``NAME.csv`` with ``NAME.provenance.json`` beside it.
+
+    Args:
+        name: of the table.
+        cells: one config a cell; a cell's keys become columns.
+        compute: config → rows.
+        folder: where the tables go; made if need be.
+        seed: part of what makes a cell what it is.
+        progress: whether to show a progress bar.
+    """
+    store = folder / "cells"
+    store.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for cell in tqdm(cells, name, disable=not progress, leave=False):
+        identity = json.dumps([name, dict(cell), seed, _fingerprint(), _versions()], sort_keys=True)
+        path = store / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.csv"
+        if path.exists():
+            tables.append(read_table(path))
+            continue
+        rows = compute(cell)
+        for position, (key, value) in enumerate(cell.items()):
+            rows.insert(position, key, value)
+        write_table(rows, path)
+        tables.append(rows)
+    table = pd.concat(tables, ignore_index=True)
+    write_table(table, folder / f"{name}.csv")
+    write_json(folder / f"{name}.provenance.json", provenance({"cells": [dict(cell) for cell in cells]}, seed))
+    return table
