@@ -1,5 +1,6 @@
 """Meta-ARVDM plans and the published methods stated as plans."""
 
+from arvdm_theory.meta.catalogue import METHODS, Method, fifo, method, outpainting
 from arvdm_theory.meta.plan import (
     NoReferences,
     Pick,
@@ -12,6 +13,8 @@ from arvdm_theory.meta.plan import (
 )
 
 __all__ = [
+    "METHODS",
+    "Method",
     "NoReferences",
     "Pick",
     "Plan",
@@ -19,5 +22,8 @@ __all__ = [
     "Reference",
     "References",
     "causal_mask",
+    "fifo",
+    "method",
+    "outpainting",
     "parts_mask",
 ]

@@ -321,7 +321,8 @@ class Plan:
             for j, level in enumerate(levels):
                 if not (math.isfinite(level) and level >= 0):
                     raise PlanError(
-                        f"levels: the {kind} level of window frame {j + 1} must be finite and not negative, not {level}"
+                        f"levels: the {kind} level of window frame {j + 1} must be finite and not negative, got "
+                        f"{level}"
                     )
                 if j and level < levels[j - 1] - near:
                     raise PlanError(
@@ -337,8 +338,8 @@ class Plan:
         for j in range(w - stride):
             if abs(t_out[j + stride] - t_in[j]) > near:
                 raise PlanError(
-                    f"circularity: window frame {j + stride + 1} leaves at level {t_out[j + stride]}, but the next "
-                    f"AR step takes it as frame {j + 1} at {t_in[j]}"
+                    f"circularity: window frame {j + stride + 1} leaves at level {t_out[j + stride]}, but the "
+                    f"next AR step takes it as frame {j + 1} at {t_in[j]}"
                 )
         for j in range(stride):
             if abs(t_out[j] - self.floor) > near:

@@ -1,0 +1,188 @@
+"""``arvdm plans``: the published methods as plans, with their requirement checks and staircases."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arvdm_theory.meta.catalogue import Method
+    from arvdm_theory.meta.plan import Plan
+
+__all__ = ["configure", "run"]
+
+_WIDTH = 100
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``arvdm plans``."""
+    parser.add_argument("key", nargs="?", help="show this method in full (default: list all of them)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plans shown as JSON to FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the catalogue, or one method in full."""
+    from arvdm_theory.meta.catalogue import METHODS, method
+
+    if args.key is None:
+        shown = METHODS
+        print(_listing(shown))
+    else:
+        shown = (method(args.key),)
+        print(_in_full(shown[0]))
+    if args.json is not None:
+        from arvdm_theory.files import write_json
+
+        write_json(args.json, {"methods": [_record(entry) for entry in shown]})
+    return 0
+
+
+def _checks(entry: Method) -> str:
+    from arvdm_theory.meta.catalogue import REQUIREMENTS
+
+    broken = entry.broken()
+    if broken is None:
+        return "  ".join(f"{name} ✓" for name in REQUIREMENTS)
+    return f"{broken[0]} ✗: {broken[1]}"
+
+
+def _listing(entries: tuple[Method, ...]) -> str:
+    from arvdm_theory.meta.staircase import LEGEND, compact, describe_references
+
+    head = f"{'method':<18} {'arXiv':<11} {'w':>3} {'Δ':>3} {'M':>4}  {'references':<27} {'verdict':<11}  source"
+    lines = [head, "─" * len(head)]
+    for entry in entries:
+        plan = None if entry.verdict == "outside" else entry.build()
+        sizes = ("–", "–", "–") if plan is None else (plan.window, plan.stride, plan.reverse_steps)
+        references = "–" if plan is None else describe_references(plan.references)
+        source = "checked" if entry.checked else "not checked"
+        lines.append(
+            f"{entry.key:<18} {entry.arxiv or '–':<11} {sizes[0]:>3} {sizes[1]:>3} {sizes[2]:>4}  "
+            f"{references:<27} {entry.verdict:<11}  {source}"
+        )
+        lines += _wrap(_checks(entry), "    ")
+        if plan is not None:
+            lines.append(f"    {compact(plan)}")
+    outside = sum(entry.verdict == "outside" for entry in entries)
+    lines += [
+        "",
+        f"{len(entries)} methods, {outside} outside the framework. Drawn: references│the window as an AR step "
+        "finds it → as it leaves it.",
+        LEGEND,
+        "arvdm plans METHOD shows one in full.",
+    ]
+    return "\n".join(lines)
+
+
+def _in_full(entry: Method) -> str:
+    from arvdm_theory.meta.staircase import LEGEND, describe_references, inside_step, staircase, visibility
+
+    number = f"arXiv {entry.arxiv}" if entry.arxiv else "no paper"
+    rows = [
+        ("method", f"{entry.title} ({entry.citation}, {number})"),
+        ("verdict", f"{entry.verdict}: {entry.note}"),
+        ("source", entry.source),
+        ("requirements", _checks(entry)),
+        (
+            "parameters",
+            ", ".join(f"{name} = {_plain(value)}" for name, value in entry.parameters.items()) or "none",
+        ),
+    ]
+    if entry.verdict == "outside":
+        return "\n".join(_table(rows))
+    plan = entry.build()
+    rows += [
+        ("plan", f"w = {plan.window}, Δ = {plan.stride}, M = {plan.reverse_steps}, T = {plan.horizon:.6g}, "
+                 f"δ = {plan.floor:.3g}"),
+        ("initialisation", _initialisation(plan)),
+        ("references", describe_references(plan.references)),
+        ("input levels", _runs(plan.input_levels)),
+        ("output levels", _runs(plan.output_levels)),
+    ]  # fmt: skip
+    parts = ["\n".join(_table(rows)), staircase(plan, width=_WIDTH), inside_step(plan, width=_WIDTH)]
+    parts += [drawing for drawing in (visibility(plan, width=_WIDTH),) if drawing]
+    return "\n\n".join([*parts, LEGEND])
+
+
+def _initialisation(plan: Plan) -> str:
+    frames = f"{plan.init_frames} frame{'s' if plan.init_frames > 1 else ''} in {plan.init_steps} steps"
+    if not plan.overlapping:
+        return f"{frames}, down to δ"
+    if plan.initialisation == "renoise":
+        return f"{frames}, down to δ and then noised to the input levels"
+    return f"{frames}, straight to the input levels"
+
+
+def _runs(levels: tuple[float, ...]) -> str:
+    """Levels in order, a repeated one written once: ``3 × 0.5, 3 × 10``."""
+    runs: list[tuple[float, int]] = []
+    for level in levels:
+        if runs and runs[-1][0] == level:
+            runs[-1] = (level, runs[-1][1] + 1)
+        else:
+            runs.append((level, 1))
+    return ", ".join(f"{count} × {level:.4g}" if count > 1 else f"{level:.4g}" for level, count in runs)
+
+
+def _plain(value: object) -> str:
+    """A parameter's value for reading."""
+    from arvdm_theory.meta.plan import References
+    from arvdm_theory.meta.staircase import describe_references
+
+    if isinstance(value, References):
+        return describe_references(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    lines: list[str] = []
+    for name, value in rows:
+        first, *more = _wrap(value, " " * 16)
+        lines += [f"{name:<16}" + first[16:], *more]
+    return lines
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}
+    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, **options)
+
+
+def _record(entry: Method) -> dict[str, Any]:
+    """One method as plain JSON values."""
+    broken = entry.broken()
+    parameters = {n: list(v) if isinstance(v, tuple) else v for n, v in entry.parameters.items()}
+    return {
+        "key": entry.key,
+        "title": entry.title,
+        "citation": entry.citation,
+        "arxiv": entry.arxiv,
+        "verdict": entry.verdict,
+        "note": entry.note,
+        "source": entry.source,
+        "parameters": {
+            n: v if isinstance(v, int | float | list | None) else _plain(v) for n, v in parameters.items()
+        },
+        "broken": None if broken is None else {"requirement": broken[0], "message": broken[1]},
+        "plan": None if broken is not None else _plan_record(entry.build()),
+    }
+
+
+def _plan_record(plan: Plan) -> dict[str, Any]:
+    picks = [{"kind": p.kind, "count": p.count, "level": p.level} for p in plan.references.picks]
+    return {
+        "window": plan.window,
+        "stride": plan.stride,
+        "reverse_steps": plan.reverse_steps,
+        "init_steps": plan.init_steps,
+        "initialisation": plan.initialisation,
+        "horizon": plan.horizon,
+        "floor": plan.floor,
+        "input_levels": plan.input_levels,
+        "output_levels": plan.output_levels,
+        "references": picks,
+        "ar_grid": plan.ar_grid,
+        "init_grid": plan.init_grid,
+        "visible": plan.visible,
+    }
