@@ -1,0 +1,135 @@
+"""``arvdm fit``: real clips in, a fitted Gaussian video and its held-out score out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arvdm_theory.processes.fitted import FitReport, FittedVideo
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; imports nothing heavy."""
+    parser.epilog = (
+        "The last quarter of the clips (of one clip: of its frames) is held out and scored. The paper's own "
+        "clips show the truth on the left and a model's frames on the right: fit them with --left-half."
+    )
+    add = parser.add_argument
+    add("clips", nargs="+", metavar="CLIP", help="a video (mp4, ...), an .npz with the array 'video', or an .npy")
+    add("--region", metavar="X,Y,W,H", help="fit this part of the picture (default: all of it)", default=None)
+    add("--left-half", action="store_true", help="fit the left half of a picture that shows two side by side")
+    add("--size", metavar="HxW", help="average the picture, or the part of it, down to this size", default=None)
+    add("--grey", action="store_true", help="fit brightness, not colour")
+    add("--modes", type=int, default=8, metavar="K", help="spatial modes, the dimension of a frame")
+    add("--order", default="auto", metavar="P", help="order of the autoregression, or 'auto' (cross-validated)")
+    add("--held-out", type=float, default=0.25, metavar="SHARE", help="share held out; 0 fits everything")
+    add("--out", default="fitted.npz", metavar="FILE", help="where the fitted video goes")
+    add("--json", default=None, metavar="FILE", help="write the report there too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fits, writes the video, then prints the scores."""
+    from arvdm_theory.data.clips import ClipError, Region, looks_side_by_side, parse_size, prepare, read_frames
+    from arvdm_theory.files import write_json
+    from arvdm_theory.processes.fitted import fit_video
+
+    order = _order(args.order)
+    region = None if args.region is None else Region.parse(args.region)
+    size = None if args.size is None else parse_size(args.size)
+    _check_outputs(args)
+
+    clips, wide = [], []
+    for path in args.clips:
+        frames = read_frames(path)
+        try:
+            clips.append(prepare(frames, region=region, left_half=args.left_half, grey=args.grey, size=size))
+        except ClipError as error:
+            raise ClipError(f"{path}: {error}") from error
+        if clips[-1].shape[1:] != clips[0].shape[1:]:
+            raise ClipError(
+                f"{path} has pictures of shape {clips[-1].shape[1:]}, {args.clips[0]} of {clips[0].shape[1:]}; "
+                "--size brings them to one size"
+            )
+        if region is None and not args.left_half and looks_side_by_side(frames):
+            wide.append(path)
+    if wide:
+        print(
+            f"arvdm fit: warning: the picture of {wide[0]} is twice as wide as high; if it shows two side by "
+            "side, fit one with --left-half",
+            file=sys.stderr,
+        )
+    source = {
+        "clips": list(args.clips),
+        "region": args.region,
+        "left_half": args.left_half,
+        "size": args.size,
+        "grey": args.grey,
+        "held_out": args.held_out,
+    }
+    video, report = fit_video(clips, args.modes, order, args.held_out, source)
+    video.save(args.out)
+    if args.json is not None:
+        model = {
+            "modes": video.frame_dim,
+            "order": video.order,
+            "cross_shrinkage": video.cross,
+            "white_shrinkage": video.white,
+            "scale": video.scale,
+            "residual_variance": video.residual_variance,
+        }
+        write_json(args.json, {"source": source, "model": model, **report.as_dict()})
+    _print(video, report)
+    print(f"\nwritten to {args.out}")
+    return 0
+
+
+def _order(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise ValueError(f"--order is a whole number of at least 1, or 'auto', got {text!r}")
+    return int(text)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuses, before any work, outputs that cannot be written or would overwrite an input or one another."""
+    from pathlib import Path
+
+    taken = {Path(path).resolve(): path for path in args.clips}
+    for option, name in (("--out", args.out), ("--json", args.json)):
+        if name is None:
+            continue
+        path = Path(name)
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"{option} {name}: not a file in an existing folder")
+        if path.resolve() in taken:
+            raise ValueError(f"{option} {name} would overwrite {taken[path.resolve()]}")
+        taken[path.resolve()] = name
+
+
+def _print(video: FittedVideo, report: FitReport) -> None:
+    seen = report.variance_kept_held_out
+    rows: list[tuple[str, Any]] = [
+        ("modes", video.frame_dim),
+        ("order of the autoregression", video.order),
+        ("shrinkage: modes unrelated, white noise", f"{video.cross:g}, {video.white:g}"),
+        ("pixel variance kept, training frames", f"{report.variance_kept:.1%}"),
+        ("pixel variance kept, held-out frames", "-" if seen is None else f"{seen:.1%}"),
+        ("noise floor per pixel (rms)", f"{video.residual_variance**0.5:.4f}"),
+        ("frames: training, held out", f"{report.training_frames}, {sum(report.held_out_frames)}"),
+    ]
+    for label, value in rows:
+        print(f"{label:<40} {value}")
+    if not report.scores:
+        return
+    print(f"\n{'held-out log-density':<22} {'nats/frame':>11}   {'fitted video gains':>20}")
+    for law in report.scores:
+        line = f"{law:<22} {report.nats_per_frame(law):>11.3f}"
+        if law != "fitted":
+            margin, error = report.margin(law)
+            line += f"   {margin:>20.3f}" + ("" if error is None else f" ± {error:.3f}")
+        print(line)

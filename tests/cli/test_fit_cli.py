@@ -1,0 +1,146 @@
+"""``arvdm fit`` from files to files, and what it says when it cannot."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from arvdm_theory.cli import main
+from arvdm_theory.data.clips import Region, read_clip
+from arvdm_theory.processes.fitted import fit_video, load_fitted
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[str]:
+    """Four clips of 24 frames, 8 x 16 pixels: two pictures side by side."""
+    rng = np.random.default_rng(0)
+    names = []
+    for i in range(4):
+        walk = 128 + 12 * rng.normal(size=(24, 8, 16, 3)).cumsum(0)
+        names.append(str(tmp_path / f"clip{i}.npz"))
+        np.savez(names[-1], video=np.clip(walk, 0, 255).astype(np.uint8))
+    return names
+
+
+def test_a_fit_and_its_report(clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, report = tmp_path / "video.npz", tmp_path / "report.json"
+    code = main(["fit", *clips, "--left-half", "--modes", "3", "--out", str(out), "--json", str(report)])
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, "")
+    video = load_fitted(out)
+    expected, scores = fit_video([read_clip(clip, left_half=True) for clip in clips], modes=3)
+    np.testing.assert_array_equal(video.gamma, expected.gamma)
+    np.testing.assert_array_equal(video.basis, expected.basis)
+    assert video.source == {
+        "clips": clips, "region": None, "left_half": True, "size": None, "grey": False, "held_out": 0.25
+    }  # fmt: skip
+    content = json.loads(report.read_text())
+    assert content["model"]["modes"] == 3
+    assert content["model"]["order"] == video.order
+    assert content["variance_kept"] == scores.variance_kept
+    for law in ("fitted", "independent frames", "static video", "AR(1) per mode", "VAR(1)"):
+        assert content["held_out"][law]["nats_per_frame"] == scores.nats_per_frame(law)
+        assert f"{law:<22} {scores.nats_per_frame(law):>11.3f}" in shown.out
+    assert f"{scores.variance_kept:.1%}" in shown.out
+    assert str(out) in shown.out
+
+
+def test_options_reach_the_fit(clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "video.npz"
+    options = ["--region", "2,0,6,8", "--size", "4x3", "--grey", "--modes", "2", "--order", "2", "--held-out", "0"]
+    assert main(["fit", *clips, *options, "--out", str(out)]) == 0
+    video = load_fitted(out)
+    pixels = [read_clip(clip, region=Region(2, 0, 6, 8), grey=True, size=(4, 3)) for clip in clips]
+    expected, _ = fit_video(pixels, modes=2, order=2, held_out=0)
+    np.testing.assert_array_equal(video.gamma, expected.gamma)
+    assert video.basis.shape == (2, 4, 3, 1)
+    assert video.order == 2
+    assert "nats/frame" not in capsys.readouterr().out
+
+
+def test_side_by_side_pictures_are_pointed_out_once(
+    clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", *clips, "--modes", "2", "--order", "1", "--out", str(tmp_path / "video.npz")]
+    assert main(arguments) == 0
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "clip0.npz is twice as wide as high" in warning
+    assert "--left-half" in warning
+    for choice in (["--left-half"], ["--region", "0,0,16,8"]):
+        assert main([*arguments, *choice]) == 0
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--region", "0,0,99,8"], "clip0.npz: the region"),
+        (["--region", "zero"], "x,y,w,h"),
+        (["--region", "0,0,8,8", "--left-half"], "not both"),
+        (["--size", "9x9"], "cannot be averaged"),
+        (["--size", "big"], "HxW"),
+        (["--order", "-1"], "--order"),
+        (["--order", "50"], "order must be from 1 to 23"),
+        (["--modes", "0"], "modes"),
+        (["--modes", "5000"], "modes"),
+        (["--held-out", "1"], "held out"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(
+    clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    before = set(tmp_path.iterdir())
+    out = ["--out", str(tmp_path / "video.npz"), "--json", str(tmp_path / "report.json")]
+    assert main(["fit", *clips, *options, *out]) == 2
+    shown = capsys.readouterr()
+    line = shown.err.splitlines()[-1]
+    assert line.startswith("arvdm fit: ")
+    assert words in line
+    assert shown.out == ""
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_bad_clips_are_named(clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(cut), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(10))
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "yuv420p"
+        for picture in np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    np.save(tmp_path / "wide.npy", np.zeros((4, 8, 20, 3), np.uint8))
+    out = tmp_path / "video.npz"
+    for name, words in (
+        ("cut.mp4", "truncated"),
+        ("empty.mp4", "not a readable video"),
+        ("nowhere.mp4", "no such file"),
+        ("wide.npy", "has pictures of shape (8, 20, 3)"),
+    ):
+        assert main(["fit", *clips, str(tmp_path / name), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert name in error
+        assert words in error
+        assert not out.exists()
+
+
+def test_nothing_of_value_is_overwritten(
+    clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(clips[1]).read_bytes()
+    arguments = ["fit", *clips, "--left-half", "--modes", "2"]
+    for options, words in (
+        (["--out", clips[1]], "would overwrite"),
+        (["--out", "x.npz", "--json", "x.npz"], "would overwrite"),
+        (["--out", str(tmp_path)], "not a file in an existing folder"),
+        (["--out", str(tmp_path / "no" / "video.npz")], "not a file in an existing folder"),
+    ):
+        assert main([*arguments, *options]) == 2
+        assert words in capsys.readouterr().err
+    assert Path(clips[1]).read_bytes() == before
