@@ -38,6 +38,7 @@ TERM_NAMES: dict[str, str] = {
 def style() -> Iterator[None]:
     """The project's look, undone at the end of the block."""
     with (
+        sns.axes_style("ticks", {"axes.grid": True, "grid.color": "0.92"}),
         mpl.rc_context(
             {
                 "figure.dpi": 110,
@@ -51,7 +52,6 @@ def style() -> Iterator[None]:
                 "figure.constrained_layout.use": True,
             }
         ),
-        sns.axes_style("ticks", {"axes.grid": True, "grid.color": "0.92"}),
     ):
         yield
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.noise import alpha, joint_noise
-from arvdm_theory.processes.gaussian import State
+from arvdm_theory.processes.gaussian import State, check_paths, parting_level
 
-__all__ = ["Evidence", "EvidenceError", "parting_level", "state_groups"]
+__all__ = ["Evidence", "EvidenceError", "state_groups"]
 
 
 class EvidenceError(ValueError):
@@ -98,13 +97,6 @@ class Evidence:
         return tuple(sorted({*self.frames, *(state.frame for state in self.states)}))
 
 
-def parting_level(a: State, b: State) -> float:
-    """The level at which the forward paths of two states of one frame part (see ``State``)."""
-    if a.path == b.path:
-        return min(a.level, b.level)
-    return min(a.level, b.level, *(state.parting for state in (a, b) if state.path != 0))
-
-
 def state_groups(states: Sequence[State], key: set[int]) -> list[tuple[list[int], Tensor, Tensor, Tensor]]:
     """Noisy states by frame, frames with equally many states together, those in ``key`` apart from the others.
 
@@ -134,25 +126,12 @@ def state_groups(states: Sequence[State], key: set[int]) -> list[tuple[list[int]
 
 def _check_paths(states: Sequence[State]) -> None:
     """Raises EvidenceError unless every state is named once and lies on a path that leaves path 0 at one level."""
+    try:
+        check_paths(states)
+    except ValueError as error:
+        raise EvidenceError(str(error)) from error
     seen: set[tuple[int, int, float]] = set()
-    partings: dict[tuple[int, int], float] = {}
     for state in states:
-        if state.frame < 0 or not 0 <= state.parting <= state.level < math.inf:
-            raise EvidenceError(
-                f"frame {state.frame}: a frame ≥ 0 and 0 ≤ parting ≤ level < ∞ are needed, got levels "
-                f"{state.parting}, {state.level}"
-            )
-        if state.path == 0 and state.parting != 0:
-            raise EvidenceError(
-                f"frame {state.frame}: path 0 is the frame's own trajectory; the parting {state.parting} "
-                "belongs to the other path"
-            )
         if (state.frame, state.path, state.level) in seen:
             raise EvidenceError(f"frame {state.frame} is given twice at level {state.level} of path {state.path}")
         seen.add((state.frame, state.path, state.level))
-        first = partings.setdefault((state.frame, state.path), state.parting)
-        if first != state.parting:
-            raise EvidenceError(
-                f"frame {state.frame}: path {state.path} cannot leave path 0 both at {first} and at "
-                f"{state.parting}"
-            )

@@ -28,6 +28,7 @@ from arvdm_theory.files import write_json
 from arvdm_theory.meta.catalogue import outpainting
 from arvdm_theory.meta.plan import Plan, References
 from arvdm_theory.processes.gridworld import GridVideo, RandomWalk, View, World, maze, ring, torus, tour
+from arvdm_theory.studies.record import provenance
 
 __all__ = ["NeedleConfig", "NeedleResult", "run_needle", "write_needle"]
 
@@ -99,10 +100,11 @@ class NeedleConfig:
         rows = next((r for r in range(math.isqrt(max(self.cells, 0)), 1, -1) if self.cells % r == 0), None)
         if rows is None:
             raise NeedleError(
-                f"a {self.world} of {self.cells} cells has no two rows and columns; try another number"
+                f"a {self.world} needs a number of cells with at least 2 rows and 2 columns, like 12 or 36; got "
+                f"{self.cells}"
             )
-        return torus(rows, self.cells // rows) if self.world == "torus" else maze(
-            rows, self.cells // rows, self.seed)  # fmt: skip
+        columns = self.cells // rows
+        return torus(rows, columns) if self.world == "torus" else maze(rows, columns, self.seed)
 
     def video(self) -> GridVideo:
         """The video."""
@@ -200,15 +202,14 @@ def _played(video: GridVideo, config: NeedleConfig, memory: int) -> dict[str, fl
 
 
 def write_needle(result: NeedleResult, path: str | Path) -> None:
-    """Writes ``config``, ``seed``, ``rows`` (the memory lengths asked for), ``curve`` (all) and ``notes`` as JSON.
+    """Writes ``rows`` (the memory lengths asked for), ``curve`` (all), ``notes`` and their provenance as JSON.
 
     Raises:
         OSError: if it cannot be written.
     """
     exact = [name for name in result.table.columns if not name.startswith("played_")]
     content: dict[str, Any] = {
-        "config": asdict(result.config),
-        "seed": result.config.seed,
+        **provenance(asdict(result.config), result.config.seed),
         "rows": result.asked.to_dict("records"),
         "curve": {name: result.table[name].tolist() for name in exact},
         "notes": dict(result.notes),

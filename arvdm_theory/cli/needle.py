@@ -1,0 +1,94 @@
+"""``arvdm needle``: memory bottleneck and best retrieval rate of a needle in a haystack."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arvdm_theory.studies.needle import NeedleResult
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    """Memory lengths from a list like 0,1,2,8."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"memory lengths are whole numbers like 0,1,2,8, got {text!r}") from None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    add = parser.add_argument
+    add("--world", choices=("ring", "torus", "maze"), default="ring", help="the map")
+    add("--cells", type=int, default=12, metavar="N", help="cells of the map")
+    add("--colours", type=int, default=4, metavar="C", help="colours a cell may have, all equally likely")
+    add("--frames", type=int, default=60, metavar="F", help="frames of a video")
+    add("--path", choices=("given", "random"), default="random",
+        help="given: a tour that explores the map; random: a random walk")  # fmt: skip
+    add("--memory", type=_lengths, default="0,1,2,4,6,8,12,16,24,32", metavar="M,M,..",
+        help="memory lengths: the last m frames are references")  # fmt: skip
+    add("--view", choices=("patch", "topdown", "firstperson"), default="patch", help="what a frame shows")
+    add("--size", type=int, default=16, metavar="P", help="pixels a side")
+    add("--window", type=int, default=1, metavar="W", help="frames that an AR step makes at once")
+    add("--stay", type=float, default=0.0, metavar="S", help="the random walk's probability of standing still")
+    add("--guess", choices=("best", "sample"), default="best",
+        help="best: the best generator; sample: one that samples the true conditional")  # fmt: skip
+    add("--walks", type=int, default=1000, metavar="N", help="games played for each memory length; 0: none")
+    add("--seed", type=int, default=0, help="of the maze and of the games")
+    add("--json", metavar="OUT.json", help="write the result here")
+    add("--out", default="runs/needle", metavar="DIR", help="folder for needle.png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table, draws needle.png and writes the JSON."""
+    from pathlib import Path
+
+    from arvdm_theory.plots.needle import draw_needle
+    from arvdm_theory.studies.needle import NeedleConfig, run_needle, write_needle
+
+    config = NeedleConfig(
+        world=args.world, cells=args.cells, colours=args.colours, frames=args.frames, path=args.path,
+        memory=args.memory, view=args.view, size=args.size, window=args.window, stay=args.stay, guess=args.guess,
+        walks=args.walks, seed=args.seed,
+    )  # fmt: skip
+    result = run_needle(config)
+    if args.json is not None:
+        write_needle(result, args.json)
+    picture = Path(args.out) / "needle.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_needle(result, picture)
+    print(_report(result))
+    print(f"drawn: {picture}")
+    return 0
+
+
+def _report(result: NeedleResult) -> str:
+    """The table as text: exact values, and played ones with one standard error."""
+    config, rows = result.config, result.asked.sort_values("memory")
+    names = {
+        "memory": "m",
+        "mb_total": "MB total",
+        "mb_per_step": "MB per step",
+        "frame_rate": "whole frame",
+        "cell_rate": "per cell",
+        "frame_rate_high": "Fano bound",
+    }
+    shown = rows[list(names)].rename(columns=names)
+    played = {"mb_per_step": "played MB", "frame_rate": "played frame", "cell_rate": "played cell"}
+    for column, name in played.items():
+        if f"played_{column}" in rows:
+            pairs = zip(rows[f"played_{column}"], rows[f"played_{column}_error"], strict=True)
+            shown[name] = [f"{mean:.4f}±{error:.4f}" if mean == mean else "-" for mean, error in pairs]
+    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6f}")
+    lines = [
+        f"{config.world} of {config.cells} cells, {config.colours} colours, {config.path} path, "
+        f"{config.view} view: {config.frames} frames, {config.ar_steps} AR steps of {config.window}",
+        "MB in nats; rates of the "
+        + ("best generator" if config.guess == "best" else "generator that samples the true conditional")
+        + " on revisits: every cell of the frame right, and per cell seen before",
+        "",
+        text,
+        *(f"{name}: {reason}" for name, reason in result.notes.items()),
+    ]
+    return "\n".join(lines)
