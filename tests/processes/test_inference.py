@@ -408,7 +408,7 @@ def test_what_is_refused() -> None:
             Evidence.noisy([3], [0.1], x) + Evidence.noisy([3], [0.1], x)
         ),
         "a frame's symbol is given twice": lambda: Evidence.clean([1, 1], torch.zeros(2, 2).long()),
-        "frame 3: a frame ≥ 0 and 0 ≤ parting ≤ level": lambda: Evidence.noisy([3], [-0.1], x),
+        "frame 3: 0 ≤ parting ≤ level": lambda: Evidence.noisy([3], [-0.1], x),
         "the parting 0.1 belongs to the other path": lambda: Evidence((State(3, 0.2, parting=0.1),), x),
         "path 1 cannot leave path 0 both at 0.1 and at 0.2": lambda: Evidence(
             (State(3, 0.2, 1, 0.1), State(3, 0.3, 1, 0.2)), x.expand(2, 2, 2)
