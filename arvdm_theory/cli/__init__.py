@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = importlib.import_module(f"arvdm_theory.cli.{args.command}").run(args)
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+            message = f"{error.filename}: {error.strerror}"
         print(f"arvdm {args.command}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

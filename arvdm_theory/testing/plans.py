@@ -50,7 +50,7 @@ def plans(
     noised: bool | None = None,
     early_stop: bool | None = None,
     warmup: bool | None = None,
-    entering_clean: bool = False,
+    entering_clean: bool = True,
     own_grids: bool = True,
     masks: bool = False,
 ) -> Plan:

@@ -26,7 +26,8 @@ KINDS: dict[str, Callable[[Plan], bool]] = {
     "no references, w > Δ": lambda p: p.overlapping and not p.references.picks,
     "a plateau below T": lambda p: any(a == b < p.horizon for a, b in pairwise(p.input_levels)),
     "a plateau at T of more than Δ frames": lambda p: p.input_levels.count(p.horizon) > p.stride,
-    "a frame that enters almost clean": lambda p: p.input_levels[0] - p.floor < 0.01 * p.horizon,
+    "a frame that enters almost clean": lambda p: 0 < p.input_levels[0] - p.floor < 0.01 * p.horizon,
+    "a frame that enters clean": lambda p: p.input_levels[0] == p.floor,
     "a floor and w > Δ": lambda p: p.floor > 0 and p.overlapping,
     "geometric levels": lambda p: p.spacing == "geometric" and p.reverse_steps > 1,
     "warm-up, w > Δ": lambda p: p.initialisation == "warmup" and p.overlapping,
@@ -46,7 +47,7 @@ def test_every_kind_of_plan_is_reached(kind: str) -> None:
     find(plans(), KINDS[kind], settings=QUICK)
 
 
-@given(plans(masks=True, entering_clean=True))
+@given(plans(masks=True))
 @settings(max_examples=100, deadline=None)
 def test_plans_meet_the_three_requirements_exactly(plan: Plan) -> None:
     """Checked from the definition, not by the class that made them."""
@@ -68,7 +69,9 @@ def test_plans_meet_the_three_requirements_exactly(plan: Plan) -> None:
 @settings(max_examples=60, deadline=None)
 def test_the_switches(data: st.DataObject) -> None:
     on = data.draw(st.booleans())
-    plan = data.draw(plans(overlapping=on, noised=on, early_stop=on, warmup=on, own_grids=False))
+    plan = data.draw(
+        plans(overlapping=on, noised=on, early_stop=on, warmup=on, entering_clean=False, own_grids=False)
+    )
     assert plan.overlapping == on
     assert plan.references.noised == on
     assert (plan.floor > 0) == on
@@ -85,10 +88,9 @@ def test_the_sizes(plan: Plan) -> None:
     assert all(pick.count == 1 for pick in plan.references.picks)
 
 
-def test_masks_and_clean_entries_are_there_on_demand() -> None:
+def test_masks_are_there_on_demand() -> None:
     find(plans(masks=True), lambda p: p.visible is not None and len(p.visible) > 1, settings=QUICK)
     find(plans(masks=True), lambda p: p.visible is not None and not all(p.visible[0][-1]), settings=QUICK)
-    find(plans(entering_clean=True), lambda p: p.input_levels[0] == p.floor, settings=QUICK)
 
 
 @given(references(level=0.5, horizon=2.0, noised=True))
