@@ -16,7 +16,7 @@ class ReferenceBatch:
 
     Attributes:
         values: the referenced frames, shape (batch, r, d) (several modes: (batch, modes, r, d)).
-        levels: the OU level of each, shape (r,).
+        levels: the OU level of each, shape (r,); the plan's floor for those left as they came out.
         frames: their indices in the video, counted from 0.
         window_frames: the indices of the window's frames.
     """

@@ -22,25 +22,34 @@ def run(args: argparse.Namespace) -> int:
     """Runs the grid and the sweeps, prints the checks, draws the figures; 1 if a bound is violated."""
     from pathlib import Path
 
+    import pandas as pd
     import torch
 
+    from arvdm_theory.studies.finite import FINITE_SWEEPS, finite_checks
+    from arvdm_theory.studies.needle import NeedleConfig, needle_checks, run_needle, write_needle
     from arvdm_theory.studies.sweeps import SWEEPS
-    from arvdm_theory.studies.verify import SIZES, bound_checks, lemma_checks
+    from arvdm_theory.studies.verify import CHECK_COLUMNS, SIZES, bound_checks, lemma_checks
 
     # The ledger's matrices are small: more threads only wait for each other.
     torch.set_num_threads(1)
     folder, size = Path(args.out), SIZES[args.size]
     folder.mkdir(parents=True, exist_ok=True)
-    table = bound_checks(size, folder)
-    sweeps = {name: sweep(size, folder, True) for name, sweep in SWEEPS.items()}
-    checks = lemma_checks(table[table.kind == "check"], sweeps["lemma"])
+    grid = bound_checks(size, folder)
+    finite = finite_checks(size, folder)
+    tables = {name: sweep(size, folder, True) for name, sweep in {**SWEEPS, **FINITE_SWEEPS}.items()}
+    needle = run_needle(NeedleConfig())
+    write_needle(needle, folder / "needle.json")
+    parts = [grid[grid.kind == "check"], finite, lemma_checks(tables["lemma"]), needle_checks(needle)]
+    checks = pd.concat([part[list(CHECK_COLUMNS)].astype({"passed": bool}) for part in parts], ignore_index=True)
     print(_every(checks) if args.all else _tightest(checks))
     failed = checks[~checks.passed]
     if not args.no_figures:
+        from arvdm_theory.plots.needle import draw_needle
         from arvdm_theory.plots.verify import draw_all
 
         drawn = draw_all(folder)
-        print(f"\n{len(drawn)} figures in {folder / 'figures'}")
+        draw_needle(needle, folder / "figures" / "needle.png")
+        print(f"\n{len(drawn) + 1} figures in {folder / 'figures'}")
     print(f"tables and their provenance in {folder}")
     if len(failed):
         print(f"\n{len(failed)} of {len(checks)} checks VIOLATED:\n{_every(failed)}")

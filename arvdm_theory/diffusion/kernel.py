@@ -13,6 +13,7 @@ from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.interfaces import Score
 from arvdm_theory.noise import transition
+from arvdm_theory.processes.gaussian import standard_normal
 
 __all__ = ["GaussianSteps", "Kernel", "gaussian_steps", "noise_covariance", "reverse_sample", "stage_kernel"]
 
@@ -47,7 +48,7 @@ def gaussian_steps(law: WindowLaw, step: ReverseStep) -> GaussianSteps:
     high, low = law.levels[:-1], law.levels[1:]
     moves = high > low
     # Frames that stay get a harmless dummy move, so that no gradient passes through 0/0; it is masked out.
-    low = torch.where(moves, low, high - 1e-3)
+    high, low = torch.where(moves, high, 2.0), torch.where(moves, low, 1.0)
     a, v = transition(high, low)
     coefficients = step.coefficients(high, low)
     moving = law.spread(moves.to(high.dtype))
@@ -132,7 +133,7 @@ def reverse_sample(
         else:
             value = call_score(score, law, m, window, references)
         stay = (1 - steps.moving[m]) + steps.mean_window[m]
-        draw = torch.randn(window.shape, dtype=torch.float64, generator=generator).to(window.device)
+        draw = standard_normal(window.shape, generator).to(window.device)
         if steps.variance is not None:
             kick = steps.variance[m].sqrt() * draw
         else:

@@ -18,7 +18,7 @@ from arvdm_theory.diffusion.window import WindowLaw, ar_window, init_window
 from arvdm_theory.interfaces import Score
 from arvdm_theory.meta.plan import Plan, Reference
 from arvdm_theory.noise import transition
-from arvdm_theory.processes.gaussian import GaussianVideo, frame_indices
+from arvdm_theory.processes.gaussian import GaussianVideo, frame_indices, standard_normal
 
 __all__ = ["SamplerLaw", "rollout"]
 
@@ -115,15 +115,19 @@ def rollout(
         step: the reverse step.
         generator: of every draw; the same seed gives the same videos.
         progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: for fewer than one video or AR step, if the video has too few frames, and as the score.
     """
+    if ar_steps < 1 or videos < 1:
+        raise ValueError(f"at least one AR step and one video are needed, got {ar_steps} and {videos}")
     chosen = reverse_step(step)
     frames = plan.total_frames(ar_steps)
     video.require(frames)
     mean, covariance, dim = video.mean(frames), video.covariance(frames), video.frame_dim
 
     def noise(count: int) -> Tensor:
-        shape = (videos, video.modes, count * dim)
-        return torch.randn(shape, dtype=torch.float64, generator=generator).to(video.device)
+        return standard_normal((videos, video.modes, count * dim), generator).to(video.device)
 
     def denoise(law: WindowLaw, window: Tensor, references: Tensor) -> Tensor:
         return reverse_sample(law, stage_score(score, law), chosen, window, references, generator)

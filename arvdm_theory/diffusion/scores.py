@@ -18,6 +18,7 @@ from torch import Tensor
 
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.interfaces import ReferenceBatch, Score
+from arvdm_theory.processes.gaussian import standard_normal
 
 __all__ = ["AffineScore", "ExactScore", "PerturbedScore", "call_score", "stage_score"]
 
@@ -56,14 +57,19 @@ class PerturbedScore:
     """s_θ(W, R) = s*(W, R) - e W + c: the exact score with a known error, in both stages.
 
     Attributes:
-        error: e.
+        error: e, a number (a scalar tensor keeps its gradient).
         bias: c, added to every entry.
         base: the score that is perturbed.
     """
 
-    error: float
-    bias: float = 0.0
+    error: float | Tensor
+    bias: float | Tensor = 0.0
     base: ExactScore = ExactScore()
+
+    def __post_init__(self) -> None:
+        for what, value in (("error e", self.error), ("bias c", self.bias)):
+            if not bool(torch.isfinite(torch.as_tensor(value, dtype=torch.float64)).all()):
+                raise ValueError(f"the score's {what} must be finite, got {value}")
 
     def affine(self, law: WindowLaw) -> AffineMap:
         """See :class:`AffineScore`."""
@@ -81,7 +87,7 @@ def call_score(score: Score, law: WindowLaw, reverse_step: int, window: Tensor, 
     A video of one mode is shown without the mode axis.
 
     Raises:
-        ValueError: if the score's shape is not the window's.
+        ValueError: if the score is no tensor of the window's shape, or not finite.
     """
     batch = window.shape[:-1]
     window = window.reshape(*batch, law.window, law.dim)
@@ -92,8 +98,14 @@ def call_score(score: Score, law: WindowLaw, reverse_step: int, window: Tensor, 
     reference_levels = torch.tensor([r.level for r in law.references], dtype=torch.float64, device=window.device)
     context = ReferenceBatch(references, reference_levels, tuple(r.frame for r in law.references), law.frames)
     value = score(window, law.levels[reverse_step], context)
-    if value.shape != window.shape:
-        raise ValueError(f"the score must have the window's shape {tuple(window.shape)}, got {tuple(value.shape)}")
+    if not isinstance(value, Tensor) or value.shape != window.shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"the score must be a tensor of the window's shape {tuple(window.shape)}, got {got}")
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(
+            f"the score of frames {law.frames[0] + 1} to {law.frames[-1] + 1} is not finite at reverse step "
+            f"{reverse_step + 1}"
+        )
     value = value.to(torch.float64)
     return (value.unsqueeze(1) if one_mode else value).flatten(-2)
 
@@ -110,10 +122,10 @@ def stage_score(score: Score | AffineScore | None, law: WindowLaw) -> AffineMap 
 def _affine_by_probing(score: Score, law: WindowLaw) -> AffineMap | None:
     modes, n = law.mean.shape
     r = law.gain.shape[-1]
-    generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(4, n + r, dtype=torch.float64, generator=generator) * 3
-    rows = torch.cat([torch.zeros(1, n + r, dtype=torch.float64), torch.eye(n + r, dtype=torch.float64), probes])
-    rows = rows.to(law.mean.device)[:, None].expand(-1, modes, -1)
+    # Every mode gets probes of its own: a score that mixes modes is not affine mode by mode.
+    probes = standard_normal((4, modes, n + r), torch.Generator().manual_seed(0)) * 3
+    basis = torch.cat([torch.zeros(1, n + r, dtype=torch.float64), torch.eye(n + r, dtype=torch.float64)])
+    rows = torch.cat([basis[:, None].expand(-1, modes, -1), probes]).to(law.mean.device)
     maps = []
     for m in range(law.steps):
         value = call_score(score, law, m, rows[..., :n], rows[..., n:])

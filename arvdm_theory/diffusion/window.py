@@ -50,7 +50,7 @@ class WindowLaw:
     Attributes:
         dim: d.
         frames: the window's frames, from 0.
-        references: the references.
+        references: the references, at the levels they stand at (the floor, where they are left as they came out).
         levels: the stage's grid, (M + 1, w).
         visible: per reverse step what each window frame sees, or None (everything).
         mean: of the clean window, (modes, w·d).
@@ -149,8 +149,8 @@ class WindowLaw:
                 at = seen.index(j) * d
                 row = row.index_put(
                     (
-                        torch.arange(row.shape[0])[:, None, None],
-                        torch.arange(j * d, (j + 1) * d)[:, None],
+                        torch.arange(row.shape[0], device=row.device)[:, None, None],
+                        torch.arange(j * d, (j + 1) * d, device=row.device)[:, None],
                         index,
                     ),
                     -inverse[:, at : at + d],
@@ -215,13 +215,14 @@ def _window_law(
     levels: Tensor,
     visible: tuple[Mask | None, ...],
 ) -> WindowLaw:
+    references = tuple(Reference(r.frame, max(r.level, floor)) for r in references)
     index = frame_indices([*frames, *(r.frame for r in references)], dim).to(clean_mean.device)
     size = len(frames) * dim
     clean = clean_covariance[:, index[:, None], index]
     mean = clean_mean[:, index]
     # Only the references are noised here; the window's own noise is added level by level.
     at = torch.tensor(
-        [0.0] * len(frames) + [max(r.level, floor) for r in references],
+        [0.0] * len(frames) + [r.level for r in references],
         dtype=torch.float64, device=clean.device,
     )  # fmt: skip
     joint = noisy_covariance(

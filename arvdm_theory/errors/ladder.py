@@ -9,8 +9,17 @@ sampler have the same noise, so the path KL of a step is
     ½ Σ_j h_j ∫_0^1 E ‖Δ_j(u)‖² du,    Δ_j(u) = s*_j(W_u) - s_θ,j(W^m)               (exponential integrator)
                                        Δ_j(u) = ½ (W_u - W^m)_j + s*_j(W_u) - s_θ,j(W^m)    (Euler-Maruyama)
 
-With W^m = a W_u + noise, a = e^{-u h_j / 2}, v = 1 - a², and E[s*(W_u) | W^m, R] = a s*(W^m) (the score is a
-reverse martingale up to scale), every expectation but tr J_j(u) = E ‖s*_j(W_u)‖² is a moment at level m.
+With W^m = a W_u + noise, a = e^{-u h_j / 2}, v = 1 - a², E[s*(W_u) | W^m, R] = a s*(W^m) (the score is a reverse
+martingale up to scale), E[W_u | W^m, R] = (W^m + v s*(W^m))/a and E ⟨W_j, s*_j⟩ = -d, all in it is a moment at
+level m times a smooth function of u, but for tr J_j(u) = E ‖s*_j(W_u)‖²: with ε_j = s_θ,j - s*_j,
+
+    E ‖Δ_j(u)‖² = tr J_j(u) + (1 - 2a) tr J_j(0) + E ‖ε_j‖² + 2 (1 - a) E ⟨s*_j, ε_j⟩       and for Euler-Maruyama
+                  + ¼ E ‖(W_u - W^m)_j‖² + d (1 - a)²/a - (v/a) tr J_j(0)
+                  - ((1 - a)/a) E ⟨W_j, ε_j⟩ - (v/a) E ⟨s*_j, ε_j⟩.
+
+Σ_j h_j ∫ tr J_j du needs no quadrature, which near a singular covariance would miss its peak at u = 1: along the
+clocks (log det Cov(W_u | R))' = d Σ_j h_j - Σ_j h_j tr J_j(u), so it is
+d Σ_j h_j + log det Cov(W^m | R) - log det Cov(W^{m+1} | R).
 The kernel on the grid is a marginal of the path, so each step's grid KL is at most this.
 
 **Closed bound.** Let λ ≥ 0 bound the spectrum of Cov(clean window | R) from below, and
@@ -58,6 +67,7 @@ from torch import Tensor
 from arvdm_theory.diffusion.steps import ReverseStep
 from arvdm_theory.diffusion.window import WindowLaw
 from arvdm_theory.errors.stage import Moments
+from arvdm_theory.information.gaussian import log_det
 from arvdm_theory.noise import alpha, sigma2
 
 __all__ = ["closed_initialisation_bound", "closed_path_bound", "girsanov_path_bound"]
@@ -71,7 +81,13 @@ def _second_moments(law: WindowLaw) -> Tensor:
 
 
 def girsanov_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep, points: int = 12) -> Tensor:
-    """The Girsanov form of every reverse step, (M, modes), in nats; ``points`` Gauss-Legendre nodes in u.
+    """The Girsanov form of every reverse step, (samples, M, modes), in nats; its mean over the samples counts.
+
+    Args:
+        law: the true law of the window.
+        moments: of the score's error.
+        step: exponential or Euler-Maruyama.
+        points: Gauss-Legendre nodes in u, for functions of e^{-u h/2} alone: 12 are exact to rounding for h ≤ 10.
 
     Raises:
         ValueError: for a step whose noise is not the reverse SDE's, and for fewer than one point.
@@ -81,34 +97,41 @@ def girsanov_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep, poi
     if points < 1:
         raise ValueError(f"a quadrature needs at least one point, got {points}")
     nodes, weights = np.polynomial.legendre.leggauss(points)
-    device = law.levels.device
-    u = torch.from_numpy((nodes + 1) / 2).to(device)[:, None, None]
-    weight = torch.from_numpy(weights / 2).to(device)
-    high = law.levels[:-1]
-    h = high - law.levels[1:]
-    levels = high - u * h  # (points, M, w)
-    energy = law.per_frame(torch.diagonal(law.precision_at(levels), dim1=-2, dim2=-1))
+    u = torch.from_numpy((nodes + 1) / 2).to(law.levels)[:, None, None, None]
+    weight = torch.from_numpy(weights / 2).to(law.levels)
+    high = law.levels[:-1].unsqueeze(-2)  # (M, 1, w), against (samples, M, modes, w) moments
+    h = high - law.levels[1:].unsqueeze(-2)
 
-    a = torch.exp(-u * h / 2).unsqueeze(-2)  # (points, M, 1, w), against (M, modes, w) moments
-    square = energy - 2 * a * moments.with_exact + moments.square
+    def mean(values: Tensor) -> Tensor:
+        """∫_0^1 du of values at the nodes."""
+        integral: Tensor = torch.tensordot(weight, values, dims=1)
+        return integral
+
+    a, lost = torch.exp(-u * h / 2), -torch.expm1(-u * h / 2)  # a and 1 - a, (points, M, 1, w)
+    trace = law.per_frame(torch.diagonal(law.precision[:-1], dim1=-2, dim2=-1))
+    square = (1 - 2 * mean(a)) * trace + moments.square + 2 * mean(lost) * moments.with_exact
     if step.name == "euler":
-        v = 1 - a**2
-        noisy = alpha(levels).unsqueeze(-2) ** 2 * _second_moments(law)
-        noisy = noisy + law.dim * sigma2(levels).unsqueeze(-2)
-        moved = (1 - a) ** 2 * noisy + law.dim * v
-        ahead = (moments.with_window + v * moments.with_exact) / a  # E ⟨W_u, s_θ⟩
-        square = square + moved / 4 - law.dim * (1 - a) - (ahead - moments.with_window)
-    per_node = (h.unsqueeze(-2) * square).sum(-1)
-    bound: Tensor = 0.5 * (weight[:, None, None] * per_node).sum(0)
+        v = -torch.expm1(-u * h)
+        levels = high - u * h
+        size = alpha(levels) ** 2 * _second_moments(law) + law.dim * sigma2(levels)  # E ‖W_u,j‖²
+        moved = mean(lost**2 * size + law.dim * v) / 4
+        square = square + moved + law.dim * mean(lost**2 / a) - mean(v / a) * (trace + moments.with_exact)
+        square = square - mean(lost / a) * moments.with_window
+    volume = log_det(law.factor)
+    energy = law.dim * h.sum(-1) + volume[:-1] - volume[1:]
+    bound: Tensor = 0.5 * (energy + (h * square).sum(-1))
     return bound
 
 
 def closed_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep, smallest: Tensor) -> Tensor:
-    """The closed bound of every reverse step, (M, modes), in nats: ½ (√𝒜 + √ℬ + √𝒞)² of the module's text.
+    """The closed bound ½ (√𝒜 + √ℬ + √𝒞)² of every reverse step, (samples, M, modes), in nats.
+
+    Its mean over the samples counts. Where there are several, ℬ is their mean and each row is the bound's
+    linearisation in its own ℬ, so that the rows' spread gives the standard error.
 
     Args:
         law: the true law of the window.
-        moments: of the sampler's score.
+        moments: of the score's error.
         step: exponential or Euler-Maruyama.
         smallest: λ, a lower bound ≥ 0 on the eigenvalues of Cov(clean window | R), (modes,).
 
@@ -130,12 +153,21 @@ def closed_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep, small
     chord = (torch.log1p(rise) - rise / (1 + rise)) / (rise * low) ** 2
     gamma = torch.where(bent, chord, torch.maximum(kappa[:-1], kappa[1:]) ** 2 / 2)
     a_part = law.dim * (h**2 * gamma + h**3 * kappa[:-1] / 12).sum(-1)
-    root = torch.sqrt(a_part) + torch.sqrt((h * moments.miss).sum(-1))
+    each = (h * moments.square).sum(-1)
+    b_root = _root(each.mean(0))
+    root = _root(a_part) + b_root
     if step.name == "euler":
         size = torch.clamp(_second_moments(law), min=float(law.dim))
-        root = root + torch.sqrt((h * (h**2 * size / 12 + h * law.dim / 2)).sum(-1) / 4)
-    bound: Tensor = root**2 / 2
+        root = root + _root((h * (h**2 * size / 12 + h * law.dim / 2)).sum(-1) / 4)
+    slope = root / (2 * torch.where(b_root > 0, b_root, 1.0))
+    bound: Tensor = root**2 / 2 + slope.detach() * (each - each.mean(0)).detach()
     return bound
+
+
+def _root(values: Tensor) -> Tensor:
+    """√values, with derivative 0 where the value is 0: there nothing moves or nothing is missed."""
+    positive = values > 0
+    return torch.where(positive, torch.sqrt(torch.where(positive, values, 1.0)), torch.zeros_like(values))
 
 
 def closed_initialisation_bound(law: WindowLaw, fresh: int, horizon: float) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import pandas as pd
 import torch
@@ -18,46 +18,30 @@ from torch import Tensor
 from arvdm_theory.diffusion.scores import AffineScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.errors.clips import ClipBoundError, require_clip_bound
+from arvdm_theory.errors.finite import FiniteLedger, finite_ledger
+from arvdm_theory.errors.finite_stage import FiniteScore
+from arvdm_theory.errors.table import LedgerTable
 from arvdm_theory.errors.terms import LedgerTerms, ledger_terms
 from arvdm_theory.interfaces import Score
 from arvdm_theory.meta.plan import Plan
 from arvdm_theory.processes.gaussian import GaussianVideo
+from arvdm_theory.processes.markov import FiniteStateVideo
 
-__all__ = ["Ledger", "ledger", "ledger_terms"]
+__all__ = ["FiniteLedger", "Ledger", "ledger", "ledger_terms"]
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The ledger of one video, plan and sampler.
+class Ledger(LedgerTable):
+    """The ledger of one Gaussian video, plan and sampler; see :class:`LedgerTable` for what it holds.
 
     Attributes:
-        table: a row per (stage, AR step, term): ``stage`` (``init`` or ``ar``), ``ar_step`` (0 for the
-            initialisation), ``term``, ``value`` in nats, ``stderr`` (0 where exact). The initialisation has NIE,
-            DE, SEE, CROSS and IE; an AR step has NIE_AR, DE, SEE, CROSS, MB, CLIP_KL and CLIP_BOUND.
-        totals: sums in nats, None where not defined:
-
-            - ``kl``: of all clean frames; ``trajectory_kl``: the sum of the ledger;
-            - ``path_kl``: the same with IE replaced by its bound, the whole initialisation stage;
-            - ``girsanov`` and ``closed``: the upper rungs of the ladder;
-            - ``lower_bound``: IE + Σ MB, which no sampler beats, for plans with w = Δ;
-            - ``ie``, ``nie_init``, ``path_init``, ``nie_ar``, ``de``, ``see``, ``cross``, ``mb``: the terms.
-        stderr: standard errors of those totals that are estimated.
-        notes: why a total (or ``clip_kl``, ``clip_bound``) is not defined.
         terms: the tensors behind it.
     """
 
-    table: pd.DataFrame
-    totals: dict[str, float | None]
-    stderr: dict[str, float]
-    notes: dict[str, str]
     terms: LedgerTerms
 
-    def column(self, term: str) -> list[float]:
-        """The values of one term over the AR steps, in order; empty if it is not defined."""
-        rows = self.table[(self.table.stage == "ar") & (self.table.term == term)]
-        return [float(value) for value in rows.sort_values("ar_step").value]
 
-
+@overload
 def ledger(
     video: GaussianVideo,
     plan: Plan,
@@ -65,8 +49,33 @@ def ledger(
     score: Score | AffineScore | None = None,
     step: str | ReverseStep = "exponential",
     **options: Any,
-) -> Ledger:
-    """The ledger of a video and a plan; arguments, options and errors as :func:`ledger_terms`.
+) -> Ledger: ...
+
+
+@overload
+def ledger(
+    video: FiniteStateVideo,
+    plan: Plan,
+    ar_steps: int,
+    score: FiniteScore | AffineScore | None = None,
+    step: str | ReverseStep = "exponential",
+    **options: Any,
+) -> FiniteLedger: ...
+
+
+def ledger(
+    video: GaussianVideo | FiniteStateVideo,
+    plan: Plan,
+    ar_steps: int,
+    score: FiniteScore | AffineScore | None = None,
+    step: str | ReverseStep = "exponential",
+    **options: Any,
+) -> Ledger | FiniteLedger:
+    """The ledger of a video and a plan.
+
+    Arguments, options and errors are those of :func:`ledger_terms` for a Gaussian video, and of
+    :func:`arvdm_theory.errors.finite.finite_ledger` for a finite-state one, whose terms are averages over true
+    videos.
 
     Example:
         >>> import numpy as np
@@ -79,6 +88,8 @@ def ledger(
         >>> result.totals["kl"] <= result.totals["trajectory_kl"] <= result.totals["girsanov"]
         True
     """
+    if isinstance(video, FiniteStateVideo):
+        return finite_ledger(video, plan, ar_steps, score, step, **options)
     chosen = reverse_step(step)
     with torch.no_grad():
         terms = ledger_terms(video, plan, ar_steps, score, chosen, **options)
@@ -90,7 +101,10 @@ def _notes(plan: Plan, ar_steps: int, step: ReverseStep, terms: LedgerTerms) -> 
     notes: dict[str, str] = {}
     if terms.ie is None:
         reason = "the score is not affine in (window, references): its rollout has no closed-form law; see path_kl"
-        notes |= dict.fromkeys(("ie", "kl", "trajectory_kl", "clip_kl", "lower_bound"), reason)
+        notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), reason)
+    if terms.clean is None:
+        reason = "the score is not affine in (window, references): its rollout has no closed-form law"
+        notes |= dict.fromkeys(("kl", "clip_kl"), reason)
     if bool(torch.isinf(terms.de).any() | torch.isinf(terms.init_de).any()):
         reason = f"the {step.name} step moves a frame without noise: its path KL is infinite"
         notes |= dict.fromkeys(("trajectory_kl", "path_kl", "de", "see", "cross", "path_init"), reason)
@@ -143,18 +157,26 @@ def _totals(terms: LedgerTerms, notes: dict[str, str]) -> dict[str, float | None
 
 
 def _standard_errors(terms: LedgerTerms) -> dict[str, float]:
-    def spread(*variances: Tensor) -> float:
-        summed = [torch.tensordot(terms.multiplicity**2, variance, dims=1).sum() for variance in variances]
+    def spread(*variances: Tensor | None) -> float:
+        present = [variance for variance in variances if variance is not None]
+        summed = [torch.tensordot(terms.multiplicity**2, variance, dims=1).sum() for variance in present]
         return math.sqrt(float(torch.stack(summed).sum()))
 
-    if not bool((terms.fit_variance > 0).any()):
+    if not bool((terms.fit_variance > 0).any() | (terms.init_fit_variance > 0).any()):
         return {}
-    return {
+    errors = {
         "see": spread(terms.see_variance),
         "cross": spread(terms.cross_variance),
         "path_init": spread(terms.init_fit_variance),
         "path_kl": spread(terms.init_fit_variance, terms.fit_variance),
     }
+    if terms.ie is not None:
+        errors["trajectory_kl"] = spread(terms.fit_variance)
+    if terms.girsanov is not None:
+        errors["girsanov"] = spread(terms.init_girsanov_variance, terms.girsanov_variance)
+    if terms.closed is not None:
+        errors["closed"] = spread(terms.init_closed_variance, terms.closed_variance)
+    return errors
 
 
 def _table(terms: LedgerTerms, notes: dict[str, str]) -> pd.DataFrame:
@@ -188,6 +210,9 @@ def _table(terms: LedgerTerms, notes: dict[str, str]) -> pd.DataFrame:
     if terms.clip is not None:
         add("ar", "CLIP_KL", terms.clip)
     if "clip_bound" not in notes:
-        for k, bound in enumerate(terms.clip_bounds.tolist(), start=1):
-            rows.append(("ar", k, "CLIP_BOUND", bound, 0.0))
+        squared = torch.tensordot(terms.multiplicity**2, terms.fit_variance, dims=1).sum(-1).cumsum(0)
+        if terms.ie is None:
+            squared = squared + torch.tensordot(terms.multiplicity**2, terms.init_fit_variance, dims=1).sum()
+        pairs = zip(terms.clip_bounds.tolist(), squared.sqrt().tolist(), strict=True)
+        rows += [("ar", k, "CLIP_BOUND", bound, stderr) for k, (bound, stderr) in enumerate(pairs, start=1)]
     return pd.DataFrame(rows, columns=["stage", "ar_step", "term", "value", "stderr"])

@@ -32,7 +32,8 @@ def memory_bottleneck(
 ) -> Tensor:
     """MB_k of AR step k = ``ar_step``, (modes,), in nats.
 
-    A window frame that does not move in this step is part of Input_k already and is no output.
+    An older window frame that does not move in this step is part of Input_k already and is no output; a new one
+    is an output even where it stays at T.
 
     Args:
         clean_covariance: of all clean frames from the first on, (modes, N·d, N·d).
@@ -47,19 +48,18 @@ def memory_bottleneck(
     if grid is None:
         grid = torch.tensor(plan.ar_grid, dtype=torch.float64, device=device)
     window, references = plan.window_frames(ar_step), plan.references_at(ar_step)
-    hidden = [r for r in references if r.level > plan.floor]
     past: tuple[int, ...] = plan.past_frames(ar_step)
     if not noised:
         known = {r.frame for r in references}
         past = tuple(frame for frame in past if frame not in known)
     kept = range(plan.window - plan.stride) if plan.overlapping else range(0)
-    moved = [j for j in range(plan.window) if float(grid[-1, j]) < float(grid[0, j])]
+    falls = (grid[-1] < grid[0]).tolist()
+    out = [j for j in range(plan.window) if falls[j] or j not in kept]
     floor = torch.tensor(plan.floor, dtype=torch.float64, device=device)
 
     frames: list[int] = []
     levels: list[Tensor] = []
-    fresh: list[bool] = []
-    for j in moved:
+    for j in out:
         frames.append(window[j])
         levels.append(grid[-1, j])
     for frame in past:
@@ -69,24 +69,19 @@ def memory_bottleneck(
     for j in kept:
         frames.append(window[j])
         levels.append(grid[0, j])
-    fresh = [False] * len(frames)
     for r in references:
-        is_fresh = noised and r in hidden
         frames.append(r.frame)
-        levels.append(torch.full_like(floor, r.level) if is_fresh else floor)
-        fresh.append(is_fresh)
+        levels.append(torch.full_like(floor, max(r.level, plan.floor)) if noised else floor)
 
     number = torch.tensor(frames, device=device)
     level = torch.stack(levels)
-    off_path = torch.tensor(fresh, device=device)
-    shared = torch.minimum(level[:, None], level)
-    # A freshly noised reference shares with its frame's own path only the noise of the level it came out at.
-    parted = (off_path[:, None] | off_path) & ~torch.eye(len(level), dtype=torch.bool, device=device)
-    ancestor = torch.where(parted, floor, shared)
+    # A freshly noised reference shares the noise of its frame up to the floor. Only past frames can be a reference
+    # too, and they stand there: as on one path, two states part at the lower of their levels.
+    ancestor = torch.minimum(level[:, None], level)
     index = frame_indices(frames, dim).to(device)
     clean = clean_covariance[:, index[:, None], index]
     joint = noisy_covariance(clean, level, ancestor, number[:, None] == number)
-    n_out = len(moved) * dim
+    n_out = len(out) * dim
     return conditional_mutual_information(
         joint, range(n_out), range(n_out, given * dim), range(given * dim, len(frames) * dim)
     )

@@ -29,25 +29,27 @@ from arvdm_theory.diffusion.steps import ReverseStep
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.information.gaussian import cholesky, kl_divergence
 from arvdm_theory.interfaces import Score
+from arvdm_theory.processes.gaussian import standard_normal
 
 __all__ = ["Moments", "StageTerms", "stage_terms"]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """True second moments of the sampler's score, a window frame each: what a Girsanov bound needs.
+    """True second moments of the score's error ε_j = s_θ,j - s*_j, a window frame each: what the bounds need.
+
+    They have a leading sample axis: of length 1 with the expectation where that is exact, else a row a sample.
+    All are zero, not rounding, for the exact score.
 
     Attributes:
-        square: E ‖s_θ,j‖², (M, modes, w).
-        with_exact: E ⟨s*_j, s_θ,j⟩, the same shape.
-        with_window: E ⟨W_j, s_θ,j⟩, the same shape.
-        miss: E ‖s_θ,j - s*_j‖², the same shape; zero, not rounding, for the exact score.
+        square: ‖ε_j‖², (samples, M, modes, w).
+        with_exact: ⟨s*_j, ε_j⟩, the same shape.
+        with_window: ⟨W_j, ε_j⟩, the same shape.
     """
 
     square: Tensor
     with_exact: Tensor
     with_window: Tensor
-    miss: Tensor
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,10 @@ def stage_terms(
         see_variance = cross_variance = fit_variance = zero
 
         def moment(f: Tensor, g: Tensor) -> Tensor:
-            return law.per_frame((f * g).sum(-1))
+            return law.per_frame((f * g).sum(-1)).unsqueeze(0)
 
-        moments = Moments(
-            moment(own, own), moment(own, exact), moment(own, identity), moment(own - exact, own - exact)
-        )
+        error = own - exact
+        moments = Moments(moment(error, error), moment(exact, error), moment(identity, error))
     else:
         roots = (identity, exact, target, gap)
         drawn = _sampled_fit(law, score, columns(steps.mean_score), whiten, roots, samples, generator)
@@ -173,7 +174,7 @@ def _sampled_fit(
         raise ValueError(f"a standard error needs at least 2 samples, got {samples}")
     identity, exact, target, gap = roots
     shape = (*identity.shape[:2], identity.shape[-1] - 1, samples)
-    draw = torch.randn(shape, dtype=torch.float64, generator=generator).to(identity.device)
+    draw = standard_normal(shape, generator).to(identity.device)
     draw = torch.cat([draw, torch.ones_like(draw[:, :, :1])], -2)
     size = law.mean.shape[-1]
     references = law.reference_mean.unsqueeze(-1) + law.reference_factor @ draw[:, :, size:-1]
@@ -190,9 +191,8 @@ def _sampled_fit(
     cross = ((gap @ draw) * miss).sum(-2)
 
     def per_frame(values: Tensor) -> Tensor:
-        return law.per_frame(values.mean(-1))
+        return law.per_frame(values.movedim(-1, 0))
 
-    moments = Moments(
-        per_frame(own**2), per_frame(own * true), per_frame(own * window), per_frame((own - true) ** 2)
-    )
+    error = own - true
+    moments = Moments(per_frame(error**2), per_frame(true * error), per_frame(window * error))
     return see, cross, moments

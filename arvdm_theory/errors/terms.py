@@ -50,7 +50,7 @@ class LedgerTerms:
         multiplicity: how often each mode occurs, (modes,).
         nie_init: KL(P(X^T_init) ‖ N(0, I)), (modes,).
         init_de, init_see, init_cross: of the initialisation stage, (modes, M_init).
-        ie: KL(P_{Input_1} ‖ Q_{Input_1}), (modes,); None if the score is not affine.
+        ie: KL(P_{Input_1} ‖ Q_{Input_1}), (modes,); None if the score is not affine in the initialisation stage.
         nie_ar: E KL(P(X^T_new | Input_k) ‖ N(0, I)), (modes, K).
         de, see, cross: (modes, K, M).
         mb: I(Output_k; Past_k | Input_k), (modes, K).
@@ -58,11 +58,13 @@ class LedgerTerms:
         init_girsanov, girsanov: Girsanov form of the path terms, (modes, M_init) and (modes, K, M).
         init_closed, closed: their closed bound.
         nie_init_closed, nie_ar_closed: closed bounds of the noise initialisation, (modes,) and (modes, K).
-        clean: KL of all clean frames, (modes,).
-        clip: KL of the clip that each AR step put out, (modes, K).
+        clean: KL of all clean frames, (modes,); None if the score is not affine.
+        clip: KL of the clip that each AR step put out, (modes, K); None if the score is not affine.
         init_see_variance, init_cross_variance, init_fit_variance, see_variance,
              cross_variance, fit_variance: squared standard errors; ``fit`` is
             SEE + CROSS, which are estimated on the same samples.
+        init_girsanov_variance, girsanov_variance, init_closed_variance,
+             closed_variance: those of the two bounds.
     """
 
     multiplicity: Tensor
@@ -91,6 +93,10 @@ class LedgerTerms:
     see_variance: Tensor
     cross_variance: Tensor
     fit_variance: Tensor
+    init_girsanov_variance: Tensor | None
+    girsanov_variance: Tensor | None
+    init_closed_variance: Tensor | None
+    closed_variance: Tensor | None
 
     def over_modes(self, term: Tensor) -> Tensor:
         """Sum over modes, each counted as often as it occurs; the other axes stay."""
@@ -181,7 +187,8 @@ def ledger_terms(
         step: the reverse step.
         against: the s* that SEE is measured against. By default it sees everything, so what a mask hides is
             part of SEE; ``ExactScore(masked=True)`` moves it into DE.
-        girsanov_points: quadrature points of the Girsanov form; 0 leaves it (and the closed bound) out.
+        girsanov_points: quadrature points of the Girsanov form's smooth part; 0 leaves it (and the closed bound)
+            out.
         closed: whether to compute the closed bound.
         memory: whether to compute MB (else it is NaN and the totals with it).
         samples: true windows a reverse step for a score that is not affine.
@@ -197,6 +204,10 @@ def ledger_terms(
     """
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
+    if girsanov_points < 0:
+        raise ValueError(f"the Girsanov form needs quadrature points, or 0 to leave it out; got {girsanov_points}")
+    _check_grid(ar_grid, "AR", (plan.reverse_steps + 1, plan.window))
+    _check_grid(init_grid, "initialisation", (plan.init_steps + 1, plan.init_frames))
     chosen = reverse_step(step)
     frames, dim = plan.total_frames(ar_steps), video.frame_dim
     video.require(frames)
@@ -210,7 +221,8 @@ def ledger_terms(
         girsanov = girsanov_path_bound(law, terms.moments, chosen, girsanov_points) if bounds else None
         upper = None
         if bounds and closed:
-            smallest = torch.linalg.eigvalsh(law.covariance.detach())[..., 0].clamp(min=0)
+            # λ is a bound, not a value: any number from 0 to the smallest eigenvalue will do.
+            smallest = torch.linalg.eigvalsh(law.covariance)[..., 0].clamp(min=0)
             upper = closed_path_bound(law, terms.moments, chosen, smallest)
         return own, terms, girsanov, upper
 
@@ -243,14 +255,21 @@ def ledger_terms(
         own, terms, girsanov, upper = stage(law)
         for name in ("de", "see", "cross", "see_variance", "cross_variance", "fit_variance"):
             keep(name, getattr(terms, name))
-        keep("girsanov", girsanov)
-        keep("closed", upper)
+        for name, rung in (("girsanov", girsanov), ("closed", upper)):
+            keep(name, None if rung is None else rung.mean(0))
+            keep(f"{name}_variance", None if rung is None else _squared_error(rung))
         keep("nie_ar", noise_initialisation(law, plan))
         keep("nie_ar_closed", closed_initialisation_bound(law, plan.stride, plan.horizon))
         if memory:
-            keep("mb", memory_bottleneck(covariance, dim, plan, k, ar_grid))
+            bottleneck = memory_bottleneck(covariance, dim, plan, k, ar_grid)
+            keep("mb", bottleneck)
             if not plan.overlapping:
-                keep("mb_clean", memory_bottleneck(covariance, dim, plan, k, ar_grid, noised=False))
+                if plan.references.noised:
+                    bottleneck = memory_bottleneck(covariance, dim, plan, k, ar_grid, noised=False)
+                keep("mb_clean", bottleneck)
+        if not isinstance(own, AffineMap):
+            sampler = None  # from here on the rollout has no closed-form law
+            rows.pop("clip", None)
         if sampler is not None and isinstance(own, AffineMap):
             sampler = sampler.advance(plan, k, stage_kernel(law, own, chosen))
             out = range(plan.clean_frames(k) - plan.stride, plan.clean_frames(k))
@@ -282,9 +301,9 @@ def ledger_terms(
         cross=need("cross"),
         mb=need("mb"),
         mb_clean=stack("mb_clean"),
-        init_girsanov=None if init_girsanov is None else init_girsanov.mT,
+        init_girsanov=None if init_girsanov is None else init_girsanov.mean(0).mT,
         girsanov=stack("girsanov"),
-        init_closed=None if init_closed is None else init_closed.mT,
+        init_closed=None if init_closed is None else init_closed.mean(0).mT,
         closed=stack("closed"),
         nie_init_closed=nie_init_closed,
         nie_ar_closed=need("nie_ar_closed"),
@@ -296,7 +315,23 @@ def ledger_terms(
         see_variance=need("see_variance"),
         cross_variance=need("cross_variance"),
         fit_variance=need("fit_variance"),
+        init_girsanov_variance=None if init_girsanov is None else _squared_error(init_girsanov).mT,
+        girsanov_variance=stack("girsanov_variance"),
+        init_closed_variance=None if init_closed is None else _squared_error(init_closed).mT,
+        closed_variance=stack("closed_variance"),
     )
+
+
+def _check_grid(grid: Tensor | None, stage: str, shape: tuple[int, int]) -> None:
+    if grid is not None and (grid.shape != shape or grid.dtype != torch.float64):
+        raise ValueError(
+            f"the {stage} grid must be float64 levels of shape {shape}, got {grid.dtype} of {tuple(grid.shape)}"
+        )
+
+
+def _squared_error(rows: Tensor) -> Tensor:
+    """Squared standard error of the mean over the leading sample axis; 0 for one exact row."""
+    return torch.zeros_like(rows[0]) if len(rows) == 1 else rows.detach().var(0) / len(rows)
 
 
 def _start_divergence(law: WindowLaw, levels: Tensor) -> Tensor:

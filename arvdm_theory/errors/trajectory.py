@@ -84,6 +84,8 @@ def trajectory_kl(
             shown.append(where)
         on_window, on_refs, bias = law.raw(affine(law))
         steps = gaussian_steps(law, chosen)
+        if steps.variance is not None and bool(((steps.variance == 0) & (steps.moving > 0)).any()):
+            raise ValueError(f"the {chosen.name} step moves a frame without noise: its trajectory KL is infinite")
         noise = noise_covariance(steps).expand_as(steps.precision)
         for m in range(law.steps):
             high, low = plan.ar_grid[m], plan.ar_grid[m + 1]

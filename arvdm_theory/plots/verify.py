@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from arvdm_theory.plots.finite import FIGURES as FINITE_FIGURES
 from arvdm_theory.plots.style import TERM_COLOURS, TERM_NAMES, save, style
 from arvdm_theory.studies.record import read_table
 
@@ -211,6 +212,7 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "memory": ("memory", memory),
     "dial": ("dial", dial),
     "impossibility": ("lemma", impossibility),
+    **FINITE_FIGURES,
 }
 """Every figure's name with the table it is drawn from."""
 

@@ -30,7 +30,7 @@ from arvdm_theory.meta.plan import Plan, References
 from arvdm_theory.processes.gridworld import GridVideo, RandomWalk, View, World, maze, ring, torus, tour
 from arvdm_theory.studies.record import provenance
 
-__all__ = ["NeedleConfig", "NeedleResult", "run_needle", "write_needle"]
+__all__ = ["NeedleConfig", "NeedleResult", "needle_checks", "run_needle", "write_needle"]
 
 # Frames of one sampled video that a figure may show.
 _SHOWN = 12
@@ -199,6 +199,28 @@ def _played(video: GridVideo, config: NeedleConfig, memory: int) -> dict[str, fl
         "played_cell_rate": played.mean.needle_rate,
         "played_cell_rate_error": played.needle_rate_error,
     }
+
+
+def needle_checks(result: NeedleResult) -> pd.DataFrame:
+    """The study's checks, in the columns of every table of checks.
+
+    Played games must agree with the closed form within five standard errors, and the best rate must lie within
+    what the two inequalities between memory bottleneck and retrieval leave open.
+    """
+    config, rows = result.config, []
+    for row in result.asked.to_dict("records"):
+        plan = f"last {row['memory']}"
+        for column, name in (("mb_per_step", "MB"), ("cell_rate", "best retrieval rate")):
+            if row.get(f"played_{column}_error", 0.0) > 0:
+                gap, room = abs(row[f"played_{column}"] - row[column]), 5 * row[f"played_{column}_error"]
+                rows.append((plan, f"needle: {name}, played = exact within 5 SE", gap, room))
+        if row["frame_rate"] == row["frame_rate"]:
+            rows.append((plan, "needle: e^-MB ≤ best retrieval rate", row["frame_rate_low"], row["frame_rate"]))
+            rows.append((plan, "needle: best retrieval rate ≤ Fano", row["frame_rate"], row["frame_rate_high"]))
+    table = pd.DataFrame(rows, columns=["plan", "term", "value", "bound"])
+    video = f"{config.world} of {config.cells}, {config.colours} colours"
+    slack = table.bound - table.value
+    return table.assign(video=video, step="-", score_error=0.0, relation="<=", slack=slack, passed=slack >= -1e-9)
 
 
 def write_needle(result: NeedleResult, path: str | Path) -> None:

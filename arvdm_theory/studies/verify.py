@@ -22,7 +22,7 @@ from arvdm_theory.errors.trajectory import trajectory_kl
 from arvdm_theory.studies.grid import PLANS, VIDEOS
 from arvdm_theory.studies.record import Cell, run_cells
 
-__all__ = ["SIZES", "Size", "bound_checks", "check_rows", "lemma_checks"]
+__all__ = ["CHECK_COLUMNS", "SIZES", "Size", "bound_checks", "check_rows", "lemma_checks"]
 
 Relation = Literal["=", "<="]
 _ROUNDING = 1e-9
@@ -141,9 +141,15 @@ def bound_checks(size: Size, folder: Path, progress: bool = True) -> pd.DataFram
     return run_cells("checks", cells, lambda cell: _cell(cell, size), folder, progress=progress)
 
 
-def lemma_checks(checks: pd.DataFrame, lemma: pd.DataFrame) -> pd.DataFrame:
-    """The grid's checks with one row more for every random law of the impossibility lemma."""
-    rows = pd.DataFrame(
+CHECK_COLUMNS = (
+    "video", "plan", "step", "score_error", "term", "value", "relation", "bound", "slack", "passed",
+)  # fmt: skip
+"""The columns that every table of checks shares."""
+
+
+def lemma_checks(lemma: pd.DataFrame) -> pd.DataFrame:
+    """A check for every random law and kernel of the impossibility lemma's table."""
+    return pd.DataFrame(
         {
             "video": "random " + lemma.law.astype(str) + " law",
             "plan": "random kernel",
@@ -157,4 +163,3 @@ def lemma_checks(checks: pd.DataFrame, lemma: pd.DataFrame) -> pd.DataFrame:
             "passed": lemma.holds.astype(bool),
         }
     )
-    return pd.concat([checks.astype({"passed": bool}), rows], ignore_index=True)

@@ -1,0 +1,144 @@
+"""How scores are called, which of them are recognised as affine, and which are refused."""
+
+import numpy as np
+import pytest
+import torch
+from oracle_score import Call, OracleScore
+from reference_cases import MORE_PLANS, PLANS, random_video
+from torch import Tensor
+
+from arvdm_theory.diffusion.scores import AffineScore, ExactScore, PerturbedScore, call_score, stage_score
+from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
+from arvdm_theory.interfaces import ReferenceBatch, Score
+from arvdm_theory.meta.plan import Plan, References
+
+
+def window_law(plan: Plan, ar_step: int, dim: int = 2, modes: int = 1, seed: int = 0) -> WindowLaw:
+    covariance, mean = random_video(plan.total_frames(ar_step), dim, seed)
+    scale = torch.arange(1, modes + 1, dtype=torch.float64)
+    both = torch.from_numpy(mean) * scale[:, None], torch.from_numpy(covariance) * scale[:, None, None]
+    return ar_window(*both, dim, plan, ar_step) if ar_step else init_window(*both, dim, plan)
+
+
+MIXED = Plan(
+    (1.0, 2.0, 3.0), 1, 3.0, 2, 2, references=References.last(2, 0.3) + References.first(1), floor=0.05,
+)  # fmt: skip
+
+
+def test_a_score_is_told_the_levels_and_frames_of_its_step() -> None:
+    covariance, mean = random_video(MIXED.total_frames(4), 2, 0)
+    score = OracleScore(covariance, mean, 2)
+    both = torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None]
+    law = ar_window(*both, 2, MIXED, 4)
+    for m, row in enumerate(MIXED.ar_grid[:-1]):
+        call_score(
+            score, law, m, torch.zeros(5, 1, 6, dtype=torch.float64), torch.ones(5, 1, 6, dtype=torch.float64)
+        )
+        # The first frame is left as it came out, so it stands at the plan's floor.
+        assert score.calls.pop() == Call((5, 3, 2), row, (3, 4, 5), (5, 3, 2), (0.05, 0.3, 0.3), (0, 1, 2))
+    init = init_window(*both, 2, MIXED)
+    call_score(
+        score, init, 1, torch.zeros(1, 1, 4, dtype=torch.float64), torch.zeros(1, 1, 0, dtype=torch.float64)
+    )
+    assert score.calls.pop() == Call((1, 2, 2), MIXED.init_grid[1], (0, 1), (1, 0, 2), (), ())
+
+
+def test_a_score_of_several_modes_sees_them_on_their_own_axis() -> None:
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def score(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        seen.append((tuple(window.shape), tuple(references.values.shape)))
+        return window + references.values[..., :1, :]
+
+    law = window_law(PLANS["rolling"], 2, modes=3)
+    window = torch.arange(2 * 3 * 6, dtype=torch.float64).reshape(2, 3, 6)
+    references = torch.full((2, 3, 2), 100.0, dtype=torch.float64)
+    value = call_score(score, law, 0, window, references)
+    assert seen == [((2, 3, 3, 2), (2, 3, 1, 2))]
+    assert torch.equal(value, window + 100)
+
+
+def test_the_callable_exact_score_is_recognised_as_affine() -> None:
+    covariance, mean = random_video(MIXED.total_frames(3), 2, 1)
+    score = OracleScore(covariance, mean, 2)
+    assert isinstance(score, Score)
+    both = torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None]
+    for law in (init_window(*both, 2, MIXED), ar_window(*both, 2, MIXED, 3)):
+        found = stage_score(score, law)
+        assert isinstance(found, AffineMap)
+        for part, expected in zip(
+            (found.window, found.references, found.bias), vars(law.score).values(), strict=True
+        ):
+            # A slope is a difference of two calls of size 10: 1e-15 of that, and the solve's condition number.
+            np.testing.assert_allclose(part, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda w, r: 1e-6 * torch.tanh(w),
+        lambda w, r: w.clamp(min=-1.0),
+        lambda w, r: w.abs(),
+        lambda w, r: w * w.mean(-1, keepdim=True),
+        lambda w, r: w * r.mean((-2, -1), keepdim=True),
+        lambda w, r: torch.sin(r).sum((-2, -1), keepdim=True) + w,
+    ],
+)  # fmt: skip
+def test_scores_that_are_not_affine_are_left_as_they_are(bend: object) -> None:
+    covariance, mean = random_video(MIXED.total_frames(3), 2, 2)
+    score = OracleScore(covariance, mean, 2, wrong=bend)  # type: ignore[arg-type]
+    law = ar_window(torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None], 2, MIXED, 3)
+    assert stage_score(score, law) is score
+
+
+def test_a_score_that_mixes_modes_is_not_affine_mode_by_mode() -> None:
+    law = window_law(PLANS["rolling"], 2, modes=2)
+
+    def alone(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        return -2 * window
+
+    def mixed(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        return -2 * window + 0.1 * window.flip(1)
+
+    assert isinstance(stage_score(alone, law), AffineMap)
+    assert stage_score(mixed, law) is mixed
+
+
+def test_float32_networks_are_taken_as_they_are() -> None:
+    """Their rounding is no affine map's, so they are sampled; the value comes back in float64."""
+    law = window_law(PLANS["rolling"], 2)
+
+    def network(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        return (-window.float() * 1.1) + 0.3
+
+    assert stage_score(network, law) is network
+    window = torch.randn(3, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value = call_score(network, law, 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))
+    assert value.dtype == torch.float64
+    np.testing.assert_allclose(value, -1.1 * window + 0.3, rtol=0, atol=1e-6)
+
+
+def test_perturbed_scores_are_the_exact_score_with_its_error() -> None:
+    law = window_law(MORE_PLANS["a mask a step that reads references"], 3)
+    for base, exact in ((ExactScore(), law.masked_score), (ExactScore(masked=False), law.score)):
+        wrong = PerturbedScore(0.2, bias=-0.7, base=base)
+        assert isinstance(wrong, AffineScore)
+        eye = torch.eye(4, dtype=torch.float64)
+        found, expected = law.raw(wrong.affine(law)), law.raw(exact)
+        np.testing.assert_allclose(found[0], expected[0] - 0.2 * eye, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-13)
+        np.testing.assert_allclose(found[2], expected[2] - 0.7, rtol=0, atol=1e-13)
+
+
+def test_refuses_scores_of_another_shape_kind_or_size() -> None:
+    law = window_law(PLANS["rolling"], 2)
+
+    def attempt(score: object) -> None:
+        stage_score(score, law)  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=r"tensor of the window's shape \(\d+, 3, 2\), got \(\d+, 3\)"):
+        attempt(lambda w, levels, r: w.sum(-1))
+    with pytest.raises(ValueError, match=r"tensor of the window's shape \(\d+, 3, 2\), got ndarray"):
+        attempt(lambda w, levels, r: w.numpy())
+    with pytest.raises(ValueError, match="score of frames 2 to 4 is not finite at reverse step 2"):
+        attempt(lambda w, levels, r: w / (levels[0] == 1.0))
