@@ -21,6 +21,9 @@ __all__ = ["Cell", "provenance", "read_table", "run_cells", "write_table"]
 
 Cell = Mapping[str, Any]
 
+# From version 3 on pandas reads floats exactly by itself, and warns where it is asked to.
+_EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+
 
 @cache
 def _versions() -> dict[str, str | None]:
@@ -87,9 +90,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
         OSError: if it cannot be read.
     """
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        table: pd.DataFrame = pd.read_csv(path, **_EXACT)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table that a run wrote") from error
+    return table
 
 
 def run_cells(

@@ -1,6 +1,7 @@
 """The ledger's totals differentiate: automatic derivatives against central differences."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,10 @@ def test_circular_levels_differentiate_together() -> None:
     entering = torch.tensor(plan.input_levels[:2], dtype=torch.float64, requires_grad=True)
     np.testing.assert_allclose(f(entering).detach(), totals(ledger_terms(video, plan, AR_STEPS)), rtol=1e-12)
     check(f, entering)
+    # Levels given as a tensor are those of the plan that has them.
+    moved = torch.tensor([0.7, 2.2], dtype=torch.float64)
+    other = replace(plan, input_levels=(0.7, 2.2, 3.0), output_levels=(), ar_grid=())
+    np.testing.assert_allclose(f(moved), totals(ledger_terms(video, other, AR_STEPS)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["chunks, mixed references, floor", "enters clean"])
