@@ -2,10 +2,14 @@
 
 import os
 
-import torch
-from hypothesis import HealthCheck, settings
+# Before NumPy and PyTorch load: the matrices here are small, and with more threads than cores they only wait for
+# each other.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
-# The ledger's matrices are small: with more threads than cores they only wait for each other.
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
 torch.set_num_threads(1)
 
 # In CI every run tries the same examples, so that main never turns red by a throw of the dice; at home they vary.

@@ -42,7 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score-error", type=float, default=0.0, metavar="E",
                         help="e of the score s*(W, R) - e W, in both stages")  # fmt: skip
     parser.add_argument(
-        "--girsanov-points", type=int, default=32, metavar="N", help="quadrature points; 0: leave out"
+        "--girsanov-points",
+        type=int,
+        default=12,
+        metavar="N",
+        help="quadrature points of the Girsanov form's smooth part; 0: leave it out",
     )
     parser.add_argument("--json", metavar="OUT.json", help="write the result here")
 

@@ -45,7 +45,7 @@ def slack(terms: LedgerTerms) -> float:
     return RELATIVE * (1 + sum(float(part.abs().sum()) for part in parts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cases(), noisy_steps)
 def test_the_ledger_closes(case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str) -> None:
     """KL(trajectory) = IE + Σ [NIE + Σ (DE + SEE + CROSS) + MB], against one dense KL of the whole trajectory."""
@@ -55,7 +55,7 @@ def test_the_ledger_closes(case: tuple[ArrayVideo, Plan, int, PerturbedScore | N
     assert number(terms.trajectory) == pytest.approx(dense, rel=RELATIVE, abs=slack(terms))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cases(), noisy_steps)
 def test_the_ladder_rises(case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str) -> None:
     video, plan, ar_steps, score = case
@@ -77,7 +77,7 @@ def test_the_ladder_rises(case: tuple[ArrayVideo, Plan, int, PerturbedScore | No
     assert bool((terms.nie_init <= terms.nie_init_closed).all())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cases(), noisy_steps)
 def test_terms_that_are_divergences_are_not_negative(
     case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str
@@ -92,7 +92,7 @@ def test_terms_that_are_divergences_are_not_negative(
     assert bool((terms.cross**2 <= 4 * terms.de * terms.see + slack(terms) ** 2).all())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cases(), noisy_steps)
 def test_clips_lie_below_the_bound_or_the_plan_is_refused(
     case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str
@@ -115,7 +115,7 @@ def test_clips_lie_below_the_bound_or_the_plan_is_refused(
     assert float((terms.clip[0] - terms.clip_bounds).max()) <= slack(terms)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), st.sampled_from(["exponential", "euler", "ancestral", "ddim"]))
 def test_no_sampler_of_clean_chunks_beats_ie_and_the_bottleneck(data: st.DataObject, step: str) -> None:
     """For w = Δ: KL(clean) ≥ IE + Σ I(Output_k; Past_k | references before noising)."""

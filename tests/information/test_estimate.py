@@ -1,0 +1,188 @@
+"""Result object, input checks, warnings, standard errors and block lengths."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from arvdm_theory.information import estimate as es
+from arvdm_theory.information.knn import ksg
+from arvdm_theory.information.methods import METHODS, default_method, estimate_information
+from arvdm_theory.information.plugin import gaussian_information
+from arvdm_theory.information.uncertainty import block_length, contribution_error, half_width, subsampled
+
+
+def ar1(n: int, phi: float, rng: np.random.Generator) -> np.ndarray:
+    """A stationary AR(1) series of variance 1."""
+    noise = rng.normal(size=n) * math.sqrt(1 - phi**2)
+    series = np.empty(n)
+    series[0] = rng.normal()
+    for i in range(1, n):
+        series[i] = phi * series[i - 1] + noise[i]
+    return series
+
+
+def test_values_are_never_clamped() -> None:
+    rng = np.random.default_rng(0)
+    values = [ksg(rng.normal(size=100), rng.normal(size=100)).value for _ in range(20)]
+    assert min(values) < 0
+    estimate = es.conclude(-0.25, 0.125, 0.5, method="m", n=5)
+    assert (estimate.value, estimate.ci_low, estimate.ci_high) == (-0.25, -0.75, 0.25)
+    assert estimate.k is None
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_bad_samples_are_named(method: str) -> None:
+    rng = np.random.default_rng(1)
+    good = rng.integers(0, 4, size=200).astype(float)
+    estimator = METHODS[method]
+    with pytest.raises(es.SampleError, match="x has 200, z has 199"):
+        estimator(good, good[:-1])
+    with pytest.raises(es.SampleError, match="y has 7"):
+        estimator(good, good[::-1], good[:7])
+    broken = good.copy()
+    broken[[3, 17]] = np.nan, np.inf
+    with pytest.raises(es.SampleError, match=r"z has NaN or infinite values in 2 of 200 rows .*: 3, 17\)"):
+        estimator(good, broken)
+    with pytest.raises(es.SampleError, match="y is constant in column 1"):
+        estimator(good, good[::-1], np.column_stack([good, np.ones(200)]))
+    with pytest.raises(es.SampleError, match="real numbers"):
+        estimator(np.array(["a"] * 200), good)
+    with pytest.raises(es.SampleError, match=r"shape \(n, d\)"):
+        estimator(good.reshape(10, 10, 2), good)
+
+
+@pytest.mark.parametrize("method", ["ksg1", "ksg2", "mixed", "calibrated"])
+def test_more_samples_than_neighbours(method: str) -> None:
+    x = np.arange(5.0)
+    with pytest.raises(es.SampleError, match="5 neighbours need more than 5 samples, got n = 5"):
+        METHODS[method](x, x[::-1] ** 2, k=5)
+    with pytest.raises(es.SampleError, match="k must be at least 1"):
+        METHODS[method](x, x[::-1] ** 2, k=0)
+
+
+@pytest.mark.parametrize("method", ["gaussian", "copula", "calibrated"])
+def test_collinear_columns_are_refused(method: str) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(300, 2))
+    with pytest.raises(es.SampleError, match="linear functions"):
+        METHODS[method](x, x[:, 0])
+
+
+def test_duplicates_are_counted() -> None:
+    rng = np.random.default_rng(3)
+    x, z = rng.normal(size=(2, 400))
+    x[:40], z[:40] = x[0], z[0]
+    with pytest.warns(es.DuplicatePointsWarning, match=r"10\.0% of the samples coincide"):
+        estimate = ksg(x, z)
+    assert math.isfinite(estimate.value)
+    assert any("mixed" in text for text in estimate.warnings)
+
+
+def test_relations_tails_ceiling_and_width_are_warned_of() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(600, 1))
+    with pytest.warns(es.NearCeilingWarning, match="lower bound"):
+        ksg(x, x + 1e-4 * rng.normal(size=(600, 1)))
+    with pytest.warns(es.DeterministicRelationWarning, match=r"1 of 2 columns \(50%\)"):
+        ksg(x, -2 * x + 1)
+    with pytest.warns(es.HeavyTailsWarning, match="1 of 2 columns"):
+        ksg(x, rng.standard_cauchy(size=600))
+    with pytest.warns(es.TooFewSamplesWarning, match="600 samples are few for 16 dimensions"):
+        ksg(rng.normal(size=(600, 8)), rng.normal(size=(600, 8)))
+    with pytest.warns(es.TooFewSamplesWarning, match="at least 160"):
+        gaussian_information(rng.normal(size=(100, 8)), rng.normal(size=(100, 8)))
+
+
+def test_clean_samples_raise_no_warning() -> None:
+    rng = np.random.default_rng(5)
+    x, z = rng.normal(size=(2, 2000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for method in ("ksg1", "ksg2", "gaussian", "copula", "calibrated"):
+            assert METHODS[method](x, z).warnings == ()
+
+
+def test_block_length_grows_with_memory() -> None:
+    rng = np.random.default_rng(6)
+    lengths = [np.mean([block_length(ar1(1000, phi, rng)) for _ in range(10)]) for phi in (0.0, 0.5, 0.9)]
+    assert lengths[0] < 4
+    # The asymptotically best length (Politis and White 2004) for AR(1), n = 1000:
+    # G = 2φ/(1-φ²)² (R(0)(1-φ²)), D = 4/3 g(0)², which gives (2 G²/D)^{1/3} n^{1/3} = (6 φ²/(1-φ²)²)^{1/3} 10.
+    for phi, length in ((0.5, lengths[1]), (0.9, lengths[2])):
+        best = 10 * (6 * phi**2 / (1 - phi**2) ** 2) ** (1 / 3)
+        assert 0.5 * best < length < 2 * best
+
+
+def test_block_standard_error_of_an_ar1_mean() -> None:
+    # Var(mean) → (1 + φ)/(1 - φ)/n; the moving-block estimate is biased down by O(b^{-1}), here about 15 %.
+    rng = np.random.default_rng(7)
+    n, phi = 4000, 0.7
+    errors = [contribution_error(ar1(n, phi, rng), "autocorrelated")[0] for _ in range(20)]
+    exact = math.sqrt((1 + phi) / (1 - phi) / n)
+    assert 0.8 * exact < np.mean(errors) < 1.05 * exact
+    naive = contribution_error(ar1(n, phi, rng))[0]
+    assert naive < 0.5 * exact
+
+
+def test_short_series_are_warned_of() -> None:
+    rng = np.random.default_rng(8)
+    walk = np.cumsum(rng.normal(size=100))
+    _, freedom, notes = contribution_error(walk, "autocorrelated")
+    assert isinstance(notes[0], es.ShortBlocksWarning)
+    assert freedom < 9
+    with pytest.warns(es.ShortBlocksWarning, match="longer recording"):
+        estimate = ksg(walk, walk + rng.normal(size=100), dependence="autocorrelated", k=1)
+    assert "longer recording" in estimate.warnings[-1]
+
+
+def test_interval_levels() -> None:
+    assert half_width(1.0) == pytest.approx(1.959964, abs=1e-6)
+    assert half_width(1.0, 9.0) == pytest.approx(2.262157, abs=1e-6)
+    with pytest.raises(es.SampleError, match="between 0 and 1"):
+        half_width(1.0, level=95)
+
+
+def test_subsampling_agrees_with_the_influence_function() -> None:
+    # Both estimate the same standard error; 20 subsamples leave a relative error of 1/√38 = 16 %.
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=4000)
+    z = 0.6 * x + 0.8 * rng.normal(size=4000)
+    plain = gaussian_information(x, z)
+    again = subsampled(gaussian_information, x, z)
+    assert again.value == plain.value
+    assert abs(again.stderr / plain.stderr - 1) < 4 * 0.16
+
+
+def test_too_few_samples_for_an_error_give_nan() -> None:
+    rng = np.random.default_rng(10)
+    estimate = ksg(rng.normal(size=20), rng.normal(size=20))
+    assert math.isnan(estimate.stderr)
+    assert math.isfinite(estimate.value)
+
+
+def _mixed(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return rng.normal(size=500), rng.integers(0, 5, size=500)
+
+
+@pytest.mark.parametrize(
+    ("draw", "method"),
+    [
+        (lambda rng: (rng.normal(size=500), rng.normal(size=500)), "calibrated"),
+        (lambda rng: (rng.integers(0, 5, size=500), rng.integers(0, 5, size=500)), "miller-madow"),
+        (_mixed, "mixed"),
+    ],
+)
+def test_the_default_is_chosen_by_kind(
+    draw: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]], method: str
+) -> None:
+    x, z = draw(np.random.default_rng(11))
+    assert default_method(x, z) == method
+    assert estimate_information(x, z).method == method
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(es.SampleError, match="no estimator is called 'magic'; there are calibrated"):
+        estimate_information(np.arange(9.0), np.arange(9.0), method="magic")

@@ -1,0 +1,179 @@
+"""The calibrated estimator: its goals in high dimension, its exact cases, its baseline and its intervals."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import t as student
+
+from arvdm_theory.information import gaussian
+from arvdm_theory.information.estimate import SampleError
+from arvdm_theory.information.knn import ksg
+from arvdm_theory.information.residual import (
+    calibrated_information,
+    calibrated_parts,
+    residuals,
+    student_information,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+
+
+def gaussian_task(
+    sizes: tuple[int, int, int], n: int, seed: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Samples of N(0, A Aᵀ/d + I), A standard normal with seed d, and the exact I(X; Z | Y)."""
+    d = sum(sizes)
+    root = np.random.default_rng(d).normal(size=(d, d))
+    covariance = root @ root.T / d + np.eye(d)
+    draw = np.random.default_rng(seed).multivariate_normal(np.zeros(d), covariance, size=n)
+    x, z, y = np.split(np.arange(d), np.cumsum(sizes)[:-1])
+    truth = gaussian.conditional_mutual_information(
+        torch.from_numpy(covariance), torch.from_numpy(x), torch.from_numpy(z), torch.from_numpy(y)
+    )
+    return draw[:, x], draw[:, z], draw[:, y], float(truth)
+
+
+def student_pairs(d: int, rho: float, freedom: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    z = rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+    scale = np.sqrt(freedom / rng.chisquare(freedom, size=(n, 1)))
+    return x * scale, z * scale
+
+
+def test_twenty_dimensions_within_0_03() -> None:
+    x, z, y, truth = gaussian_task((8, 8, 4), 2000)
+    assert truth == pytest.approx(0.3403, abs=5e-5)
+    estimate = calibrated_information(x, z, y)
+    assert abs(estimate.value - truth) < 0.03
+    assert estimate.ci_low < truth < estimate.ci_high
+    # Nearest neighbours alone see less than half of it.
+    assert ksg(x, z, y).value < truth / 2
+    # Rising maps of single columns change nothing.
+    x, z, y = x[:500], z[:500], y[:500]
+    plain, bent = (calibrated_parts(*arrays, draws=1) for arrays in ((x, z, y), (x**3, np.arcsinh(z), 2 * y)))
+    assert bent == plain
+
+
+@pytest.mark.parametrize("bend", [lambda v: v, lambda v: v**3, np.arcsinh], ids=["plain", "cubic", "asinh"])
+def test_sixteen_pairs_within_5_percent(bend) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5000, 16))
+    z = 0.5 * x + math.sqrt(0.75) * rng.normal(size=(5000, 16))
+    truth = -8 * math.log(0.75)
+    # One draw of the baseline: its noise is far below the goal, and so is the weight of the correction.
+    parts = calibrated_parts(bend(x[:2500]), bend(z[:2500]), np.empty((2500, 0)), draws=1)
+    assert abs(parts.baseline - truth) < 0.05 * truth
+    assert abs(parts.baseline + parts.correction - truth) < 0.05 * truth
+    assert parts.neighbours < 0.4 * truth
+
+
+def test_gaussian_estimates_are_unbiased_and_their_errors_right() -> None:
+    values, errors = [], []
+    for seed in range(12):
+        x, z, y, truth = gaussian_task((2, 2, 2), 300, seed)
+        estimate = calibrated_information(x, z, y, seed=seed)
+        values.append(estimate.value)
+        errors.append(estimate.stderr)
+    spread = np.std(values, ddof=1)
+    assert abs(np.mean(values) - truth) < 4 * spread / math.sqrt(12)
+    # 12 replicates know their spread to 1/√22 = 21 %, each error knows itself to 1/√4.
+    assert abs(np.mean(errors) / spread - 1) < 0.6
+
+
+@pytest.mark.parametrize(("d", "freedom"), [(1, 2.0), (3, 3.0)])
+def test_a_common_scale_is_information(d: int, freedom: float) -> None:
+    # No correlation at all: a Gaussian copula gives 0, all of the information is in the common scale.
+    truth = student_information((d, d, 0), freedom)
+    x, z = student_pairs(d, 0.0, freedom, 2000, 3)
+    parts = calibrated_parts(x, z, np.empty((2000, 0)))
+    assert 0.7 * freedom < parts.freedom < 1.4 * freedom
+    estimate = calibrated_information(x, z)
+    assert truth > 0.05
+    assert estimate.ci_low < truth < estimate.ci_high
+
+
+def test_heavy_tails_of_their_own_are_no_information() -> None:
+    # Independent X and Z, each with its own random scale: the Student-t copula must not be chosen.
+    x, _ = student_pairs(3, 0.0, 2.0, 1500, 4)
+    z, _ = student_pairs(3, 0.0, 2.0, 1500, 5)
+    assert math.isinf(calibrated_parts(x, z, np.empty((1500, 0))).freedom)
+    # Read as one common scale the tails would say 0.12 nats or more.
+    assert student_information((3, 3, 0), 4.0) > 0.12
+    assert abs(calibrated_information(x, z).value) < 0.05
+
+
+def test_student_information_against_quadrature() -> None:
+    # I(X; Z) of the bivariate t by E log of the ratio, with X | Z again a scaled t of ν + 1 degrees of freedom:
+    # I = h(X) - E h(X | Z), h(X | z) = h(t_{ν+1}) + ½ log((ν + z²)/(ν + 1)).
+    freedom = 2.5
+    spread = quad(
+        lambda v: student.pdf(v, freedom) * 0.5 * math.log((freedom + v**2) / (freedom + 1)), -np.inf, np.inf
+    )
+    truth = student.entropy(freedom) - student.entropy(freedom + 1) - spread[0]
+    assert student_information((1, 1, 0), freedom) == pytest.approx(float(truth), abs=1e-7)
+    # The chain rule: I(X; Z, Y) = I(X; Y) + I(X; Z | Y).
+    whole = student_information((2, 4, 0), freedom)
+    assert whole == pytest.approx(
+        student_information((2, 1, 0), freedom) + student_information((2, 3, 1), freedom)
+    )
+    assert student_information((2, 3, 1), math.inf) == 0.0
+    assert student_information((2, 3, 1), 1e7) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_nonlinear_common_cause_is_taken_out() -> None:
+    rng = np.random.default_rng(6)
+    y = rng.normal(size=(1500, 1))
+    x, z = y**2 + 0.5 * rng.normal(size=(1500, 1)), y**2 + 0.5 * rng.normal(size=(1500, 1))
+    assert calibrated_information(x, z).value > 0.3
+    estimate = calibrated_information(x, z, y)
+    assert abs(estimate.value) < 3 * estimate.stderr + 0.03
+    left, _, same = residuals(x, z, y)
+    assert same is y
+    assert abs(np.corrcoef(left[:, 0], y[:, 0] ** 2)[0, 1]) < 0.1
+
+
+def test_linear_relations_keep_the_samples_as_they_are() -> None:
+    x, z, y, _ = gaussian_task((2, 2, 2), 500)
+    left, right, _ = residuals(x, z, y)
+    np.testing.assert_array_equal(left, x)
+    np.testing.assert_array_equal(right, z)
+
+
+def test_dependence_that_no_copula_has_is_seen() -> None:
+    # X on a noisy circle with Z: no correlation, no common scale; nearest neighbours must carry the estimate.
+    rng = np.random.default_rng(7)
+    angle = rng.uniform(0, 2 * np.pi, size=2000)
+    x, z = (part + 0.1 * rng.normal(size=2000) for part in (np.cos(angle), np.sin(angle)))
+    estimate = calibrated_information(x, z)
+    assert abs(estimate.value / ksg(x, z).value - 1) < 0.1
+    assert estimate.value > 0.5
+
+
+def test_a_seed_fixes_the_estimate() -> None:
+    x, z, y, _ = gaussian_task((1, 2, 1), 300)
+    assert calibrated_information(x, z, y, seed=3) == calibrated_information(x, z, y, seed=3)
+    with pytest.raises(SampleError, match="at least 6 samples, got n = 5"):
+        calibrated_information(x[:5], z[:5], y[:5])
+
+
+def test_autocorrelated_samples_widen_the_interval() -> None:
+    truth, n = -0.5 * math.log(1 - 0.36), 2000
+    mix = np.linalg.cholesky(np.array([[1.0, 0.6], [0.6, 1.0]]))
+    naive, honest, covered = [], [], 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        noise = math.sqrt(1 - 0.81) * rng.normal(size=(n, 2)) @ mix.T
+        series = np.zeros((n, 2))
+        for i in range(1, n):
+            series[i] = 0.9 * series[i - 1] + noise[i]
+        naive.append(calibrated_information(series[:, 0], series[:, 1], seed=seed).stderr)
+        estimate = calibrated_information(series[:, 0], series[:, 1], dependence="autocorrelated", seed=seed)
+        honest.append(estimate.stderr)
+        covered += estimate.ci_low < truth < estimate.ci_high
+    # Products of two AR(1) of 0.9 inflate the variance by (1 + 0.81)/(1 - 0.81) = 9.5, the error by 3.
+    assert 2 < np.mean(honest) / np.mean(naive) < 4.5
+    assert covered >= 3

@@ -1,0 +1,83 @@
+"""The estimator benchmark: its tasks are what they say, and a smoke run makes tables and figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arvdm_theory.information.plugin import copula_information, discrete_information, gaussian_information
+from arvdm_theory.plots.estimators import FIGURES, draw_all
+from arvdm_theory.studies.estimators import (
+    SIZES,
+    TASKS,
+    _half_cube,
+    _spiral,
+    benchmark,
+    coverage,
+    independence,
+    summary,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_tasks_draw_what_their_seed_says(name: str) -> None:
+    task = TASKS[name]
+    first, again, other = task.draw(50, 1), task.draw(50, 1), task.draw(50, 2)
+    assert len(first.x) == len(first.z) == 50
+    assert first.x.shape[1] == task.dimension
+    np.testing.assert_array_equal(first.x, again.x)
+    assert (first.z != other.z).any()
+    assert task.truth > 0
+
+
+@pytest.mark.parametrize("name", ["gaussian 4+4", "gaussian (4, 4, 2)", "gaussian video"])
+def test_gaussian_truths_agree_with_large_samples(name: str) -> None:
+    estimate = gaussian_information(*TASKS[name].draw(20_000, 5))
+    assert abs(estimate.value - TASKS[name].truth) < 4 * estimate.stderr
+
+
+def test_markov_and_mapped_truths_agree_with_large_samples() -> None:
+    task = TASKS["markov video"]
+    estimate = discrete_information(*task.draw(20_000, 5))
+    assert abs(estimate.value - task.truth) < 4 * estimate.stderr
+    for name in ("half-cube 3+3", "asinh 3+3", "cubic 16+16"):
+        estimate = copula_information(*TASKS[name].draw(20_000, 5))
+        assert abs(estimate.value - TASKS[name].truth) < 4 * estimate.stderr
+
+
+def test_maps_are_invertible() -> None:
+    values = np.random.default_rng(0).normal(size=(200, 3))
+    turned = _spiral(values)
+    np.testing.assert_allclose((turned**2).sum(1), (values**2).sum(1), rtol=1e-12)
+    # Lengths stay, so the angles are known: turn back in the other order.
+    angle = (values**2).sum(1) / 3
+    back = turned.copy()
+    for i in (1, 0):
+        first, second = back[:, i].copy(), back[:, i + 1].copy()
+        back[:, i] = np.cos(angle) * first + np.sin(angle) * second
+        back[:, i + 1] = -np.sin(angle) * first + np.cos(angle) * second
+    np.testing.assert_allclose(back, values, atol=1e-12)
+    cubed = _half_cube(values)
+    np.testing.assert_allclose(np.sign(cubed) * np.abs(cubed) ** (2 / 3), values, atol=1e-12)
+
+
+def test_a_smoke_run_makes_every_table_and_figure(tmp_path: Path) -> None:
+    table = benchmark(SIZES["smoke"], tmp_path, progress=False)
+    shown = summary(table)
+    assert {"calibrated", "ksg1", "miller-madow"} <= set(shown.method)
+    assert (shown.seconds > 0).all()
+    row = shown[(shown.method == "gaussian") & (shown.task == "gaussian 1+1")].iloc[0]
+    errors = table[(table.method == "gaussian") & (table.task == "gaussian 1+1")].eval("value - truth")
+    assert row.bias == pytest.approx(errors.mean())
+    assert row.rmse == pytest.approx(np.sqrt((errors**2).mean()))
+    intervals = coverage(SIZES["smoke"], tmp_path, progress=False)
+    assert intervals.groupby("task").covered.mean().between(0, 1).all()
+    tests = independence(SIZES["smoke"], tmp_path, progress=False)
+    strong = tests[tests.strength == 0.6]
+    assert strong.rejected.mean() > tests[tests.strength == 0].rejected.mean()
+    assert len(draw_all(tmp_path)) == len(FIGURES)
+    # A second run reads what the first one wrote.
+    again = benchmark(SIZES["smoke"], tmp_path, progress=False)
+    assert (again.seconds == table.seconds).all()
