@@ -8,7 +8,8 @@ The other packages (ennemi, infomeasure, NPEET-plus) run if they are installed; 
 import argparse
 from pathlib import Path
 
-from arvdm_theory.plots.estimators import draw_all
+from arvdm_theory.plots.estimators import FIGURES
+from arvdm_theory.plots.style import draw_all
 from arvdm_theory.studies.estimators import SIZES, benchmark, coverage, independence, summary
 
 if __name__ == "__main__":
@@ -24,5 +25,5 @@ if __name__ == "__main__":
     print(intervals.groupby(["task", "method"], sort=False).covered.agg(["mean", "count"]).to_string())
     tests = independence(size, args.out)
     print(tests.groupby(["case", "strength"], sort=False).rejected.agg(["mean", "count"]).to_string())
-    for path in draw_all(args.out):
+    for path in draw_all(args.out, FIGURES):
         print(path)

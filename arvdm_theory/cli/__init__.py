@@ -21,7 +21,7 @@ COMMANDS = {
     "plans": "list the published methods as plans, with their requirement checks",
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
-    "estimate": "estimate a mutual or conditional mutual information from samples",
+    "estimate": "(conditional) mutual information of samples, with honest uncertainty",
 }
 
 

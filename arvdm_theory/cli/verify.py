@@ -45,9 +45,10 @@ def run(args: argparse.Namespace) -> int:
     failed = checks[~checks.passed]
     if not args.no_figures:
         from arvdm_theory.plots.needle import draw_needle
-        from arvdm_theory.plots.verify import draw_all
+        from arvdm_theory.plots.style import draw_all
+        from arvdm_theory.plots.verify import FIGURES
 
-        drawn = draw_all(folder)
+        drawn = draw_all(folder, FIGURES)
         draw_needle(needle, folder / "figures" / "needle.png")
         print(f"\n{len(drawn) + 1} figures in {folder / 'figures'}")
     print(f"tables and their provenance in {folder}")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from arvdm_theory.plots.style import save, style
-from arvdm_theory.studies.record import read_table
+from arvdm_theory.plots.style import Figures
 
-__all__ = ["FIGURES", "draw_all"]
+__all__ = ["FIGURES"]
 
 _SHOWN = ("calibrated", "copula", "gaussian", "ksg1", "ksg2", "ennemi", "infomeasure", "NPEET-plus")
 _PEERS = ("ennemi", "infomeasure", "NPEET-plus")
@@ -119,7 +115,7 @@ def independence(table: pd.DataFrame) -> Figure:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
+FIGURES: Figures = {
     "estimator_dimension": ("estimators", dimension),
     "estimator_seconds": ("estimators", seconds),
     "estimator_tasks": ("estimators", tasks),
@@ -127,26 +123,3 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "estimator_independence": ("independence", independence),
 }
 """Every figure's name with the table it is drawn from."""
-
-
-def draw_all(folder: Path) -> list[Path]:
-    """Draws every figure whose table lies in ``folder`` into ``folder/figures`` and returns their paths.
-
-    Raises:
-        ValueError: if there is no table to draw from.
-    """
-    drawn = []
-    for name, (table, draw) in FIGURES.items():
-        source = folder / f"{table}.csv"
-        if not source.exists():
-            continue
-        target = folder / "figures" / f"{name}.png"
-        target.parent.mkdir(exist_ok=True)
-        with style():
-            figure = draw(read_table(source))
-            save(figure, target)
-            plt.close(figure)
-        drawn.append(target)
-    if not drawn:
-        raise ValueError(f"{folder} holds no table of the estimator benchmark")
-    return drawn

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from arvdm_theory.plots.style import TERM_COLOURS, TERM_NAMES
+from arvdm_theory.plots.style import TERM_COLOURS, TERM_NAMES, Figures
 
 __all__ = ["FIGURES", "multimodal"]
 
@@ -76,5 +74,5 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(handles=handles, loc="upper right", ncols=2)
 
 
-FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {"multimodal": ("multimodal", multimodal)}
+FIGURES: Figures = {"multimodal": ("multimodal", multimodal)}
 """Every figure's name with the table it is drawn from."""

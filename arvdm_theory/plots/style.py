@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from arvdm_theory.files import atomic_path
+from arvdm_theory.studies.record import read_table
 
-__all__ = ["TERM_COLOURS", "TERM_NAMES", "save", "style"]
+__all__ = ["TERM_COLOURS", "TERM_NAMES", "Figures", "draw_all", "save", "style"]
+
+Figures = Mapping[str, tuple[str, Callable[[pd.DataFrame], Figure]]]
+"""Figures by name: the table each is drawn from, and the function that draws it."""
 
 TERM_COLOURS: dict[str, str] = {
     "ie": "#7f7f7f",
@@ -60,3 +66,27 @@ def save(figure: Figure, path: Path) -> None:
     """Writes a figure atomically; the path's ending is its format."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
+
+
+def draw_all(folder: Path, figures: Figures) -> list[Path]:
+    """Draws every figure whose table lies in ``folder`` into ``folder/figures`` and returns their paths.
+
+    Raises:
+        ValueError: if there is no table to draw from.
+    """
+    drawn = []
+    for name, (table, draw) in figures.items():
+        source = folder / f"{table}.csv"
+        if not source.exists():
+            continue
+        target = folder / "figures" / f"{name}.png"
+        target.parent.mkdir(exist_ok=True)
+        with style():
+            figure = draw(read_table(source))
+            save(figure, target)
+            plt.close(figure)
+        drawn.append(target)
+    if not drawn:
+        tables = sorted({f"{table}.csv" for table, _ in figures.values()})
+        raise ValueError(f"{folder} holds none of the tables that figures are drawn from: {', '.join(tables)}")
+    return drawn

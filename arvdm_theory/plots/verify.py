@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,10 +9,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from arvdm_theory.plots.finite import FIGURES as FINITE_FIGURES
-from arvdm_theory.plots.style import TERM_COLOURS, TERM_NAMES, save, style
-from arvdm_theory.studies.record import read_table
+from arvdm_theory.plots.style import TERM_COLOURS, TERM_NAMES, Figures
 
-__all__ = ["FIGURES", "draw_all"]
+__all__ = ["FIGURES"]
 
 
 def _wide(table: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
@@ -72,7 +68,7 @@ def step_count(table: pd.DataFrame) -> Figure:
     for axis, (floor, part) in zip(axes, table.groupby("floor"), strict=True):
         for colour, (step, rows) in zip(sns.color_palette("colorblind"), part.groupby("step"), strict=False):
             m, de = rows.reverse_steps.to_numpy(float), rows.value.to_numpy(float)
-            late = m >= np.median(m)
+            late = (m >= np.median(m)) | (len(m) < 4)  # two points are a line; with few, all of them count
             slope, level = np.polyfit(np.log(m[late]), np.log(de[late]), 1)
             axis.loglog(m, de, "o", color=colour, label=f"{step}: slope {slope:.2f}")
             axis.loglog(m, np.exp(level) * m**slope, "-", color=colour, alpha=0.6)
@@ -202,7 +198,7 @@ def impossibility(table: pd.DataFrame) -> Figure:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
+FIGURES: Figures = {
     "decomposition": ("methods", decomposition),
     "ladder": ("methods", ladder),
     "step_count": ("steps", step_count),
@@ -215,26 +211,3 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     **FINITE_FIGURES,
 }
 """Every figure's name with the table it is drawn from."""
-
-
-def draw_all(folder: Path) -> list[Path]:
-    """Draws every figure whose table lies in ``folder`` into ``folder/figures`` and returns their paths.
-
-    Raises:
-        ValueError: if there is no table to draw from.
-    """
-    drawn = []
-    for name, (table, draw) in FIGURES.items():
-        source = folder / f"{table}.csv"
-        if not source.exists():
-            continue
-        target = folder / "figures" / f"{name}.png"
-        target.parent.mkdir(exist_ok=True)
-        with style():
-            figure = draw(read_table(source))
-            save(figure, target)
-            plt.close(figure)
-        drawn.append(target)
-    if not drawn:
-        raise ValueError(f"{folder} holds no table of the bound-checking experiment; run `arvdm verify` first")
-    return drawn

@@ -1,0 +1,55 @@
+"""The main job end to end at the smallest size, and that it notices a violated bound."""
+
+from pathlib import Path
+
+import pytest
+
+from arvdm_theory.cli import main
+from arvdm_theory.studies import finite, sweeps, verify
+from arvdm_theory.studies.record import read_table
+from arvdm_theory.studies.verify import Size
+
+TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)
+FIGURES = {
+    "accumulation", "decomposition", "dial", "impossibility", "ladder", "memory", "multimodal", "needle",
+    "noise_initialisation", "score_error", "step_count",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(verify.SIZES, "smoke", TINY)
+    one_video = {"two poses": finite.FINITE_VIDEOS["two poses"]}
+    one_plan = {"outpainting, last 1": finite.FINITE_PLANS["outpainting, last 1"]}
+    monkeypatch.setattr(finite, "FINITE_VIDEOS", one_video)
+    monkeypatch.setattr(finite, "FINITE_PLANS", one_plan)
+
+
+def test_verify_passes_writes_tables_and_draws_every_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "--size", "smoke", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "checks hold" in shown
+    assert "FAIL" not in shown
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == FIGURES
+    checks = read_table(tmp_path / "checks.csv")
+    # Plans with w = Δ have one check more: the lower bound that no sampler beats.
+    counts = checks[checks.kind == "check"].groupby("plan").size().to_dict()
+    assert counts == {"outpainting, last 1": 9, "FIFO, last 3": 8}
+    for name in ("checks", "finite_checks", "methods", "lemma"):
+        assert (tmp_path / f"{name}.provenance.json").exists()
+
+
+def test_a_violated_bound_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweeps, "SWEEPS", {"lemma": sweeps.lemma})
+    monkeypatch.setattr(finite, "FINITE_SWEEPS", {})
+    right = verify.trajectory_kl
+    monkeypatch.setattr(verify, "trajectory_kl", lambda *arguments: right(*arguments) * (1 + 1e-6))
+    assert main(["verify", "--size", "smoke", "--out", str(tmp_path), "--no-figures"]) == 1
+    shown = capsys.readouterr().out
+    assert "2 of" in shown
+    assert "VIOLATED" in shown
+    assert not (tmp_path / "figures").exists()
