@@ -122,7 +122,7 @@ def test_what_is_not_defined_is_null_with_a_reason(tmp_path: Path) -> None:
 def test_defaults_are_those_of_the_help(tmp_path: Path) -> None:
     found = run(tmp_path, ar1(12, 0.8))
     plan = outpainting(2, References.last(1), reverse_steps=20, init_steps=20, horizon=6.0)
-    expected = ledger(ArrayVideo(ar1(12, 0.8), 1), plan, 5, girsanov_points=32)
+    expected = ledger(ArrayVideo(ar1(12, 0.8), 1), plan, 5, girsanov_points=12)
     assert found["trajectory_kl"] == expected.totals["trajectory_kl"]
     assert found["girsanov"] == expected.totals["girsanov"]
     assert found["see_ar"] == found["cross_ar"] == [0.0] * 5
