@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="quadrature points of the Girsanov form's smooth part; 0: leave it out",
     )
     parser.add_argument("--json", metavar="OUT.json", help="write the result here")
+    parser.add_argument("--figure", metavar="OUT.png", help="draw the terms of every AR step here")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,6 +85,14 @@ def run(args: argparse.Namespace) -> int:
                     girsanov_points=args.girsanov_points, progress=args.ar_steps >= 50)  # fmt: skip
     if args.json is not None:
         write_json(args.json, _contract(result))
+    if args.figure is not None:
+        from pathlib import Path
+
+        from arvdm_theory.plots.ledger import ledger_steps
+        from arvdm_theory.plots.style import save, style
+
+        with style():
+            save(ledger_steps(result.table), Path(args.figure))
     print(_report(result))
     return 0
 

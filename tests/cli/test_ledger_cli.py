@@ -320,3 +320,10 @@ def test_a_fitted_video_is_read_back(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     for key in TOTALS:
         assert found[key] == pytest.approx(expected.totals[key], rel=1e-12), key
+
+
+@pytest.mark.parametrize("step", ["exponential", "ddim"])
+def test_the_figure_is_drawn(tmp_path: Path, step: str) -> None:
+    words = ["ledger", "--covariance", save(tmp_path, ar1(8, 0.5)), "--frame-dim", "1", "--ar-steps", "2"]
+    assert main([*words, "--step", step, "--figure", str(tmp_path / "ledger.png")]) == 0
+    assert (tmp_path / "ledger.png").read_bytes().startswith(b"\x89PNG")
