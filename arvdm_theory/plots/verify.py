@@ -27,7 +27,7 @@ def decomposition(table: pd.DataFrame) -> Figure:
     for term, colour in TERM_COLOURS.items():
         axis.bar(x, wide[term], 0.62, bottom=bottom, color=colour, label=TERM_NAMES[term], edgecolor="white")
         bottom += wide[term].to_numpy()
-    axis.plot(x, wide["trajectory_kl"], "k_", markersize=34, markeredgewidth=1.6, label="KL(trajectory)")
+    axis.hlines(wide["trajectory_kl"], x - 0.22, x + 0.22, color="k", linewidth=1.8, label="KL(trajectory)")
     axis.plot(x, wide["kl"], "kD", markersize=6, markerfacecolor="white", label="KL(clean frames)")
     axis.set_xticks(x, wide.index)
     axis.set_ylabel("nats, 12 frames")
