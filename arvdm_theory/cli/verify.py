@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("--size", choices=("smoke", "default", "full"), default="default",
-                        help="how much of the grid: a quick look, under three minutes, or much longer")  # fmt: skip
+                        help="how much of the grid: a quick look, under three minutes, or long")  # fmt: skip
     parser.add_argument("--out", default="runs/verify", metavar="DIR", help="where tables and figures go")
     parser.add_argument("--no-figures", action="store_true", help="tables only")
     parser.add_argument("--all", action="store_true", help="print every check, not each one's tightest case")
