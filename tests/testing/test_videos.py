@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
@@ -10,7 +13,8 @@ from arvdm_theory.information.gaussian import cholesky, conditional_mutual_infor
 from arvdm_theory.processes.gaussian import ArrayVideo, frame_indices
 from arvdm_theory.testing import gaussian_videos
 
-QUICK = settings(max_examples=300, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+# The rarest case below is one draw in twenty; Hypothesis repeats itself, so leave it many. `find` stops early.
+QUICK = settings(max_examples=4000, database=None, deadline=None, phases=[Phase.generate])
 
 
 @given(gaussian_videos())
@@ -47,12 +51,16 @@ def correlation(video: ArrayVideo) -> float:
     return float(covariance[0, d] / (covariance[0, 0] * covariance[d, d]).sqrt())
 
 
+def reach(condition: Callable[[ArrayVideo], bool]) -> ArrayVideo:
+    """A video of which ``condition`` holds; seeded, since `find` would seed itself from the file's path."""
+    return find(gaussian_videos(4), condition, settings=QUICK, random=random.Random(0))
+
+
 def test_videos_reach_the_hard_cases() -> None:
-    videos = gaussian_videos(4)
-    find(videos, lambda v: correlation(v) > 0.9, settings=QUICK)
-    find(videos, lambda v: correlation(v) < -0.7, settings=QUICK)
-    find(videos, lambda v: correlation(v) == 0 and old_frames_matter(v) == 0, settings=QUICK)
-    find(videos, lambda v: old_frames_matter(v) > 0.05 and v.name == "revisit", settings=QUICK)
-    markov = find(videos, lambda v: v.name == "separable" and correlation(v) > 0.5, settings=QUICK)
+    reach(lambda v: correlation(v) > 0.9)
+    reach(lambda v: correlation(v) < -0.7)
+    reach(lambda v: correlation(v) == 0 and old_frames_matter(v) == 0)
+    reach(lambda v: old_frames_matter(v) > 0.05 and v.name == "revisit")
+    markov = reach(lambda v: v.name == "separable" and correlation(v) > 0.5)
     assert old_frames_matter(markov) < 1e-20
-    find(videos, lambda v: float(v.mean(4).abs().max()) > 1, settings=QUICK)
+    reach(lambda v: float(v.mean(4).abs().max()) > 1)
