@@ -5,9 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Generator, Tensor
 
-__all__ = ["ReferenceBatch", "Score"]
+__all__ = ["ReferenceBatch", "Score", "VideoBatch", "VideoSource"]
+
+
+@dataclass(frozen=True)
+class VideoBatch:
+    """Clean videos and what was done in them.
+
+    Attributes:
+        frames: (videos, F, d); a picture of shape (H, W, C) is flattened in that order.
+        actions: (videos, F, a), the action that leads *to* each frame; None if the video has none.
+    """
+
+    frames: Tensor
+    actions: Tensor | None = None
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+    """Anything that gives videos to train on or to start a rollout from: a known law, or a data set."""
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(d,), or (H, W, C) for pictures."""
+        ...
+
+    @property
+    def action_dim(self) -> int:
+        """a; 0 if there are no actions."""
+        ...
+
+    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
+        """Videos of ``frames`` frames, a function of the generator's state alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,12 +51,16 @@ class ReferenceBatch:
         levels: the OU level of each, shape (r,); the plan's floor for those left as they came out.
         frames: their indices in the video, counted from 0.
         window_frames: the indices of the window's frames.
+        actions: the actions that led to the references, (batch, r, a); None for a video without actions.
+        window_actions: those that lead to the window's frames, (batch, w, a); None likewise.
     """
 
     values: Tensor
     levels: Tensor
     frames: tuple[int, ...]
     window_frames: tuple[int, ...]
+    actions: Tensor | None = None
+    window_actions: Tensor | None = None
 
 
 @runtime_checkable

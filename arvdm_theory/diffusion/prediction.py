@@ -1,0 +1,194 @@
+"""What a network predicts, and how it becomes a denoised frame or a score.
+
+With W = α X + σ ε at OU level t (α = e^{-t/2}, σ² = 1 - e^{-t}):
+
+==========  ==========================  ==============================
+prediction  the network's output        the denoised frame x̂
+==========  ==========================  ==============================
+x0          x̂                           x̂
+epsilon     ε̂                           (W - σ ε̂)/α
+v           α ε̂ - σ x̂                   α W - σ v̂
+flow        ε̂ - x̂                       (W - σ û)/(α + σ)
+score       s                           (W + σ² s)/α
+==========  ==========================  ==============================
+
+and s = (α x̂ - W)/σ² in every row (Tweedie).
+
+Sources: Ho et al. 2020 (ε); Salimans and Ho 2022, section 4 (v); Lipman et al. 2023 (flow matching);
+Efron 2011 (Tweedie's formula).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory.noise import alpha, sigma2
+
+__all__ = ["Network", "NetworkScore", "Prediction", "denoised", "score_of", "target"]
+
+Prediction = Literal["x0", "epsilon", "v", "flow", "score"]
+
+Network = Callable[[Tensor, Tensor, ReferenceBatch, Tensor | None], Tensor]
+"""(window, levels, references, actions) → x0, ε, v, flow or score: a network of one's own."""
+
+
+def _scales(levels: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """α and σ of per-frame levels (.., w), each (.., w, 1) in the dtype of ``like``."""
+    precise = levels.to(torch.float64).unsqueeze(-1)
+    return alpha(precise).to(like), torch.sqrt(sigma2(precise)).to(like)
+
+
+def _known(prediction: str) -> None:
+    if prediction not in get_args(Prediction):
+        raise ValueError(f"a prediction is one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+
+
+def target(prediction: Prediction, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+    """What the network should have said of W = α X + σ ε.
+
+    Args:
+        prediction: a row of the table above.
+        clean: X, (.., w, d).
+        noise: ε, the same shape.
+        levels: OU levels, (w,) or (.., w).
+
+    Raises:
+        ValueError: for an unknown prediction.
+    """
+    _known(prediction)
+    a, s = _scales(levels, clean)
+    if prediction == "x0":
+        return clean
+    if prediction == "epsilon":
+        return noise
+    if prediction == "v":
+        return a * noise - s * clean
+    if prediction == "flow":
+        return noise - clean
+    return -noise / s
+
+
+def denoised(prediction: Prediction, output: Tensor, window: Tensor, levels: Tensor) -> Tensor:
+    """The denoised frame x̂ that an output stands for; arguments as :func:`target`, ``window`` is W."""
+    _known(prediction)
+    a, s = _scales(levels, window)
+    if prediction == "x0":
+        return output
+    if prediction == "epsilon":
+        return (window - s * output) / a
+    if prediction == "v":
+        return a * window - s * output
+    if prediction == "flow":
+        return (window - s * output) / (a + s)
+    return (window + s**2 * output) / a
+
+
+def score_of(clean: Tensor, window: Tensor, levels: Tensor) -> Tensor:
+    """The score (α x̂ - W)/σ² of a denoised frame x̂ = ``clean``; shapes as :func:`target`."""
+    a, s = _scales(levels, window)
+    return (a * clean - window) / s**2
+
+
+@dataclass(frozen=True)
+class NetworkScore:
+    """Any network as a score: the ledger, the I-MMSE estimate and the rollout take it as it is.
+
+    The network is called without gradients, on at most ``batch`` windows at once, and shown the tensors on
+    ``device`` and in ``dtype``; its output comes back in the caller's.
+
+    A network trained by flow matching on x_u = (1 - u) X + u ε is shown x_u and u in place of W and the levels:
+    u = σ/(α + σ) and x_u = W/(α + σ) is the same frame on that clock.
+
+    Attributes:
+        network: (window (batch, w, d), levels (w,), references, actions) → output (batch, w, d). ``actions`` are
+            those of the window's frames, (batch, w, a), or None.
+        prediction: what the output is.
+        clock: maps OU levels to what the network calls the noise level; the identity if left out, and not used
+            with ``flow``.
+        frame_shape: gives the network pictures (batch, w, \\*frame_shape) in place of flat frames.
+        dtype: of the tensors that the network is shown.
+        device: where it is called; that of the window if left out.
+        batch: the most windows at once.
+
+    Raises:
+        ValueError: for an unknown prediction, or an output of another shape than the window's.
+
+    Example:
+        >>> score = NetworkScore(lambda window, levels, references, actions: window, prediction="x0")
+        >>> levels = torch.tensor([1.0, 2.0])
+        >>> none = ReferenceBatch(torch.zeros(5, 0, 3), torch.zeros(0), (), (0, 1))
+        >>> score(torch.ones(5, 2, 3), levels, none).shape
+        torch.Size([5, 2, 3])
+    """
+
+    network: Network
+    prediction: Prediction = "epsilon"
+    clock: Callable[[Tensor], Tensor] | None = None
+    frame_shape: tuple[int, ...] | None = None
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str | None = None
+    batch: int = 4096
+
+    def __post_init__(self) -> None:
+        _known(self.prediction)
+
+    def __call__(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        """∇_W log p(W | R), see :class:`arvdm_theory.interfaces.Score`."""
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(window), self.batch):
+                rows = slice(start, start + self.batch)
+                parts.append(self._part(window[rows], levels, _rows(references, rows)))
+        return torch.cat(parts) if parts else torch.zeros_like(window)
+
+    def _part(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        a, s = _scales(levels, window)
+        shown, at = window, levels
+        if self.prediction == "flow":
+            shown, at = window / (a + s), (s / (a + s)).squeeze(-1)
+        elif self.clock is not None:
+            at = self.clock(levels)
+
+        def give(values: Tensor) -> Tensor:
+            return values.to(self.device or values.device, self.dtype)
+
+        def picture(values: Tensor) -> Tensor:
+            moved = give(values)
+            return moved if self.frame_shape is None else moved.reshape(*moved.shape[:-1], *self.frame_shape)
+
+        context = ReferenceBatch(
+            picture(references.values),
+            give(references.levels),
+            references.frames,
+            references.window_frames,
+            None if references.actions is None else give(references.actions),
+            None if references.window_actions is None else give(references.window_actions),
+        )
+        output = self.network(picture(shown), give(at), context, context.window_actions)
+        if isinstance(output, Tensor) and self.frame_shape is not None and output.ndim > window.ndim:
+            output = output.flatten(2)
+        if not isinstance(output, Tensor) or output.shape != window.shape:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"the network must return a tensor of the window's shape {tuple(window.shape)}, got {got}"
+            )
+        output = output.to(window)
+        return score_of(denoised(self.prediction, output, window, levels), window, levels)
+
+
+def _rows(references: ReferenceBatch, rows: slice) -> ReferenceBatch:
+    """Some videos of a batch of references."""
+    return ReferenceBatch(
+        references.values[rows],
+        references.levels,
+        references.frames,
+        references.window_frames,
+        None if references.actions is None else references.actions[rows],
+        None if references.window_actions is None else references.window_actions[rows],
+    )
