@@ -30,7 +30,7 @@ from torch import Tensor
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.noise import alpha, sigma2
 
-__all__ = ["Network", "NetworkScore", "Prediction", "denoised", "score_of", "target"]
+__all__ = ["Network", "NetworkScore", "Prediction", "denoised", "reference_rows", "score_of", "target"]
 
 Prediction = Literal["x0", "epsilon", "v", "flow", "score"]
 
@@ -103,7 +103,8 @@ class NetworkScore:
     ``device`` and in ``dtype``; its output comes back in the caller's.
 
     A network trained by flow matching on x_u = (1 - u) X + u ε is shown x_u and u in place of W and the levels:
-    u = σ/(α + σ) and x_u = W/(α + σ) is the same frame on that clock.
+    u = σ/(α + σ) and x_u = W/(α + σ) is the same frame on that clock. Window frames that stand at level 0 get the
+    score 0: they never move again.
 
     Attributes:
         network: (window (batch, w, d), levels (w,), references, actions) → output (batch, w, d). ``actions`` are
@@ -144,7 +145,7 @@ class NetworkScore:
         with torch.no_grad():
             for start in range(0, len(window), self.batch):
                 rows = slice(start, start + self.batch)
-                parts.append(self._part(window[rows], levels, _rows(references, rows)))
+                parts.append(self._part(window[rows], levels, reference_rows(references, rows)))
         return torch.cat(parts) if parts else torch.zeros_like(window)
 
     def _part(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
@@ -178,11 +179,12 @@ class NetworkScore:
             raise ValueError(
                 f"the network must return a tensor of the window's shape {tuple(window.shape)}, got {got}"
             )
-        output = output.to(window)
-        return score_of(denoised(self.prediction, output, window, levels), window, levels)
+        score = score_of(denoised(self.prediction, output.to(window), window, levels), window, levels)
+        # At level 0 the formula is 0/0; such frames never move again, and no score of theirs is used.
+        return torch.where((levels > 0).to(score.device).unsqueeze(-1), score, torch.zeros_like(score))
 
 
-def _rows(references: ReferenceBatch, rows: slice) -> ReferenceBatch:
+def reference_rows(references: ReferenceBatch, rows: slice) -> ReferenceBatch:
     """Some videos of a batch of references."""
     return ReferenceBatch(
         references.values[rows],

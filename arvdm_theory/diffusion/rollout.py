@@ -5,6 +5,7 @@ Source: arXiv 2503.10704, Algorithm 1: the initialisation stage, then AR steps t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +13,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arvdm_theory.diffusion.kernel import Kernel, reverse_sample
-from arvdm_theory.diffusion.scores import AffineScore, stage_score
+from arvdm_theory.diffusion.scores import AffineScore, ExactScore, HasScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
-from arvdm_theory.diffusion.window import WindowLaw, ar_window, init_window
+from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.interfaces import Score
 from arvdm_theory.meta.plan import Plan, Reference
 from arvdm_theory.noise import transition
 from arvdm_theory.processes.gaussian import GaussianVideo, frame_indices, standard_normal
 
-__all__ = ["SamplerLaw", "rollout"]
+__all__ = ["PromptError", "SamplerLaw", "first_ar_step", "rollout", "two_stages"]
+
+
+class PromptError(ValueError):
+    """Given frames that a plan cannot start from."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +99,92 @@ def _reference_noise(
     return a.repeat_interleave(dim), v.repeat_interleave(dim)
 
 
+def first_ar_step(plan: Plan, frames: int) -> int:
+    """The AR step that follows ``frames`` given frames.
+
+    AR step k takes up the frames after the first kΔ if w = Δ, and after the first w - Δ + (k-1)Δ if w > Δ.
+
+    Raises:
+        PromptError: unless there is such a k ≥ 1.
+    """
+    first = plan.init_frames
+    steps, rest = divmod(frames - first, plan.stride)
+    if steps < 0 or rest:
+        raise PromptError(
+            f"AR steps of the plan {plan.name!r} start after {first}, {first + plan.stride}, "
+            f"{first + 2 * plan.stride}, ... frames, not after the {frames} that are given"
+        )
+    return steps + 1
+
+
+def two_stages(
+    plan: Plan,
+    ar_steps: int,
+    dim: int,
+    noise: Callable[[int], Tensor],
+    denoise: Callable[[int, Tensor, Tensor], Tensor],
+    prompt: Tensor | None = None,
+) -> Tensor:
+    """Algorithm 1 itself, for whatever denoises one stage.
+
+    Args:
+        plan: the plan.
+        ar_steps: K, the last AR step.
+        dim: d.
+        noise: n ↦ standard normal frames (..., n·d).
+        denoise: (k, window (..., w·d), references (..., r·d)) ↦ the window after AR step k; k = 0 is the
+            initialisation stage.
+        prompt: given clean frames (..., p·d) that stand in for the initialisation stage and for the AR steps that
+            would have put them out.
+
+    Returns:
+        the clean frames, (..., n·d).
+    """
+
+    def noised(frames: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Frames taken from levels ``low`` to ``high``, a level a frame."""
+        a, v = (part.to(frames).repeat_interleave(dim) for part in transition(high, low))
+        return a * frames + v.sqrt() * noise(len(high))
+
+    def level(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+    if prompt is None:
+        state, first = denoise(0, noise(plan.init_frames), noise(0)), 1
+    else:
+        given = prompt.shape[-1] // dim
+        state, first = prompt, first_ar_step(plan, given)
+        if plan.floor > 0:
+            state = noised(state, level([0.0] * given), level([plan.floor] * given))
+    if plan.overlapping and (prompt is not None or plan.initialisation == "renoise"):
+        kept = plan.init_frames
+        start = state.shape[-1] - kept * dim
+        entering = noised(state[..., start:], level([plan.floor] * kept), level(list(plan.input_levels[:kept])))
+        state = torch.cat([state[..., :start], entering], -1)
+    for k in range(first, ar_steps + 1):
+        state = torch.cat([state, noise(plan.stride)], -1)
+        references = plan.references_at(k)
+        index = frame_indices([r.frame for r in references], dim).to(state.device)
+        high = level([max(r.level, plan.floor) for r in references])
+        shown = noised(state[..., index], torch.full_like(high, plan.floor), high)
+        start = state.shape[-1] - plan.window * dim
+        state = torch.cat([state[..., :start], denoise(k, state[..., start:], shown)], -1)
+    return state[..., : plan.clean_frames(ar_steps) * dim]
+
+
 def rollout(
     video: GaussianVideo,
     plan: Plan,
     ar_steps: int,
     videos: int,
-    score: Score | AffineScore | None = None,
+    score: Score | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Generates videos: the clean frames after ``ar_steps`` AR steps, (videos, modes, frames, d).
+    """Generates videos like a known one: the clean frames after ``ar_steps`` AR steps, (videos, modes, frames, d).
+
+    For a score without a known video see :func:`arvdm_theory.diffusion.generate.generate`.
 
     Args:
         video: gives the exact score (and the shapes, for a score of one's own).
@@ -122,6 +202,7 @@ def rollout(
     if ar_steps < 1 or videos < 1:
         raise ValueError(f"at least one AR step and one video are needed, got {ar_steps} and {videos}")
     chosen = reverse_step(step)
+    own: Score | AffineScore = ExactScore() if score is None else as_score(score)
     frames = plan.total_frames(ar_steps)
     video.require(frames)
     mean, covariance, dim = video.mean(frames), video.covariance(frames), video.frame_dim
@@ -129,22 +210,14 @@ def rollout(
     def noise(count: int) -> Tensor:
         return standard_normal((videos, video.modes, count * dim), generator).to(video.device)
 
-    def denoise(law: WindowLaw, window: Tensor, references: Tensor) -> Tensor:
-        return reverse_sample(law, stage_score(score, law), chosen, window, references, generator)
+    with tqdm(total=1 + ar_steps, desc="stages", disable=not progress, leave=False) as bar:
 
-    state = denoise(init_window(mean, covariance, dim, plan), noise(plan.init_frames), noise(0))
-    if plan.overlapping and plan.initialisation == "renoise":
-        target = torch.tensor(plan.input_levels[: plan.init_frames], dtype=torch.float64, device=video.device)
-        a, v = transition(target.repeat_interleave(dim), torch.tensor(plan.floor, dtype=torch.float64))
-        state = a * state + v.sqrt() * noise(plan.init_frames)
-    for k in tqdm(range(1, ar_steps + 1), "AR steps", disable=not progress, leave=False):
-        state = torch.cat([state, noise(plan.stride)], -1)
-        references = plan.references_at(k)
-        scale, variance = _reference_noise(references, plan.floor, dim, video.device)
-        index = frame_indices([r.frame for r in references], dim).to(video.device)
-        shown = scale * state[..., index] + variance.sqrt() * noise(len(references))
-        start = state.shape[-1] - plan.window * dim
-        window = denoise(ar_window(mean, covariance, dim, plan, k), state[..., start:], shown)
-        state = torch.cat([state[..., :start], window], -1)
-    clean = plan.clean_frames(ar_steps)
-    return state[..., : clean * dim].reshape(videos, video.modes, clean, dim)
+        def denoise(k: int, window: Tensor, references: Tensor) -> Tensor:
+            law = ar_window(mean, covariance, dim, plan, k) if k else init_window(mean, covariance, dim, plan)
+            at = own.affine(law) if isinstance(own, AffineScore) else own
+            made = reverse_sample(law, at, chosen, window, references, generator)
+            bar.update()
+            return made
+
+        flat = two_stages(plan, ar_steps, dim, noise, denoise)
+    return flat.reshape(videos, video.modes, -1, dim)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from arvdm_theory.diffusion.scores import AffineScore, ExactScore
+from arvdm_theory.diffusion.scores import AffineScore, ExactScore, HasScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.errors.clips import ClipBoundError, require_clip_bound
 from arvdm_theory.errors.finite_stage import FiniteScore
@@ -48,13 +48,14 @@ def finite_ledger(
     video: FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None = None,
+    score: FiniteScore | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     *,
     against: ExactScore = FULL_VIEW,
     girsanov_points: int = 0,
     closed: bool = False,
     memory: bool = True,
+    teacher_forced: bool = True,
     samples: int = 2048,
     seed: int = 0,
     progress: bool = False,
@@ -62,8 +63,8 @@ def finite_ledger(
     """The ledger of a finite-state video and a plan.
 
     Args:
-        girsanov_points, closed: taken so that calls for Gaussian videos work unchanged; the upper rungs of the
-            ladder are not defined here.
+        girsanov_points, closed, teacher_forced: taken so that calls for Gaussian videos work unchanged; the upper
+            rungs of the ladder are not defined here, and every term is an average over true videos anyway.
         video, plan, ar_steps, score, step, against, memory, samples, seed, progress: as
             :func:`finite_ledger_terms`.
 
@@ -79,7 +80,7 @@ def finite_ledger(
         >>> result.totals["de"] > 20 * result.stderr["de"] > 0
         True
     """
-    del girsanov_points, closed
+    del girsanov_points, closed, teacher_forced
     chosen = reverse_step(step)
     with torch.no_grad():
         terms = finite_ledger_terms(

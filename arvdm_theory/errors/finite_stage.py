@@ -31,7 +31,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
+from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore, checked_score
 from arvdm_theory.diffusion.steps import Coefficients, ReverseStep
 from arvdm_theory.information.gaussian import x_minus_log1p
 from arvdm_theory.interfaces import ReferenceBatch, Score
@@ -136,16 +136,7 @@ class FiniteStage:
         if isinstance(score, PerturbedScore):
             return self.exact_score(score.base, m, window, belief) - score.error * window + score.bias
         level = torch.tensor(self.levels[m], dtype=torch.float64, device=window.device)
-        value = score(window, level, self.shown)
-        if not isinstance(value, Tensor) or value.shape != window.shape:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"the score must be a tensor of the window's shape {tuple(window.shape)}, got {got}")
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"the score of frames {self.frames[0] + 1} to {self.frames[-1] + 1} is not finite at reverse step "
-                f"{m + 1}"
-            )
-        return value.to(window)
+        return checked_score(score(window, level, self.shown), window, self.frames, m).to(window)
 
     def moves(self, step: ReverseStep, m: int) -> Moves | None:
         """What reverse step m moves and how; None if it moves nothing."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arvdm_theory.diffusion.scores import AffineScore, ExactScore, PerturbedScore
+from arvdm_theory.diffusion.scores import AffineScore, ExactScore, HasScore, PerturbedScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.errors.finite_stage import (
     FiniteScore,
@@ -33,6 +33,7 @@ from arvdm_theory.errors.finite_stage import (
     require_finite_kernels,
     stage_samples,
 )
+from arvdm_theory.errors.stage import sample_count
 from arvdm_theory.interfaces import ReferenceBatch, Score
 from arvdm_theory.meta.plan import Plan, Reference
 from arvdm_theory.noise import alpha, sigma2, transition
@@ -100,7 +101,7 @@ def finite_ledger_terms(
     video: FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None = None,
+    score: FiniteScore | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     *,
     against: ExactScore = FULL_VIEW,
@@ -116,7 +117,8 @@ def finite_ledger_terms(
         plan: the plan; its floor must be above 0 unless the frames have observation noise.
         ar_steps: K ≥ 1.
         score: None for the exact score of what the plan lets frames see, an ``ExactScore``, a
-            ``PerturbedScore``, or any callable (window, levels, references) → score.
+            ``PerturbedScore``, any callable (window, levels, references) → score, or a denoiser. It is told no
+            actions, which these videos do not have.
         step: exponential, euler, or ddpm above level 0.
         against: the s* that SEE is measured against; by default it sees everything.
         memory: whether to compute MB (else it is NaN and the totals with it).
@@ -144,7 +146,7 @@ def sampled_terms(
     video: FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None,
+    score: FiniteScore | AffineScore | HasScore | None,
     step: ReverseStep,
     against: ExactScore,
     memory: bool,
@@ -156,8 +158,7 @@ def sampled_terms(
     """As :func:`finite_ledger_terms`; with ``decoded``, references are the frames' symbols and MB is left out."""
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    if samples < 2:
-        raise ValueError(f"a standard error needs at least 2 samples, got {samples}")
+    samples = sample_count(samples)
     own = finite_score(score)
     require_finite_kernels(step, (plan.init_grid, plan.ar_grid))
     generator = torch.Generator(device=video.chain.transition.device).manual_seed(seed)
@@ -179,7 +180,7 @@ def sampled_terms(
     return FiniteTerms(**{name: joined(name) for name in names})  # type: ignore[arg-type]
 
 
-def finite_score(score: FiniteScore | AffineScore | None) -> FiniteScore:
+def finite_score(score: FiniteScore | AffineScore | HasScore | None) -> FiniteScore:
     """The score as finite-state videos take it.
 
     Raises:
@@ -187,10 +188,11 @@ def finite_score(score: FiniteScore | AffineScore | None) -> FiniteScore:
     """
     if score is None:
         return ExactScore()
-    if isinstance(score, ExactScore | PerturbedScore) or (
-        isinstance(score, Score) and not isinstance(score, AffineScore)
+    own = as_score(score)
+    if isinstance(own, ExactScore | PerturbedScore) or (
+        isinstance(own, Score) and not isinstance(own, AffineScore)
     ):
-        return score
+        return own
     raise ValueError(
         "a score of a finite-state video is None, ExactScore, PerturbedScore or a callable (window, levels, "
         f"references) → score, got {type(score).__name__}"

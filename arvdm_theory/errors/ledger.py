@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from arvdm_theory.diffusion.scores import AffineScore
+from arvdm_theory.diffusion.scores import AffineScore, HasScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.errors.clips import ClipBoundError, require_clip_bound
 from arvdm_theory.errors.finite import FiniteLedger, finite_ledger
@@ -46,7 +46,7 @@ def ledger(
     video: GaussianVideo,
     plan: Plan,
     ar_steps: int,
-    score: Score | AffineScore | None = None,
+    score: Score | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     **options: Any,
 ) -> Ledger: ...
@@ -57,7 +57,7 @@ def ledger(
     video: FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None = None,
+    score: FiniteScore | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     **options: Any,
 ) -> FiniteLedger: ...
@@ -67,7 +67,7 @@ def ledger(
     video: GaussianVideo | FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None = None,
+    score: FiniteScore | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     **options: Any,
 ) -> Ledger | FiniteLedger:

@@ -17,6 +17,7 @@ Source: arXiv 2503.10704, Theorem 1 and its proof, made exact: the cross term is
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ from arvdm_theory.information.gaussian import cholesky, kl_divergence
 from arvdm_theory.interfaces import Score
 from arvdm_theory.processes.gaussian import standard_normal
 
-__all__ = ["Moments", "StageTerms", "stage_terms"]
+__all__ = ["Moments", "StageTerms", "sample_count", "stage_terms"]
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ def stage_terms(
     against: ExactScore,
     samples: int = 2048,
     generator: torch.Generator | None = None,
+    teacher_forced: bool = False,
 ) -> StageTerms:
     """DE, SEE and CROSS of every reverse step of a stage.
 
     DE is exact for every score. SEE and CROSS are exact for an affine map of (window, references); for another
-    callable they are averages over ``samples`` true windows a reverse step, with their squared standard error.
+    callable, or if ``teacher_forced``, they are averages over ``samples`` true windows a reverse step, with their
+    squared standard error.
     Where a step adds no noise to a frame that moves, DE is infinite and SEE and CROSS are not defined (NaN).
 
     Args:
@@ -91,6 +94,7 @@ def stage_terms(
             mask hides is part of SEE).
         samples: true windows a reverse step for scores that are not affine.
         generator: of those samples.
+        teacher_forced: whether to average for affine maps too.
     """
     steps = gaussian_steps(law, step)
     precision_factor = cholesky(steps.precision, "precision of a reverse step")
@@ -129,7 +133,7 @@ def stage_terms(
     de = spread_de + 0.5 * (gap**2).sum((-2, -1))
 
     de = torch.where(silent, torch.full_like(de, torch.inf), de)
-    if isinstance(score, AffineMap):
+    if isinstance(score, AffineMap) and not teacher_forced:
         own = target if score is target_map else law.root(score)
         miss = whiten(columns(steps.mean_score) * (own - target))
         see, cross = 0.5 * (miss**2).sum((-2, -1)), (gap * miss).sum((-2, -1))
@@ -160,9 +164,24 @@ def stage_terms(
     )
 
 
+def sample_count(samples: int) -> int:
+    """A number of samples that has a standard error.
+
+    Raises:
+        ValueError: unless it is a whole number of at least 2.
+    """
+    try:
+        count = operator.index(samples)
+    except TypeError:
+        raise ValueError(f"the number of samples must be a whole number, got {samples!r}") from None
+    if count < 2:
+        raise ValueError(f"a standard error needs at least 2 samples, got {count}")
+    return count
+
+
 def _sampled_fit(
     law: WindowLaw,
-    score: Score,
+    score: AffineMap | Score,
     scale: Tensor,
     whiten: Callable[[Tensor], Tensor],
     roots: tuple[Tensor, Tensor, Tensor, Tensor],
@@ -170,8 +189,7 @@ def _sampled_fit(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Moments]:
     """SEE and CROSS a sample, (M, modes, samples), over true windows drawn afresh for every reverse step."""
-    if samples < 2:
-        raise ValueError(f"a standard error needs at least 2 samples, got {samples}")
+    samples = sample_count(samples)
     identity, exact, target, gap = roots
     shape = (*identity.shape[:2], identity.shape[-1] - 1, samples)
     draw = standard_normal(shape, generator).to(identity.device)
@@ -179,12 +197,17 @@ def _sampled_fit(
     size = law.mean.shape[-1]
     references = law.reference_mean.unsqueeze(-1) + law.reference_factor @ draw[:, :, size:-1]
     window = identity @ draw
-    own = torch.stack(
-        [
-            call_score(score, law, m, window[m].permute(2, 0, 1), references[m].permute(2, 0, 1)).permute(1, 2, 0)
-            for m in range(law.steps)
-        ]
-    )
+    if isinstance(score, AffineMap):
+        own = law.root(score) @ draw
+    else:
+        own = torch.stack(
+            [
+                call_score(score, law, m, window[m].permute(2, 0, 1), references[m].permute(2, 0, 1)).permute(
+                    1, 2, 0
+                )
+                for m in range(law.steps)
+            ]
+        )
     true, aim = exact @ draw, target @ draw
     miss = whiten(scale * (own - aim))
     see = 0.5 * (miss**2).sum(-2)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from arvdm_theory.diffusion.kernel import stage_kernel
 from arvdm_theory.diffusion.rollout import SamplerLaw
-from arvdm_theory.diffusion.scores import AffineScore, ExactScore, stage_score
+from arvdm_theory.diffusion.scores import AffineScore, ExactScore, HasScore, as_score, stage_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
 from arvdm_theory.errors.ladder import (
@@ -27,14 +27,14 @@ from arvdm_theory.errors.ladder import (
     girsanov_path_bound,
 )
 from arvdm_theory.errors.memory import memory_bottleneck, noise_initialisation
-from arvdm_theory.errors.stage import StageTerms, stage_terms
+from arvdm_theory.errors.stage import StageTerms, sample_count, stage_terms
 from arvdm_theory.information.gaussian import kl_divergence
 from arvdm_theory.interfaces import Score
 from arvdm_theory.meta.plan import Plan
 from arvdm_theory.noise import alpha, sigma2
 from arvdm_theory.processes.gaussian import GaussianVideo
 
-__all__ = ["LedgerTerms", "ledger_terms"]
+__all__ = ["LedgerTerms", "clean_divergence", "ledger_terms"]
 
 _FULL_VIEW = ExactScore(masked=False)
 
@@ -163,13 +163,14 @@ def ledger_terms(
     video: GaussianVideo,
     plan: Plan,
     ar_steps: int,
-    score: Score | AffineScore | None = None,
+    score: Score | AffineScore | HasScore | None = None,
     step: str | ReverseStep = "exponential",
     *,
     against: ExactScore = _FULL_VIEW,
     girsanov_points: int = 12,
     closed: bool = True,
     memory: bool = True,
+    teacher_forced: bool = False,
     samples: int = 2048,
     seed: int = 0,
     ar_grid: Tensor | None = None,
@@ -183,7 +184,8 @@ def ledger_terms(
         plan: the plan.
         ar_steps: K ≥ 1.
         score: None for the exact score of what the plan lets frames see, an affine score, or any callable
-            (window, levels, references) → score; see :mod:`arvdm_theory.diffusion.scores`.
+            (window, levels, references) → score, or a denoiser; see :mod:`arvdm_theory.diffusion.scores`. It is
+            told no actions, which Gaussian videos do not have.
         step: the reverse step.
         against: the s* that SEE is measured against. By default it sees everything, so what a mask hides is
             part of SEE; ``ExactScore(masked=True)`` moves it into DE.
@@ -191,7 +193,9 @@ def ledger_terms(
             out.
         closed: whether to compute the closed bound.
         memory: whether to compute MB (else it is NaN and the totals with it).
-        samples: true windows a reverse step for a score that is not affine.
+        teacher_forced: average SEE and CROSS over true windows for affine scores too, where they are exact: what
+            a network's own ledger rests on. IE and the KL of clean frames and clips stay as they are.
+        samples: true windows a reverse step where SEE and CROSS are averages.
         seed: of those samples.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients. The caller keeps them
             within the plan's requirements; moving frames must be those of the plan.
@@ -206,6 +210,8 @@ def ledger_terms(
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
     if girsanov_points < 0:
         raise ValueError(f"the Girsanov form needs quadrature points, or 0 to leave it out; got {girsanov_points}")
+    samples = sample_count(samples)
+    score = as_score(score)
     _check_grid(ar_grid, "AR", (plan.reverse_steps + 1, plan.window))
     _check_grid(init_grid, "initialisation", (plan.init_steps + 1, plan.init_frames))
     chosen = reverse_step(step)
@@ -217,7 +223,9 @@ def ledger_terms(
 
     def stage(law: WindowLaw) -> tuple[AffineMap | Score, StageTerms, Tensor | None, Tensor | None]:
         own = stage_score(score, law)
-        terms = stage_terms(law, own, chosen, against, samples, generator)
+        # An affine callable's averages are those of its own values, not of the map that probes have found.
+        called = own if score is None or isinstance(score, AffineScore) or not teacher_forced else score
+        terms = stage_terms(law, called, chosen, against, samples, generator, teacher_forced)
         girsanov = girsanov_path_bound(law, terms.moments, chosen, girsanov_points) if bounds else None
         upper = None
         if bounds and closed:
@@ -273,7 +281,7 @@ def ledger_terms(
         if sampler is not None and isinstance(own, AffineMap):
             sampler = sampler.advance(plan, k, stage_kernel(law, own, chosen))
             out = range(plan.clean_frames(k) - plan.stride, plan.clean_frames(k))
-            keep("clip", _frames_divergence(mean, covariance, dim, plan.floor, out, sampler))
+            keep("clip", clean_divergence(mean, covariance, dim, plan.floor, out, sampler))
 
     def stack(name: str) -> Tensor | None:
         if name not in rows:
@@ -287,7 +295,7 @@ def ledger_terms(
 
     clean = None
     if sampler is not None:
-        clean = _frames_divergence(mean, covariance, dim, plan.floor, range(plan.clean_frames(ar_steps)), sampler)
+        clean = clean_divergence(mean, covariance, dim, plan.floor, range(plan.clean_frames(ar_steps)), sampler)
     return LedgerTerms(
         multiplicity=video.multiplicity,
         nie_init=nie_init,
@@ -341,10 +349,18 @@ def _start_divergence(law: WindowLaw, levels: Tensor) -> Tensor:
     return kl_divergence(mean, law.covariance_at(levels), torch.zeros_like(mean), eye.expand_as(law.covariance))
 
 
-def _frames_divergence(
+def clean_divergence(
     mean: Tensor, covariance: Tensor, dim: int, floor: float, frames: range, sampler: SamplerLaw
 ) -> Tensor:
-    """KL of a run of clean frames, true law to sampler's."""
+    """KL of a run of clean frames, true law to sampler's, (modes,).
+
+    Args:
+        mean, covariance: of the true frames at level 0, (modes, N·d) and (modes, N·d, N·d).
+        dim: d.
+        floor: δ, the level at which frames count as clean.
+        frames: which.
+        sampler: the law Q of the frames so far.
+    """
     part = slice(frames.start * dim, frames.stop * dim)
     level = torch.tensor(floor, dtype=torch.float64, device=mean.device)
     noise = sigma2(level) * torch.eye(len(frames) * dim, dtype=torch.float64, device=mean.device)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from arvdm_theory.files import atomic_path, write_json
+from arvdm_theory.provenance import provenance, versions
 
 __all__ = ["Cell", "provenance", "read_table", "run_cells", "write_table"]
 
@@ -26,36 +24,6 @@ _EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"flo
 
 
 @cache
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in ("arvdm-theory", "torch", "numpy", "scipy", "pandas"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-@cache
-def _commit() -> str | None:
-    """The commit of the source tree, marked ``-dirty`` if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None
-    commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--", str(here.parent))
-    return f"{commit}-dirty" if commit and changed else commit
-
-
-@cache
 def _fingerprint() -> str:
     """A digest of the library's own source: cells of another source are never taken for this one's."""
     package = Path(__file__).parent.parent
@@ -63,17 +31,6 @@ def _fingerprint() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def provenance(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What a result must carry: its config and seed, the versions and the commit it was made with, the device."""
-    return {
-        "config": dict(config),
-        "seed": seed,
-        "versions": _versions(),
-        "commit": _commit(),
-        "device": platform.machine() + " cpu",
-    }
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -121,7 +78,7 @@ def run_cells(
     store.mkdir(parents=True, exist_ok=True)
     tables = []
     for cell in tqdm(cells, name, disable=not progress, leave=False):
-        identity = json.dumps([name, dict(cell), seed, _fingerprint(), _versions()], sort_keys=True)
+        identity = json.dumps([name, dict(cell), seed, _fingerprint(), versions()], sort_keys=True)
         path = store / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.csv"
         if path.exists():
             tables.append(read_table(path))

@@ -1,5 +1,8 @@
 """How scores are called, which of them are recognised as affine, and which are refused."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,15 @@ from oracle_score import Call, OracleScore
 from reference_cases import MORE_PLANS, PLANS, random_video
 from torch import Tensor
 
-from arvdm_theory.diffusion.scores import AffineScore, ExactScore, PerturbedScore, call_score, stage_score
+from arvdm_theory.diffusion.prediction import NetworkScore, Prediction
+from arvdm_theory.diffusion.scores import (
+    AffineScore,
+    ExactScore,
+    HasScore,
+    PerturbedScore,
+    call_score,
+    stage_score,
+)
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
 from arvdm_theory.interfaces import ReferenceBatch, Score
 from arvdm_theory.meta.plan import Plan, References
@@ -104,18 +115,81 @@ def test_a_score_that_mixes_modes_is_not_affine_mode_by_mode() -> None:
     assert stage_score(mixed, law) is mixed
 
 
-def test_float32_networks_are_taken_as_they_are() -> None:
-    """Their rounding is no affine map's, so they are sampled; the value comes back in float64."""
-    law = window_law(PLANS["rolling"], 2)
+def half_precision(bend: float = 0.0) -> Score:
+    """A float32 network -1.1 W + R + 0.3, and a bend."""
 
     def network(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        return (-window.float() * 1.1) + 0.3
+        seen = references.values.float().sum(1, keepdim=True)
+        return -1.1 * window.float() + seen + 0.3 + bend * torch.tanh(window.float())
 
-    assert stage_score(network, law) is network
+    return network
+
+
+def test_an_affine_float32_network_is_affine_to_its_own_rounding() -> None:
+    """Neither float64 rounding nor more is asked of it; the value comes back in float64."""
+    law = window_law(PLANS["rolling"], 2)
+    network = half_precision()
+    found = stage_score(network, law)
+    assert isinstance(found, AffineMap)
+    on_window, on_refs, bias = law.raw(found)
+    eye = torch.eye(6, dtype=torch.float64).expand_as(on_window)
+    # Slopes are differences of two values of size about 10, each good to 2^-24, over a step of about 3.
+    np.testing.assert_allclose(on_window, -1.1 * eye, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(on_refs, torch.eye(2, dtype=torch.float64).tile(3, 1).expand_as(on_refs), atol=1e-6)
+    np.testing.assert_allclose(bias, 0.3, rtol=0, atol=1e-5)
     window = torch.randn(3, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     value = call_score(network, law, 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))
     assert value.dtype == torch.float64
     np.testing.assert_allclose(value, -1.1 * window + 0.3, rtol=0, atol=1e-6)
+
+
+def test_a_bent_float32_network_is_not_affine() -> None:
+    law = window_law(PLANS["rolling"], 2)
+    network = half_precision(bend=1e-3)
+    assert stage_score(network, law) is network
+
+
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
+def test_rounding_that_a_network_says_it_has_is_allowed_for(prediction: Prediction) -> None:
+    """A wrapped network gives float64 values that float32 has rounded, magnified by 1/σ² at low levels."""
+    plan = Plan((2.0, 2.0), 2, 2.0, 8, 8, references=References.last(1), floor=1e-4, spacing="geometric")
+    law = window_law(plan, 2)
+
+    def affine(w: Tensor, levels: Tensor, references: ReferenceBatch, actions: Tensor | None) -> Tensor:
+        return 0.7 * w + 0.1 * references.values.sum(1, keepdim=True) + 0.2
+
+    score = NetworkScore(affine, prediction)
+    assert isinstance(stage_score(score, law), AffineMap)
+    precise = replace(score, dtype=torch.float64)
+    assert isinstance(stage_score(precise, law), AffineMap)
+    bent = replace(precise, network=lambda w, *rest: affine(w, *rest) + 1e-6 * torch.sin(w))
+    assert stage_score(bent, law) is bent
+
+
+def test_probes_have_the_videos_size() -> None:
+    """A network that bends over 1e6 units bends where frames are that large: at size 1 it is straight to 1e-10."""
+    covariance, mean = random_video(PLANS["rolling"].total_frames(2), 2, 0)
+
+    def network(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        return -1e6 * torch.tanh(window / 1e6)
+
+    for size, kind in ((1.0, AffineMap), (1e6, type(network))):
+        both = torch.from_numpy(mean)[None] * size, torch.from_numpy(covariance)[None] * size**2
+        assert isinstance(stage_score(network, ar_window(*both, 2, PLANS["rolling"], 2)), kind)
+
+
+def test_what_gives_a_score_is_taken_for_it() -> None:
+    class Model:
+        def as_score(self) -> Score:
+            return half_precision(bend=1.0)
+
+    law = window_law(PLANS["rolling"], 2)
+    model = Model()
+    assert isinstance(model, HasScore)
+    window = torch.ones(3, 1, 6, dtype=torch.float64)
+    own = stage_score(model, law)
+    value = call_score(own, law, 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))  # type: ignore[arg-type]
+    np.testing.assert_allclose(value, -1.1 + 0.3 + math.tanh(1.0), rtol=0, atol=1e-6)
 
 
 def test_perturbed_scores_are_the_exact_score_with_its_error() -> None:

@@ -1,0 +1,262 @@
+"""Videos to train on: the laws of this library, and data sets, as sources."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from arvdm_theory.information.gaussian import cholesky
+from arvdm_theory.interfaces import VideoBatch, VideoSource
+from arvdm_theory.processes.gaussian import GaussianVideo, standard_normal
+from arvdm_theory.processes.gridworld import GridVideo
+from arvdm_theory.processes.markov import FiniteStateVideo
+from arvdm_theory.processes.pixels import PixelVideo
+from arvdm_theory.processes.rendering import Codebook
+
+__all__ = [
+    "DatasetSource",
+    "FiniteSource",
+    "GaussianSource",
+    "GridSource",
+    "PixelSource",
+    "SourceError",
+    "data_moments",
+    "dataset_source",
+    "finite_source",
+    "gaussian_source",
+    "grid_source",
+]
+
+Episodes = Tensor | NDArray[np.generic]
+
+
+class SourceError(ValueError):
+    """Not videos to train on; the message names the episode or the shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianSource:
+    """A Gaussian video; the d entries of its modes follow one another in a frame, modes first."""
+
+    video: GaussianVideo
+    action_dim: int = field(default=0, init=False)
+    # The Cholesky factor is the same at every draw of as many frames.
+    _laws: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(modes · d,)."""
+        return (self.video.modes * self.video.frame_dim,)
+
+    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
+        """The very numbers of :meth:`GaussianVideo.sample`."""
+        video = self.video
+        if frames not in self._laws:
+            video.require(frames)
+            factor = cholesky(video.covariance(frames), f"covariance of {frames} frames")
+            self._laws[frames] = (video.mean(frames), factor)
+        mean, factor = self._laws[frames]
+        noise = standard_normal((videos, video.modes, frames * video.frame_dim, 1), generator).to(video.device)
+        flat = mean + (factor @ noise).squeeze(-1)
+        each = flat.reshape(videos, video.modes, frames, video.frame_dim)
+        return VideoBatch(each.transpose(1, 2).flatten(2).cpu())
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSource:
+    """A Gaussian pixel video, in pixels."""
+
+    video: PixelVideo
+    action_dim: int = field(default=0, init=False)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(H, W, c)."""
+        return (self.video.height, self.video.width, self.video.frame_dim)
+
+    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
+        """See :class:`arvdm_theory.interfaces.VideoSource`."""
+        return VideoBatch(self.video.sample_pixels(videos, frames, generator).flatten(2).cpu())
+
+
+def gaussian_source(video: GaussianVideo) -> GaussianSource | PixelSource:
+    """Videos from a Gaussian law: pixel videos in pixels, others as their modes' entries."""
+    return PixelSource(video) if isinstance(video, PixelVideo) else GaussianSource(video)
+
+
+@dataclass(frozen=True, eq=False)
+class FiniteSource:
+    """A finite-state video."""
+
+    video: FiniteStateVideo
+    action_dim: int = field(default=0, init=False)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(H, W, C) where its pictures have it, else (d,)."""
+        rendering = self.video.rendering
+        if isinstance(rendering, Codebook) and len(rendering.shape) == 3:
+            return rendering.shape
+        return (self.video.frame_dim,)
+
+    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
+        """See :class:`arvdm_theory.interfaces.VideoSource`."""
+        return VideoBatch(self.video.sample(videos, frames, generator).frames.cpu())
+
+
+def finite_source(video: FiniteStateVideo) -> FiniteSource:
+    """Videos from a finite-state law."""
+    return FiniteSource(video)
+
+
+@dataclass(frozen=True, eq=False)
+class GridSource:
+    """A walker in a coloured map, its pose as the action that leads to each frame.
+
+    The walker's way is known and the colours are not: so the cell, one-hot, goes to the network as an action, and
+    the heading too, one-hot behind it, if the view shows where the walker looks.
+    """
+
+    video: GridVideo
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(size, size, 3)."""
+        return (self.video.view.size, self.video.view.size, 3)
+
+    @property
+    def action_dim(self) -> int:
+        """The number of cells, and 4 if headings are seen."""
+        return self.video.world.cells + (4 if self.video.view.sees_heading else 0)
+
+    def actions(self, paths: Tensor) -> Tensor:
+        """Poses (.., frames) as actions (.., frames, a)."""
+        parts = [torch.nn.functional.one_hot(paths // 4, self.video.world.cells)]
+        if self.video.view.sees_heading:
+            parts.append(torch.nn.functional.one_hot(paths % 4, 4))
+        return torch.cat(parts, -1).to(torch.float64)
+
+    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
+        """See :class:`arvdm_theory.interfaces.VideoSource`."""
+        sample = self.video.sample(videos, frames, generator)
+        return VideoBatch(sample.frames.flatten(2), self.actions(sample.paths))
+
+
+def grid_source(video: GridVideo) -> GridSource:
+    """Videos of a walker in a coloured map, with its poses as actions."""
+    return GridSource(video)
+
+
+class DatasetSource:
+    """A fixed training set: episodes drawn with replacement, each from a random start if it is longer than asked.
+
+    See :func:`dataset_source`.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Episodes] | Episodes,
+        actions: Sequence[Episodes] | Episodes | None = None,
+        frame_shape: tuple[int, ...] | None = None,
+        random_start: bool = True,
+    ) -> None:
+        episodes = list(frames)
+        if not episodes:
+            raise SourceError("a data set needs at least one episode, got none")
+        shape = tuple(episodes[0].shape[1:])
+        self.frame_shape = tuple(shape if frame_shape is None else frame_shape)
+        if len(self.frame_shape) not in (1, 3) or math.prod(self.frame_shape) != math.prod(shape):
+            raise SourceError(
+                f"frames have shape (d,) or (H, W, C); the data have {shape} and {frame_shape} was asked for"
+            )
+        for number, episode in enumerate(episodes):
+            if tuple(episode.shape[1:]) != shape or len(episode) < 1:
+                raise SourceError(
+                    f"episode {number} has shape {tuple(episode.shape)}; one frame or more of shape {shape} is "
+                    "expected, as in episode 0"
+                )
+        self.random_start = random_start
+        self._frames = episodes
+        self._actions = None if actions is None else list(actions)
+        self.action_dim = 0
+        if self._actions is not None:
+            if len(self._actions) != len(episodes):
+                raise SourceError(f"{len(episodes)} episodes but actions of {len(self._actions)}")
+            self.action_dim = int(self._actions[0].shape[-1])
+            for number, (done, episode) in enumerate(zip(self._actions, episodes, strict=True)):
+                if tuple(done.shape) != (len(episode), self.action_dim):
+                    raise SourceError(
+                        f"the actions of episode {number} have shape {tuple(done.shape)}, not "
+                        f"{(len(episode), self.action_dim)}: one a frame"
+                    )
+        self._lengths = torch.tensor([len(episode) for episode in episodes])
+
+    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
+        """See :class:`arvdm_theory.interfaces.VideoSource`.
+
+        Raises:
+            SourceError: if an episode is shorter than ``frames``.
+        """
+        spare = self._lengths - frames
+        if int(spare.min()) < 0:
+            short = int(spare.argmin())
+            raise SourceError(f"{frames} frames are needed, but episode {short} has {int(self._lengths[short])}")
+        chosen = torch.randint(len(self._frames), (videos,), generator=generator)
+        starts = torch.zeros_like(chosen)
+        if self.random_start:
+            fraction = torch.rand(videos, dtype=torch.float64, generator=generator)
+            starts = (fraction * (spare[chosen] + 1)).long()
+        places = list(zip(chosen.tolist(), starts.tolist(), strict=True))
+        pictures = torch.stack([_cut(self._frames[e], s, frames) for e, s in places]).flatten(2)
+        if self._actions is None:
+            return VideoBatch(pictures)
+        return VideoBatch(pictures, torch.stack([_cut(self._actions[e], s, frames, False) for e, s in places]))
+
+
+def dataset_source(
+    frames: Sequence[Episodes] | Episodes,
+    actions: Sequence[Episodes] | Episodes | None = None,
+    frame_shape: tuple[int, ...] | None = None,
+    random_start: bool = True,
+) -> DatasetSource:
+    """Videos of a fixed training set.
+
+    Args:
+        frames: (episodes, F, d) or (episodes, F, H, W, C), or a sequence of episodes of different lengths. Bytes
+            stand for 0 to 1 and stay bytes in memory; memory maps are read as they are drawn.
+        actions: (episodes, F, a), the action that leads to each frame, or a sequence likewise.
+        frame_shape: of flat pictures, (H, W, C).
+        random_start: False: every video starts where its episode does.
+
+    Raises:
+        SourceError: if shapes do not fit together.
+    """
+    return DatasetSource(frames, actions, frame_shape, random_start)
+
+
+def _cut(episode: Episodes, start: int, frames: int, pictures: bool = True) -> Tensor:
+    """Part of an episode, in floating point."""
+    part = episode[start : start + frames]
+    values = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+    if values.dtype == torch.uint8 and pictures:
+        return values.to(torch.float32) / 255
+    return values if values.is_floating_point() else values.to(torch.float32)
+
+
+def data_moments(source: VideoSource, frames: int, videos: int = 256, seed: int = 0) -> tuple[float, float]:
+    """Mean and standard deviation of all entries of a sample: a denoiser's ``data_mean`` and ``data_scale``.
+
+    Args:
+        source: the videos.
+        frames: how many of each are looked at.
+        videos: how many are drawn.
+        seed: of the draw.
+    """
+    values = source.draw(videos, frames, Generator().manual_seed(seed)).frames.to(torch.float64)
+    return float(values.mean()), float(values.std(unbiased=False))

@@ -1,0 +1,294 @@
+r"""The windows of a plan as training batches: what a network sees at a reverse step, and what it should say.
+
+A batch is one stage of the plan (the initialisation, or AR step k) and a reverse step m of each video's own:
+
+    W_j = α(t_j) X_j + σ(t_j) ε_j at t_j = τ_j^m,    R = the plan's references, noised to their levels,
+
+and the loss is Σ_j w_j ‖x̂_j(W, R) - X_j‖², whose minimum over all functions is E[X | W, R]. References are drawn
+straight at their levels: a plan's references are never frames of the window, and only one state of each is seen,
+so that noising them by way of the floor gives the same law.
+
+Weightings:
+
+- ``network``: the squared error of the network's own output F, averaged over frames and entries. Of unit scale at
+  every level.
+- ``x0``: the squared error of x̂ in units of the data, averaged likewise.
+- ``see``: what the ledger counts. With c_s and v the step's coefficients, s = (α x̂ - W)/σ², the score estimation
+  error of reverse step m is
+
+      SEE_m = ½ Σ_j (c_s²/v) E‖s_θ,j - s*_j‖² = ½ Σ_j (c_s²/v)(α²/σ⁴) E‖x̂_j - E[X_j | W, R]‖²,
+
+  and E‖x̂ - X‖² is more by the network-independent E Var(X | W, R). Stages are weighted by what share of the
+  batches they get, so the expected loss is (Σ SEE of all stages drawn + a constant)/``entries``.
+
+Sources: Vincent 2011 (denoising score matching); arXiv 2503.10704, section 4 (the score estimation error); Chen
+et al. 2024, Diffusion Forcing (a level of its own for every frame).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Generator, Tensor
+
+from arvdm_theory.diffusion.steps import reverse_step
+from arvdm_theory.interfaces import ReferenceBatch, VideoBatch, VideoSource
+from arvdm_theory.meta.plan import Plan, Reference
+from arvdm_theory.noise import alpha, sigma2
+
+__all__ = ["LevelChoice", "Stage", "TrainingBatch", "Weighting", "WindowSampler", "step_generator"]
+
+LevelChoice = Literal["plan", "continuous", "independent"]
+Weighting = Literal["network", "see", "x0"]
+
+
+def step_generator(seed: int, step: int) -> Generator:
+    """The CPU generator of one step of one run: no state has to be kept to draw a step's batch again.
+
+    PyTorch's CPU generator is seeded by 32 bits. No two steps of a run share them, as ``a + step·b`` with b odd
+    takes every value once; a and b come from a digest of the seed, so that two runs do not walk in step.
+    """
+    digest = hashlib.sha256(f"arvdm training windows {seed}".encode()).digest()
+    first, stride = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4))
+    return Generator().manual_seed((first + step * (stride | 1)) % 2**32)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One batch of windows.
+
+    Attributes:
+        window: W, (batch, w, d).
+        levels: t, float64 (float32 on MPS), (batch, w).
+        references: R.
+        clean: X, (batch, w, d).
+        weight: of each frame's squared error, (batch, w).
+    """
+
+    window: Tensor
+    levels: Tensor
+    references: ReferenceBatch
+    clean: Tensor
+    weight: Tensor
+
+    def loss(self, denoised: Tensor) -> Tensor:
+        """Σ_j w_j ‖x̂_j - X_j‖², the mean over the batch; a scalar."""
+        error = (denoised - self.clean).square().sum(-1)
+        return (self.weight.to(error) * error).sum(-1).mean()
+
+    def share(self, rank: int, ranks: int) -> TrainingBatch:
+        """The part of the batch that falls to one of several processes: equal parts, in order."""
+        size = len(self.window) // ranks
+        rows = slice(rank * size, (rank + 1) * size)
+        return self._mapped(lambda values: values[rows])
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The batch on a device; MPS gets float32 where there is float64."""
+
+        def move(values: Tensor) -> Tensor:
+            narrow = device.type == "mps" and values.dtype == torch.float64
+            return values.to(device, torch.float32 if narrow else values.dtype)
+
+        batch = self._mapped(move)
+        return dataclasses.replace(
+            batch, references=dataclasses.replace(batch.references, levels=move(batch.references.levels))
+        )
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        """``change`` applied to every tensor that has a row a video."""
+        old = self.references
+        references = dataclasses.replace(
+            old,
+            values=change(old.values),
+            actions=None if old.actions is None else change(old.actions),
+            window_actions=None if old.window_actions is None else change(old.window_actions),
+        )
+        parts = (change(part) for part in (self.window, self.levels, self.clean, self.weight))
+        window, levels, clean, weight = parts
+        return TrainingBatch(window, levels, references, clean, weight)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a plan, as the network meets it.
+
+    Attributes:
+        window_frames: indices of the window's frames in the video.
+        references: R_k; none in the initialisation stage.
+        grid: levels, float64, (M + 1, w).
+        share: of the batches.
+    """
+
+    window_frames: tuple[int, ...]
+    references: tuple[Reference, ...]
+    grid: Tensor
+    share: float
+
+    @property
+    def frames(self) -> int:
+        """How many frames of the video it touches, the first counted in."""
+        return self.window_frames[-1] + 1
+
+    @property
+    def reverse_steps(self) -> int:
+        """How many reverse steps it has, M."""
+        return len(self.grid) - 1
+
+
+class WindowSampler:
+    """Draws training batches for a plan.
+
+    Args:
+        plan: the plan.
+        ar_steps: K: AR steps 1..K are drawn alike.
+        source: the videos.
+        levels: ``plan`` (row m < M of the plan's grid, m uniform, one a video), ``continuous`` (uniform between
+            two adjacent rows, at the same fraction for all frames) or ``independent`` (for every frame a row, a
+            column and a fraction of its own).
+        init_share: probability of the initialisation stage; left out, 1/(K + 1).
+        weighting: ``network``, ``see`` or ``x0``, as the module says.
+        precision: levels → (dF/dx̂)² for ``network``: a denoiser's ``output_precision``.
+        step: the reverse step whose SEE ``see`` follows.
+        dtype: of frames and noise; levels are float64 always.
+
+    Attributes:
+        stages: the initialisation stage, then AR steps 1..K.
+        entries: how many entries are denoised in all moving frames of all reverse steps of the stages drawn: the
+            expected loss of ``see`` times it is in nats.
+
+    Raises:
+        ValueError: if K < 1, a share is none, ``network`` comes without a precision, or ``see`` with other levels
+            than the plan's or with a reverse step that has no positive scalar noise variance.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ar_steps: int,
+        source: VideoSource,
+        levels: LevelChoice = "plan",
+        init_share: float | None = None,
+        weighting: Weighting = "network",
+        precision: Callable[[Tensor], Tensor] | None = None,
+        step: str = "exponential",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        for what, value, known in (("levels", levels, LevelChoice), ("weighting", weighting, Weighting)):
+            if value not in get_args(known):
+                raise ValueError(f"{what} is one of {', '.join(get_args(known))}, got {value!r}")
+        if ar_steps < 1:
+            raise ValueError(f"at least one AR step is needed, got {ar_steps}")
+        share = 1 / (ar_steps + 1) if init_share is None else init_share
+        if not 0 <= share < 1:
+            raise ValueError(f"the share of the initialisation stage must lie in [0, 1), got {init_share}")
+        if weighting == "network" and precision is None:
+            raise ValueError("the weighting 'network' needs the denoiser's output_precision")
+        if weighting == "see" and levels != "plan":
+            raise ValueError(f"the weighting 'see' is one of the plan's own levels, not of {levels!r} ones")
+        self.plan, self.ar_steps, self.source = plan, ar_steps, source
+        self.levels, self.weighting, self.dtype = levels, weighting, dtype
+        self._precision = precision
+        self.stages = _stages(plan, ar_steps, share)
+        self._shares = torch.tensor([stage.share for stage in self.stages], dtype=torch.float64)
+        drawn = [stage for stage in self.stages if stage.share > 0]
+        entry = sum(int((stage.grid[:-1] > stage.grid[1:]).sum()) for stage in drawn)
+        frame_dim = int(torch.tensor(source.frame_shape).prod())
+        self.entries = entry * frame_dim
+        self._per_frame = 1.0 / frame_dim
+        self._see = [_see_weights(stage, step) if weighting == "see" else None for stage in self.stages]
+
+    def draw(self, batch: int, seed: int, step: int) -> TrainingBatch:
+        """The batch of one step: a function of ``batch``, ``seed`` and ``step`` alone."""
+        generator = step_generator(seed, step)
+        number = int(torch.multinomial(self._shares, 1, generator=generator))
+        stage = self.stages[number]
+        video = self.source.draw(batch, stage.frames, generator)
+        levels, row = self._levels(stage, batch, generator)
+        return self.noised(number, video, levels, self._weights(number, levels, row), generator)
+
+    def noised(
+        self, number: int, video: VideoBatch, levels: Tensor, weight: Tensor, generator: Generator
+    ) -> TrainingBatch:
+        """The batch of stage ``number`` for given videos, levels and weights (batch, w)."""
+        stage = self.stages[number]
+        window, shown = list(stage.window_frames), [r.frame for r in stage.references]
+        frames = video.frames.to(self.dtype)
+        clean = frames[:, window]
+        at = torch.tensor([max(r.level, self.plan.floor) for r in stage.references], dtype=torch.float64)
+        references = ReferenceBatch(
+            self._noise(frames[:, shown], at, generator),
+            at,
+            tuple(shown),
+            stage.window_frames,
+            None if video.actions is None else video.actions[:, shown].to(self.dtype),
+            None if video.actions is None else video.actions[:, window].to(self.dtype),
+        )
+        return TrainingBatch(self._noise(clean, levels, generator), levels, references, clean, weight)
+
+    def _noise(self, clean: Tensor, levels: Tensor, generator: Generator) -> Tensor:
+        """Clean frames (batch, n, d) taken to ``levels``, (n,) or (batch, n)."""
+        if not bool((levels > 0).any()):
+            return clean
+        noise = torch.randn(clean.shape, dtype=self.dtype, generator=generator)
+        a, s = alpha(levels).to(clean), torch.sqrt(sigma2(levels)).to(clean)
+        return a.unsqueeze(-1) * clean + s.unsqueeze(-1) * noise
+
+    def _levels(self, stage: Stage, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Levels (batch, w), and the rows of the grid (batch,) that they were drawn from."""
+        grid, w = stage.grid, stage.grid.shape[1]
+        if self.levels == "independent":
+            row = torch.randint(stage.reverse_steps, (batch, w), generator=generator)
+            column = torch.randint(w, (batch, w), generator=generator)
+            fraction = torch.rand((batch, w), dtype=torch.float64, generator=generator)
+            high, low = grid[row, column], grid[row + 1, column]
+            return high + fraction * (low - high), row[:, 0]
+        row = torch.randint(stage.reverse_steps, (batch,), generator=generator)
+        if self.levels == "plan":
+            return grid[row], row
+        fraction = torch.rand((batch, 1), dtype=torch.float64, generator=generator)
+        return grid[row] + fraction * (grid[row + 1] - grid[row]), row
+
+    def _weights(self, number: int, levels: Tensor, row: Tensor) -> Tensor:
+        """Of each frame's squared error; 0 for one that stands at level 0, where nothing is to be denoised."""
+        see = self._see[number]
+        if see is not None:
+            stage = self.stages[number]
+            return see[row] * (stage.reverse_steps / stage.share / self.entries)
+        noisy = levels > 0
+        weight = torch.full_like(levels, self._per_frame / levels.shape[1])
+        if self.weighting == "network":
+            assert self._precision is not None
+            weight = weight * self._precision(torch.where(noisy, levels, torch.ones_like(levels)))
+        return torch.where(noisy, weight, torch.zeros_like(weight))
+
+
+def _stages(plan: Plan, ar_steps: int, init_share: float) -> list[Stage]:
+    init_grid, ar_grid = (torch.tensor(grid, dtype=torch.float64) for grid in (plan.init_grid, plan.ar_grid))
+    stages = [Stage(tuple(range(plan.init_frames)), (), init_grid, init_share)]
+    for k in range(1, ar_steps + 1):
+        share = (1 - init_share) / ar_steps
+        stages.append(Stage(tuple(plan.window_frames(k)), plan.references_at(k), ar_grid, share))
+    return stages
+
+
+def _see_weights(stage: Stage, step: str) -> Tensor:
+    """½ (c_s²/v)(α²/σ⁴) at rows m < M, (M, w); 0 where a frame does not move."""
+    rule = reverse_step(step)
+    level, target = stage.grid[:-1], stage.grid[1:]
+    moves = level > target
+    # Frames that stand still get a harmless step, so that nothing divides by zero.
+    level, target = torch.where(moves, level, 1.0), torch.where(moves, target, 0.5)
+    coefficients = rule.coefficients(level, target)
+    variance = coefficients.variance
+    if variance is None or not bool((variance > 0).all()):
+        raise ValueError(
+            "the weighting 'see' needs a reverse step whose noise has a positive scalar variance on every row, "
+            f"which {rule.name!r} has not on this plan: take 'exponential' or 'euler'"
+        )
+    weight = 0.5 * coefficients.score**2 / variance * (alpha(level) / sigma2(level)) ** 2
+    return torch.where(moves, weight, 0.0)

@@ -1,0 +1,99 @@
+"""Least squares for the linear denoiser: the textbook's excess loss, and what resampling the noise buys."""
+
+import math
+
+import pytest
+import torch
+
+from arvdm_theory.information.gaussian import condition
+from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
+from arvdm_theory.meta.catalogue import fifo, outpainting
+from arvdm_theory.meta.plan import Plan, References
+from arvdm_theory.models.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.models.linear import linear_config
+from arvdm_theory.processes.gaussian import GaussianVideo, State
+from arvdm_theory.processes.linear import exponential_video, reference_video
+from arvdm_theory.training.least_squares import fit_linear
+from arvdm_theory.training.sources import gaussian_source
+from arvdm_theory.training.windows import WindowSampler
+
+FIFO = fifo(4, References.last(3), 5, 5)
+
+
+def sampler(dtype: torch.dtype) -> WindowSampler:
+    return WindowSampler(FIFO, 2, gaussian_source(reference_video()), weighting="x0", dtype=dtype)
+
+
+def test_least_squares_has_the_excess_loss_of_the_textbook() -> None:
+    """(n + 1)(n - 2)/(n (n - p - 1)) of the mmse, averaged over fits: within five standard errors."""
+    video, plan, n = exponential_video(0.8), outpainting(1, References.last(1, level=0.1), 3, 1), 30
+    drawer = WindowSampler(plan, 1, gaussian_source(video), weighting="x0", dtype=torch.float64)
+    network = Denoiser(linear_config(plan, 1, (1,)))
+    ratios: list[list[float]] = []
+    for seed in range(150):
+        fit_linear(network, drawer, n, seed)
+        ratios.append([_excess(network, video, plan, row) for row in range(3)])
+    found = torch.tensor(ratios, dtype=torch.float64)
+    p = 3  # the window's frame, the reference, the constant
+    expected = (n + 1) * (n - 2) / (n * (n - p - 1)) - 1
+    error = found.std(0) / math.sqrt(len(found))
+    assert ((found.mean(0) - expected).abs() < 5 * error).all()
+    assert (error < 0.15 * expected).all()
+
+
+def _excess(network: Denoiser, video: GaussianVideo, plan: Plan, row: int) -> float:
+    """E(x̂ - x*)²/mmse of a one-frame window with one reference, from the exact covariance."""
+    k = 1
+    (frame,), (reference,) = plan.window_frames(k), plan.references_at(k)
+    level = plan.ar_grid[row][0]
+    states = [State(frame, 0.0), State(frame, level), State(reference.frame, reference.level)]
+    covariance = video.joint(states)[1][0]
+    best, residual = condition(covariance, [0], [1, 2])
+    at = torch.tensor([level], dtype=torch.float64)
+    probe = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    told = torch.tensor([reference.level], dtype=torch.float64)
+    batch = ReferenceBatch(probe[:, 1:, None], told, (reference.frame,), (frame,))
+    with torch.no_grad():
+        value = network(probe[:, :1, None], at, batch).flatten()
+    gap = torch.stack([value[1] - value[0], value[2] - value[0]]) - best[0]
+    return float((gap @ covariance[1:, 1:] @ gap + value[0] ** 2) / residual[0, 0])
+
+
+def test_least_squares_with_many_noisings_leaves_the_videos_own_error() -> None:
+    """Noise averaged out: the fit depends on the drawn videos alone, so two noise draws agree ever better."""
+    plan = FIFO
+
+    def spread(resamples: int) -> float:
+        fits = []
+        for seed in (0, 1):
+            network = fit_linear(Denoiser(linear_config(plan, 2, (2,))), _Fixed.sampler(plan), 40, seed, resamples)
+            fits.append(torch.cat([table.detach().flatten() for table in network.backbone.tables]))
+        return float((fits[0] - fits[1]).norm())
+
+    # The noise's part of the error falls like r^{-1/2}: by 8 from 1 to 64 times; half of that is asked.
+    assert spread(64) < spread(1) / 4
+
+
+class _Fixed:
+    """The same forty videos at every draw."""
+
+    frame_shape, action_dim = (2,), 0
+    kept = reference_video().sample(40, 12, torch.Generator().manual_seed(9))[:, 0]
+
+    def draw(self, videos: int, frames: int, generator: torch.Generator) -> VideoBatch:
+        return VideoBatch(self.kept[:videos, :frames])
+
+    @classmethod
+    def sampler(cls, plan: Plan) -> WindowSampler:
+        return WindowSampler(plan, 2, cls(), weighting="x0", dtype=torch.float64)
+
+
+def test_least_squares_refuses_what_it_cannot_fit() -> None:
+    plan, drawer = FIFO, sampler(torch.float64)
+    network = Denoiser(linear_config(plan, 2, (2,)))
+    with pytest.raises(ValueError, match="regressors need as many rows"):
+        fit_linear(network, drawer, 5)
+    with pytest.raises(ValueError, match="float64"):
+        fit_linear(network, sampler(torch.float32), 50)
+    with pytest.raises(ValueError, match="linear denoiser"):
+        fit_linear(Denoiser(DenoiserConfig("mlp", (2,), 4, 3)), drawer, 50)
