@@ -21,7 +21,9 @@ COMMANDS = {
     "plans": "list the published methods as plans, with their requirement checks",
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
-    "estimate": "(conditional) mutual information of samples, with honest uncertainty",
+    "estimate": "information or KL divergence of samples, with honest uncertainty",
+    "simulate": "make episodes of a stand-in for DMLab or Minecraft, with what must be remembered in them",
+    "video": "evaluate generated videos: quality, retrieval of what was seen",
 }
 
 

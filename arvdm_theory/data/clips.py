@@ -92,7 +92,7 @@ def read_frames(path: str | Path) -> NDArray[Any]:
         raise ClipError(f"{file}: not a file")
     if file.suffix.lower() in (".npy", ".npz"):
         return _checked(_load_array(file), file)
-    frames = list(_decode(file))
+    frames = list(decode_frames(file))
     if not frames:
         raise ClipError(f"{file}: the video has 0 frames")
     if len({frame.shape for frame in frames}) > 1:
@@ -270,7 +270,7 @@ def _checked(array: NDArray[Any], file: Path) -> NDArray[Any]:
     return clip
 
 
-def _decode(file: Path) -> Iterator[NDArray[np.uint8]]:
+def decode_frames(file: Path) -> Iterator[NDArray[np.uint8]]:
     """Decoded frames; whatever FFmpeg would gloss over (a file cut short, a frame patched up) is an error."""
     import av
 

@@ -1,0 +1,64 @@
+"""``arvdm simulate``: episodes of a simulator to the disk, in the layout of the public data sets."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import Literal
+
+__all__ = ["configure", "run"]
+
+_MODULES = {"dmlab": "dmlab", "minecraft": "voxel"}
+_SIZES = {"dmlab": 64, "minecraft": 128}
+_LAYOUTS: dict[str, Literal["npz", "mp4"]] = {"dmlab": "npz", "minecraft": "mp4"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; imports nothing heavy."""
+    parser.epilog = (
+        "Both are stand-ins, not the originals. The files are laid out as TECO's: {train,test}/SHARD/EPISODE.npz "
+        "for dmlab, .mp4 with an .npz beside it for minecraft. The .npz also holds the poses and the needles: "
+        "pairs of frames (seen, queried) of equal pose that lie further apart than --context. Action t leads to "
+        "frame t + 1. Run again, the command makes only what is missing."
+    )
+    add = parser.add_argument
+    add("simulator", choices=list(_MODULES), help="which stand-in")
+    add("--episodes", type=int, default=100, metavar="N", help="episodes of the training split")
+    add("--test-episodes", type=int, default=None, metavar="N", help="of the test split (default: a tenth)")
+    add("--seed", type=int, default=0, metavar="S", help="of the whole data set")
+    add("--out", required=True, metavar="DIR", help="folder for the data set")
+    add("--size", type=int, default=None, metavar="PX", help="height and width (default: 64, minecraft 128)")
+    add("--frames", type=int, default=300, metavar="T", help="frames of an episode")
+    add("--trajectory", choices=("turn", "walk", "explore"), default="explore", help="how to walk")
+    add(
+        "--context",
+        type=int,
+        default=16,
+        metavar="W",
+        help="needles lie further back than so many frames",
+    )
+    add("--between", action="store_true", help="ask for poses halfway between remembered ones, too")
+    add("--workers", type=int, default=0, metavar="P", help="processes; 0 works in this one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes what is missing."""
+    from tqdm import tqdm
+
+    from arvdm_theory.video.simulators.recording import Recording
+    from arvdm_theory.video.simulators.trajectories import Trajectory
+
+    module = f"arvdm_theory.video.simulators.{_MODULES[args.simulator]}"
+    try:
+        make = importlib.import_module(module).simulator
+    except ModuleNotFoundError as error:
+        raise ValueError(f"there is no simulator for {args.simulator} in this version ({error})") from error
+    simulator = make(_SIZES[args.simulator] if args.size is None else args.size)
+    trajectory = Trajectory(args.trajectory, args.frames, args.context, args.between)
+    recording = Recording(simulator, trajectory, args.seed, _LAYOUTS[args.simulator])
+    test = -(-args.episodes // 10) if args.test_episodes is None else args.test_episodes
+    finished = recording.write(args.out, args.episodes, test, args.workers)
+    for _ in tqdm(finished, "episodes", args.episodes + test, disable=None, leave=False):
+        pass
+    print(f"{args.episodes} training and {test} test episodes of the {simulator.name} in {args.out}")
+    return 0

@@ -1,0 +1,30 @@
+"""``arvdm video``: one thin module a subcommand, each loaded only when ``arvdm video`` is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+__all__ = ["SUBCOMMANDS", "configure", "run"]
+
+SUBCOMMANDS = {
+    "evaluate": "score generated videos against true ones: quality, retrieval of what was seen",
+}
+"""A subcommand NAME is a module ``arvdm_theory.cli.video_NAME`` with ``configure(parser)`` and ``run(args)``."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands; imports nothing heavy."""
+    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    for name, summary in SUBCOMMANDS.items():
+        sub = subparsers.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=parser.formatter_class,
+        )  # fmt: skip
+        importlib.import_module(f"arvdm_theory.cli.video_{name}").configure(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does the subcommand's job."""
+    code: int = importlib.import_module(f"arvdm_theory.cli.video_{args.subcommand}").run(args)
+    return code

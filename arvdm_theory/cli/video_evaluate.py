@@ -1,0 +1,159 @@
+"""``arvdm video evaluate``: folders of clips in, quality and retrieval out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arvdm_theory.video.folders import Evaluation
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; imports nothing heavy."""
+    parser.epilog = (
+        "Networks are files of your own, nothing is downloaded. A PSNR of null in the JSON file, inf in the "
+        "table, is that of frames that equal the truth. Skipped clips are listed with their reasons."
+    )
+    add = parser.add_argument
+    add("--side-by-side", metavar="DIR", default=None,
+        help="clips that show the truth on the left and the model's frames on the right, those it predicted with "
+        "a border, as on the paper's project page")  # fmt: skip
+    add("--truth", metavar="DIR", default=None, help="true clips (mp4, npz, npy), paired by file name with ...")
+    add("--generated", metavar="DIR", default=None, help="... the generated ones")
+    add("--first-predicted-frame", type=int, metavar="N", default=None,
+        help="score from this frame on (default: side by side as measured, else 0)")  # fmt: skip
+    add("--crop", type=int, metavar="PX", default=None,
+        help="cut this many pixels off each side (default: side by side 6, the border; else 0)")  # fmt: skip
+    add("--lpips", metavar="FILE", default=None, help="TorchScript LPIPS network: adds the perceptual distance")
+    add("--fvd", metavar="PATH", default=None,
+        help="TorchScript video network (I3D), or folder with a VideoMAE: adds the Fréchet distance")  # fmt: skip
+    add("--fvd-frames", type=int, metavar="F", default=16,
+        help="frames that a TorchScript video network is shown at once")  # fmt: skip
+    add("--json", metavar="FILE", default=None, help="write the scores here")
+    add("--table", metavar="FILE", default=None, help="write every frame's scores here, as CSV")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores, writes the files, then prints the table."""
+    from pathlib import Path
+
+    from arvdm_theory.files import write_json
+    from arvdm_theory.studies.record import provenance, write_table
+    from arvdm_theory.video.features import load_lpips, load_video_features
+    from arvdm_theory.video.folders import agreement, evaluate_pairs, evaluate_side_by_side
+    from arvdm_theory.video.metrics import curve_table
+    from arvdm_theory.video.side_by_side import BORDER, RULE
+
+    _check(args)
+    lpips = None if args.lpips is None else load_lpips(args.lpips)
+    features = None if args.fvd is None else load_video_features(args.fvd, args.fvd_frames)
+    side_by_side = args.side_by_side is not None
+    crop = args.crop if args.crop is not None else BORDER if side_by_side else 0
+    if side_by_side:
+        result = evaluate_side_by_side(
+            args.side_by_side, first=args.first_predicted_frame, crop=crop, lpips=lpips, features=features
+        )
+    else:
+        result = evaluate_pairs(
+            args.truth, args.generated, first=args.first_predicted_frame or 0, crop=crop, lpips=lpips,
+            features=features,
+        )  # fmt: skip
+    counts = agreement(result.rows) if side_by_side else {}
+    if args.json is not None:
+        config = {
+            name: getattr(args, name)
+            for name in (
+                "side_by_side",
+                "truth",
+                "generated",
+                "first_predicted_frame",
+                "lpips",
+                "fvd",
+                "fvd_frames",
+            )
+        }
+        report: dict[str, Any] = {
+            "clips": result.rows,
+            "skipped": [{"file": name, "reason": reason} for name, reason in result.skipped],
+        }
+        if side_by_side:
+            report |= {"rule": RULE, "agreement_with_authors": counts}
+        if result.fvd is not None and features is not None:
+            report["fvd"] = {**vars(result.fvd), "network": features.name, "frames": features.frames}
+        write_json(args.json, {**report, "provenance": provenance({**config, "crop": crop}, seed=0)})
+    if args.table is not None:
+        write_table(curve_table(result.curves, result.first_frame), Path(args.table))
+    _print(result, counts, side_by_side)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses, before any work, options that contradict and outputs that cannot be written."""
+    from pathlib import Path
+
+    from arvdm_theory.video.folders import clips_of
+
+    pair = args.truth is not None and args.generated is not None
+    any_of_pair = args.truth is not None or args.generated is not None
+    if (args.side_by_side is not None) == any_of_pair or any_of_pair != pair:
+        raise ValueError("give --side-by-side DIR, or both --truth DIR and --generated DIR")
+    if args.first_predicted_frame is not None and args.first_predicted_frame < 0:
+        raise ValueError(f"--first-predicted-frame is at least 0, got {args.first_predicted_frame}")
+    if args.crop is not None and args.crop < 0:
+        raise ValueError(f"--crop is at least 0, got {args.crop}")
+    inputs = [args.lpips, args.fvd]
+    for folder in (args.side_by_side, args.truth, args.generated):
+        inputs += [] if folder is None else clips_of(folder).values()
+    taken = {Path(name).resolve(): str(name) for name in inputs if name is not None}
+    for option, name in (("--json", args.json), ("--table", args.table)):
+        if name is None:
+            continue
+        path = Path(name)
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"{option} {name}: not a file in an existing folder")
+        if path.resolve() in taken:
+            raise ValueError(f"{option} {name} would overwrite {taken[path.resolve()]}")
+        taken[path.resolve()] = name
+
+
+def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: bool) -> None:
+    import pandas as pd
+
+    rows = pd.DataFrame(result.rows)
+    measures = [name for name in ("psnr", "ssim", "lpips") if name in rows]
+    shown = rows[["file", *measures]].copy()
+    if side_by_side:
+        shown["from frame"] = [
+            f"{row['first_predicted_frame']} ({row['first_predicted_frame_from']})" for row in result.rows
+        ]
+        shown["retrieved"] = ["yes" if row["retrieved"] else "no" for row in result.rows]
+        shown["by"] = rows["retrieved_by"]
+        shown["nearest"] = [f"{share:.0%}" if share == share else "-" for share in rows["nearest_share"]]
+        shown["margin dB"] = rows["worst_margin_db"]
+        shown["by psnr"] = ["yes" if flag else "no" for flag in rows["retrieved_by_psnr"]]
+        for label, key in (("copy last", "copy_last"), ("copy nearest", "copy_nearest")):
+            shown[label] = [f"{row[key]['psnr']:.1f} {row[key]['ssim']:.2f}" for row in result.rows]
+        shown["authors"] = rows["authors_verdict"].fillna("-")
+    else:
+        shown["frames"] = rows["frames"]
+    digits = {"psnr": "{:.2f}".format, "ssim": "{:.3f}".format, "lpips": "{:.3f}".format}
+    formats = {name: digits[name] for name in measures}
+    print(shown.to_string(index=False, na_rep="-", formatters=formats, float_format="{:.1f}".format))
+    print(f"\nscored {len(rows)}, skipped {len(result.skipped)}")
+    for name, reason in result.skipped:
+        print(f"  skipped {name}: {reason}")
+    for group, count in counts.items():
+        print(
+            f"{group}: the authors' verdict is met on {count['agree']} of {count['clips']} clips "
+            f"(by PSNR alone {count['agree_by_psnr']}; of {count.get('held_out', 0)} held out "
+            f"{count.get('held_out_agree_by_psnr', 0)})"
+        )
+    if result.fvd is not None:
+        fvd = result.fvd
+        print(
+            f"Fréchet distance {fvd.value:.4g} between {fvd.samples_truth} true and {fvd.samples_generated} "
+            f"generated stretches, features of dimension {fvd.dimension}" + (f": {fvd.note}" if fvd.note else "")
+        )

@@ -1,0 +1,1 @@
+"""Simulators that stand in for DMLab and Minecraft: worlds, walks, and what must be remembered on them."""

@@ -1,0 +1,191 @@
+"""Data sets of episodes on the disk, in the layout of TECO's: the readers of the real data read them too.
+
+    {train,test}/SHARD/EPISODE.npz                    video, actions, poses, needles, between, context, seed, meta
+    {train,test}/SHARD/EPISODE.mp4 and EPISODE.npz    the same, the video (lossless) in the .mp4
+
+``EPISODE`` is its number in six digits, ``SHARD`` the hundreds of it. Action t leads to frame t + 1: readers are
+told so by ``leads_to="next"``.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arvdm_theory.data.npz import npz_array
+from arvdm_theory.files import atomic_path, write_json
+from arvdm_theory.video.simulators.episodes import Episode, SimulationError, Simulator, episode_seed, record
+from arvdm_theory.video.simulators.trajectories import Trajectory
+
+__all__ = ["Layout", "Recording", "read_needles", "write_episode"]
+
+Layout = Literal["npz", "mp4"]
+
+_SPLITS = ("train", "test")
+_FRAMES_A_SECOND = 10
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A data set of episodes, made or yet to be made.
+
+    Attributes:
+        simulator: draws and shows the worlds.
+        trajectory: how to walk.
+        seed: of the whole data set. An episode depends on it, its split and its number alone: a larger data set
+            contains the smaller one.
+        layout: of the files.
+    """
+
+    simulator: Simulator
+    trajectory: Trajectory
+    seed: int = 0
+    layout: Layout = "npz"
+
+    def __post_init__(self) -> None:
+        if self.layout not in get_args(Layout):
+            raise SimulationError(f"the layout is one of {', '.join(get_args(Layout))}, got {self.layout!r}")
+        if self.seed < 0:
+            raise SimulationError(f"a seed is not negative, got {self.seed}")
+
+    def write(self, folder: str | Path, train: int, test: int = 0, workers: int = 0) -> Iterator[Path]:
+        """Makes what is missing of so many episodes, and yields each finished file, those found there included.
+
+        Args:
+            folder: made if need be.
+            train: episodes of the training split.
+            test: episodes of the test split.
+            workers: processes beside this one; 0 does the work here.
+
+        Raises:
+            SimulationError: if the folder holds another data set, or an episode cannot be made.
+        """
+        if min(train, test, workers) < 0 or train + test == 0:
+            raise SimulationError(f"at least one episode, got {train} and {test} with {workers} workers")
+        folder = Path(folder)
+        self._claim(folder)
+        missing = []
+        for split, count in zip(_SPLITS, (train, test), strict=True):
+            for number in range(count):
+                path = folder / split / f"{number // 100:04d}" / f"{number:06d}.{self.layout}"
+                if path.exists():
+                    yield path
+                else:
+                    missing.append((path, split, number))
+        if workers == 0:
+            for episode in missing:
+                yield self._make(*episode)
+        else:
+            yield from self._make_all(missing, workers)
+
+    def _claim(self, folder: Path) -> None:
+        """Writes what the folder is to hold, or checks that it is this."""
+        what = {
+            "simulator": {"name": self.simulator.name, "settings": repr(self.simulator)},
+            "trajectory": asdict(self.trajectory),
+            "seed": self.seed,
+            "layout": self.layout,
+            "leads_to": "next",
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "simulation.json"
+        if not file.exists():
+            write_json(file, what)
+            return
+        try:
+            held = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SimulationError(f"{file}: not what a simulation writes") from error
+        if held != what:
+            differ = [key for key in what if held.get(key) != what[key]]
+            raise SimulationError(f"{folder}: holds another data set, which differs in {', '.join(differ)}")
+
+    def _make(self, path: Path, split: str, number: int) -> Path:
+        seed = episode_seed(self.seed, _SPLITS.index(split), number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_episode(record(self.simulator, seed, self.trajectory), path)
+        return path
+
+    def _make_all(self, missing: list[tuple[Path, str, int]], workers: int) -> Iterator[Path]:
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, _leave_interrupts_to_the_parent)
+        waiting: set[Future[Path]] = set()
+        try:
+            for episode in missing:
+                if len(waiting) >= 2 * workers:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                waiting.add(pool.submit(self._make, *episode))
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool as error:
+            raise SimulationError("a worker process died; was there memory for so many?") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_episode(episode: Episode, path: Path) -> None:
+    """Writes an episode, atomically, to an ``.npz`` or to an ``.mp4`` with an ``.npz`` beside it.
+
+    Raises:
+        SimulationError: if the ending of the path is neither.
+        OSError: if it cannot be written.
+    """
+    arrays: dict[str, Any] = {
+        "actions": episode.actions,
+        "poses": episode.poses,
+        "needles": episode.needles,
+        "between": episode.between,
+        "context": np.int64(episode.context),
+        "seed": np.int64(episode.seed),
+        "meta": np.array(json.dumps(episode.meta, sort_keys=True)),
+    }
+    if path.suffix == ".npz":
+        arrays["video"] = episode.frames
+    elif path.suffix != ".mp4":
+        raise SimulationError(f"{path}: an episode is an .npz or an .mp4 file")
+    with atomic_path(path.with_suffix(".npz")) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    if path.suffix == ".mp4":  # last, so that where there is a video, its actions are there too
+        with atomic_path(path) as temporary:
+            _encode(episode.frames, temporary)
+
+
+def read_needles(path: str | Path) -> tuple[NDArray[np.int64], int]:
+    """The needles (seen, queried) of an episode file, and the context that they lie outside of.
+
+    Raises:
+        ClipError: if the file is not an episode's.
+    """
+    file = Path(path).with_suffix(".npz")
+    return npz_array(file, "needles"), int(npz_array(file, "context"))
+
+
+def _encode(frames: NDArray[np.uint8], path: Path) -> None:
+    """Lossless H.264: equal frames stay equal."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=Fraction(_FRAMES_A_SECOND))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        stream.options = {"qp": "0", "preset": "veryfast", "threads": "1"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,216 @@
+"""``arvdm video evaluate`` from folders to files, and what it says when it cannot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from arvdm_theory.cli import main
+from arvdm_theory.cli.video import SUBCOMMANDS
+from arvdm_theory.video.metrics import psnr, ssim
+
+
+class Distance(torch.nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().mean((1, 2, 3))
+
+
+class Features(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3, 4))
+
+
+def _video(seed: int, frames: int = 12, side: int = 32) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    walk = rng.normal(size=(frames, side, side, 3)).cumsum(1).cumsum(2)
+    return np.uint8(255 * (walk - walk.min()) / np.ptp(walk))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> tuple[Path, Path]:
+    """Three true clips, and generated ones of which one is missing, one too many and one of another size."""
+    truth, generated = tmp_path / "truth", tmp_path / "generated"
+    truth.mkdir()
+    generated.mkdir()
+    for name in ("a", "b", "c", "d"):
+        clip = _video(ord(name))
+        np.savez(truth / f"{name}.npz", video=clip)
+        if name != "d":
+            shown = np.where(np.arange(12)[:, None, None, None] < 4, clip, 255 - clip)
+            np.save(generated / f"{name}.npy", shown[:, :, :30] if name == "c" else shown)
+    np.save(generated / "e.npy", _video(0))
+    return truth, generated
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """Two side-by-side clips named as the paper's are, with a white border from frame 6 on, and one without."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for name, border in (("lab_success_1", 255), ("lab_fail_2", 255), ("other", None)):
+        clip = _video(len(name))
+        shown = clip.copy()
+        if "fail" in name:
+            shown[8:] = clip[2]
+        if border is not None:
+            ring = np.ones((32, 32), bool)
+            ring[1:-1, 1:-1] = False
+            shown[6:, ring] = border
+        np.save(folder / f"{name}.npy", np.concatenate([clip, shown], 2)[:, :, : 64 if border else 60])
+    return folder
+
+
+def test_pairs_by_name_with_curves_and_skips(
+    pairs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = tmp_path / "out.json", tmp_path / "frames.csv"
+    arguments = ["video", "evaluate", "--truth", str(pairs[0]), "--generated", str(pairs[1])]
+    code = main([*arguments, "--first-predicted-frame", "4", "--json", str(out), "--table", str(table)])
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, "")
+    report = json.loads(out.read_text())
+    assert [row["file"] for row in report["clips"]] == ["a.npy", "b.npy"]
+    clip = _video(ord("a"))[4:]
+    assert report["clips"][0]["psnr"] == psnr(clip, 255 - clip).mean()
+    assert report["clips"][0]["ssim"] == ssim(clip, 255 - clip).mean()
+    assert report["clips"][0]["frames"] == 8
+    reasons = {skip["file"]: skip["reason"] for skip in report["skipped"]}
+    assert set(reasons) == {"c.npy", "d.npz", "e.npy"}
+    assert "(8, 32, 30, 3)" in reasons["c.npy"]
+    assert "missing pair" in reasons["d.npz"]
+    assert str(pairs[0]) in reasons["e.npy"]
+    assert "scored 2, skipped 3" in shown.out
+    assert all(reason in shown.out for reason in reasons.values())
+    curves = pd.read_csv(table)
+    assert curves["frame"].tolist() == [*range(4, 12)] * 2
+    np.testing.assert_allclose(curves["psnr"][:8], psnr(clip, 255 - clip), rtol=1e-12)
+    assert report["provenance"]["config"]["first_predicted_frame"] == 4
+
+
+def test_equal_frames_are_infinite_in_the_table_and_null_in_json(
+    pairs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert (
+        main(["video", "evaluate", "--truth", str(pairs[0]), "--generated", str(pairs[1]), "--json", str(out)])
+        == 0
+    )
+    row = json.loads(out.read_text())["clips"][0]
+    assert row["psnr"] is None
+    assert row["identical_frames"] == 4
+    assert " inf " in capsys.readouterr().out
+
+
+def test_side_by_side_clips_and_the_authors_verdict(
+    wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert main(["video", "evaluate", "--side-by-side", str(wide), "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    report = json.loads(out.read_text())
+    rows = {row["file"]: row for row in report["clips"]}
+    assert {name: row["retrieved"] for name, row in rows.items()} == {
+        "lab_success_1.npy": True,
+        "lab_fail_2.npy": False,
+    }
+    assert {row["first_predicted_frame"] for row in rows.values()} == {6}
+    assert {row["first_predicted_frame_from"] for row in rows.values()} == {"border"}
+    fail = rows["lab_fail_2.npy"]
+    clip = _video(len("lab_fail_2"))[:, 6:-6, 6:-6]
+    own = clip.copy()
+    own[8:] = clip[2]
+    np.testing.assert_allclose(fail["ssim"], ssim(clip[6:], own[6:]).mean(), rtol=1e-12)
+    assert fail["identical_frames"] == 2
+    assert report["skipped"][0]["file"] == "other.npy"
+    assert report["agreement_with_authors"]["lab"]["agree"] == 2
+    assert "CALIBRATION" not in report["rule"]
+    assert "lab: the authors' verdict is met on 2 of 2 clips" in shown
+    assert "6 (border)" in shown
+
+
+def test_networks_of_ones_own_add_their_measures(
+    pairs: tuple[Path, Path], wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, module in (("lpips.pt", Distance()), ("video.pt", Features())):
+        torch.jit.script(module).save(str(tmp_path / name))
+    out = tmp_path / "out.json"
+    networks = ["--lpips", str(tmp_path / "lpips.pt"), "--fvd", str(tmp_path / "video.pt"), "--fvd-frames", "4"]
+    folders = ["--truth", str(pairs[0]), "--generated", str(pairs[1])]
+    assert main(["video", "evaluate", *folders, *networks, "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    clip = _video(ord("a"))
+    # Single precision inside the network; the first 4 of 12 frames are the truth's own.
+    expected = np.abs(2 * (clip[4:] / 127.5 - 1)).mean() * 8 / 12
+    assert report["clips"][0]["lpips"] == pytest.approx(expected, rel=1e-5)
+    assert report["fvd"]["samples_truth"] == report["fvd"]["samples_generated"] == 6
+    assert report["fvd"]["dimension"] == 3
+    assert report["fvd"]["network"] == "TorchScript video.pt"
+    assert "Fréchet distance" in capsys.readouterr().out
+    assert main(["video", "evaluate", "--side-by-side", str(wide), *networks, "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["fvd"]["samples_truth"] == 2
+    assert "cannot fill a covariance" in report["fvd"]["note"]
+    assert "2 true and 2 generated stretches" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--side-by-side DIR, or both"),
+        (["--truth", "TRUTH"], "--side-by-side DIR, or both"),
+        (
+            ["--truth", "TRUTH", "--generated", "GENERATED", "--side-by-side", "WIDE"],
+            "--side-by-side DIR, or both",
+        ),
+        (["--side-by-side", "EMPTY"], "no clips"),
+        (["--side-by-side", "NOWHERE"], "no such folder"),
+        (["--side-by-side", "TRUTH"], "none of 4 clips can be scored"),
+        (["--truth", "EMPTY", "--generated", "GENERATED"], "no clips"),
+        (["--truth", "TRUTH", "--generated", "WIDE"], "none of 7 clips can be scored"),
+        (["--side-by-side", "WIDE", "--first-predicted-frame", "-1"], "--first-predicted-frame"),
+        (["--side-by-side", "WIDE", "--first-predicted-frame", "99"], "got frame 99"),
+        (["--side-by-side", "WIDE", "--crop", "16"], "leaves nothing"),
+        (["--side-by-side", "WIDE", "--crop", "-1"], "--crop"),
+        (["--side-by-side", "WIDE", "--lpips", "NOWHERE"], "none is downloaded"),
+        (["--side-by-side", "WIDE", "--fvd", "NOWHERE"], "none is downloaded"),
+        (["--side-by-side", "WIDE", "--json", "NOWHERE/x.json"], "existing folder"),
+        (["--side-by-side", "WIDE", "--table", "WIDE/other.npy"], "would overwrite"),
+        (["--side-by-side", "WIDE", "--table", "x", "--json", "x"], "would overwrite"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    pairs: tuple[Path, Path], wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str],
+    words: str,
+) -> None:  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    places = {"TRUTH": pairs[0], "GENERATED": pairs[1], "WIDE": wide, "EMPTY": tmp_path / "empty"}
+    places["NOWHERE"] = tmp_path / "nowhere"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    filled = []
+    for option in options:
+        word, *rest = option.split("/")
+        filled.append("/".join([str(places.get(word, word)), *rest]))
+    assert main(["video", "evaluate", *filled]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("arvdm video: ")
+    assert words in shown.err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_help_lists_what_there_is_and_loads_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["video", "--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in SUBCOMMANDS)
+    with pytest.raises(SystemExit) as done:
+        main(["video"])
+    assert done.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
