@@ -1,29 +1,55 @@
 """Every estimator, and three other packages, on samples whose information is known.
 
-Usage: python experiments/estimator_benchmark.py [--size smoke|small|full] [--out runs/estimators]
+Usage: python experiments/estimator_benchmark.py [--size smoke|small|full|report] [--out runs/estimators]
+                                                 [--publish experiments/results/estimators]
 
-The other packages (ennemi, infomeasure, NPEET-plus) run if they are installed; see the extra ``bench``.
+An interrupted run goes on where it was. The other packages (ennemi, infomeasure, NPEET-plus) run if they are
+installed; see the extra ``bench``. With --publish the tables and their provenance are copied there, and the
+figures drawn from them to figures/.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
+from arvdm_theory.files import atomic_path
 from arvdm_theory.plots.estimators import FIGURES
 from arvdm_theory.plots.style import draw_all
-from arvdm_theory.studies.estimators import SIZES, benchmark, coverage, independence, summary
+from arvdm_theory.studies.estimators import (
+    SIZES,
+    benchmark,
+    comparison,
+    coverage,
+    coverage_summary,
+    summary,
+)
+from arvdm_theory.studies.record import write_table
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--out", type=Path, default=Path("runs/estimators"))
+    parser.add_argument("--publish", type=Path, help="folder to copy the finished tables to")
+    parser.add_argument("--figures", type=Path, default=Path("figures"), help="and the pictures to")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     size = SIZES[args.size]
-    shown = summary(benchmark(size, args.out))
-    print(shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
+    estimates = benchmark(size, args.out)
     intervals = coverage(size, args.out)
-    print(intervals.groupby(["task", "method"], sort=False).covered.agg(["mean", "count"]).to_string())
-    tests = independence(size, args.out)
-    print(tests.groupby(["case", "strength"], sort=False).rejected.agg(["mean", "count"]).to_string())
-    for path in draw_all(args.out, FIGURES):
-        print(path)
+    tables = {
+        "summary": summary(estimates),
+        "comparison": comparison(estimates),
+        "coverage_summary": coverage_summary(intervals),
+    }
+    for name, table in tables.items():
+        write_table(table, args.out / f"{name}.csv")
+        print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="-"), end="\n\n")
+    drawn = draw_all(args.out, FIGURES)
+    print(*drawn, sep="\n")
+    if args.publish:
+        results = [*args.out.glob("*.csv"), *args.out.glob("*.provenance.json")]
+        copies = [(path, args.publish) for path in results] + [(path, args.figures) for path in drawn]
+        for path, folder in copies:
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(folder / path.name) as temporary:
+                shutil.copyfile(path, temporary)

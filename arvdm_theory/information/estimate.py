@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import warnings as python_warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +25,11 @@ __all__ = [
     "TooFewSamplesWarning",
     "conclude",
     "duplicate_share",
+    "issue",
     "paired_samples",
     "require_neighbours",
     "sample",
+    "two_samples",
     "warn_of_deterministic_relations",
     "warn_of_duplicates",
     "warn_of_heavy_tails",
@@ -32,6 +37,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+# Where this package's files are: a warning points past them.
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 # Rows that an error message names.
 _NAMED = 5
 # 1 - R² of a column given the others below this is a linear relation but for rounding.
@@ -80,7 +87,8 @@ class Estimate:
         value: the estimate; never clamped, so it may be negative where the truth is near 0.
         stderr: its standard error; NaN if there were too few samples to say.
         ci_low: lower end of the 95 % confidence interval (or of the level asked for).
-        ci_high: its upper end. The interval covers sampling error, not the bias that a warning names.
+        ci_high: its upper end. The interval covers sampling error (the default method's also the
+            bias that it can see), not the bias that a warning names.
         method: the estimator.
         n: number of samples.
         k: number of neighbours; None for methods without.
@@ -119,10 +127,24 @@ def conclude(
         notes: warnings found on the way.
     """
     for note in notes:
-        python_warnings.warn(note, stacklevel=3)
+        issue(note)
     return Estimate(
         float(value), float(stderr), float(value - half_width), float(value + half_width),
         method, n, k, tuple(str(note) for note in notes),
+    )  # fmt: skip
+
+
+def issue(note: Warning) -> None:
+    """Issues a warning at the line that called this package, however many of its functions lie in between.
+
+    So Python's default filter shows it once a calling line, and filters by module see the caller's.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    python_warnings.warn_explicit(
+        note, type(note), frame.f_code.co_filename, frame.f_lineno,
+        module=frame.f_globals.get("__name__"), registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )  # fmt: skip
 
 
@@ -168,17 +190,32 @@ def paired_samples(x: ArrayLike, z: ArrayLike, y: ArrayLike | None = None) -> tu
         arrays["y"] = sample(y, "y")
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        told = ", ".join(
+            f"{name} has {length}" for name, length in lengths.items() if name != "y" or y is not None
+        )
         raise SampleError(f"the arrays must have one row a sample, the same number in each: {told}")
     return arrays["x"], arrays["z"], arrays["y"]
 
 
-def require_neighbours(n: int, k: int) -> None:
-    """Raises SampleError unless 1 ≤ k < n."""
+def two_samples(p: ArrayLike, q: ArrayLike) -> tuple[Array, Array]:
+    """Samples of P and of Q as arrays (n, d) and (m, d); the two need not be of one length.
+
+    Raises:
+        SampleError: as :func:`sample` for either, and if their dimensions differ.
+    """
+    of_p, of_q = sample(p, "p"), sample(q, "q")
+    if of_p.shape[1] != of_q.shape[1]:
+        raise SampleError(f"P and Q must have the same dimension, got {of_p.shape[1]} and {of_q.shape[1]}")
+    return of_p, of_q
+
+
+def require_neighbours(n: int, k: int, name: str = "n") -> None:
+    """Raises SampleError unless 1 ≤ k < n; ``name`` is what the message calls the samples."""
     if k < 1:
         raise SampleError(f"k must be at least 1, got {k}")
     if n <= k:
-        raise SampleError(f"{k} neighbours need more than {k} samples, got n = {n}")
+        got = f"n = {n}" if name == "n" else f"{n} in {name}"
+        raise SampleError(f"{k} neighbours need more than {k} samples, got {got}")
 
 
 def duplicate_share(points: Array) -> float:
@@ -216,7 +253,9 @@ def warn_of_deterministic_relations(points: Array) -> list[EstimationWarning]:
     ]
 
 
-def warn_of_heavy_tails(points: Array) -> list[EstimationWarning]:
+def warn_of_heavy_tails(
+    points: Array, advice: str = "use a method that works on ranks, such as the default or the copula"
+) -> list[EstimationWarning]:
     """A warning if some column's tail index (Hill's estimate from the largest √n values) is below 4."""
     n = len(points)
     tail = max(10, int(math.sqrt(n)))
@@ -232,6 +271,6 @@ def warn_of_heavy_tails(points: Array) -> list[EstimationWarning]:
     return [
         HeavyTailsWarning(
             f"{heavy} of {points.shape[1]} columns have heavy tails (tail index about {np.nanmin(index):.1f}, "
-            "below 4): use a method that works on ranks, such as the default or the copula."
+            f"below 4): {advice}."
         )
     ]

@@ -3,7 +3,7 @@
 Distances are maxima of differences of the coordinates themselves, so two routes to one distance agree to the
 last bit and strict inequalities need no tolerance.
 
-No loop over points runs in Python, and no table of all distances is made: memory grows like n.
+No loop over points runs in Python, and no table of all distances is held at once: memory grows like n.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import KDTree
 
-__all__ = ["count_in_boxes", "count_within", "nearest", "neighbour_distances"]
+__all__ = ["count_in_boxes", "count_within", "nearest", "neighbour_distances", "radius_and_counts"]
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -28,6 +29,11 @@ _QUERIES = 500
 _GROUP = 16
 # Coordinates below which threads cost more than they save.
 _THREADS_PAY = 8000
+# Samples up to which all distances are sooner computed than a tree is searched; and in many dimensions, where a
+# tree's search meets most of its leaves.
+_FEW, _FEW_IN_MANY_DIMENSIONS, _MANY_DIMENSIONS = 256, 5000, 10
+# Distances in one tile of the table of all of them: it stays in the cache.
+_TILE = 100_000
 
 
 def nearest(points: Array, k: int, among: Array | None = None) -> tuple[Array, NDArray[np.intp]]:
@@ -88,6 +94,49 @@ def count_within(points: Array, radius: Array, strict: bool = True, among: Array
 
     _in_threads(count, range(0, n, _QUERIES), _workers(points))
     return found - own
+
+
+def radius_and_counts(x: Array, z: Array, y: Array, k: int) -> tuple[Array, Counts, Counts, Counts]:
+    """Distance of each sample to its k-th neighbour in (X, Z, Y), and how many others are closer in subspaces.
+
+    Args:
+        x: shape (n, d_x).
+        z: shape (n, d_z).
+        y: shape (n, d_y); d_y = 0 for none.
+        k: 1 ≤ k < n.
+
+    Returns:
+        the distances, and the counts in (X, Y), (Z, Y) and Y (there n - 1 if there is no Y); each of shape (n,).
+    """
+    n, d = len(x), x.shape[1] + z.shape[1] + y.shape[1]
+    given = y.shape[1] > 0
+    everyone = np.full(n, n - 1)
+    if n > (_FEW_IN_MANY_DIMENSIONS if d >= _MANY_DIMENSIONS else _FEW):
+        radius = nearest(np.hstack([x, z, y]), k)[0][:, -1]
+        xy, zy = (np.hstack([x, y]), np.hstack([z, y])) if given else (x, z)
+        at_y = count_within(y, radius) if given else everyone
+        return radius, count_within(xy, radius), count_within(zy, radius), at_y
+    radius = np.empty(n)
+    counts = [np.empty(n, dtype=np.int64) for _ in range(3 if given else 2)]
+    rows = max(1, _TILE // n)
+
+    def tile(start: int) -> None:
+        part = slice(start, min(start + rows, n))
+        tables = [cdist(block[part], block, "chebyshev") for block in ((x, z, y) if given else (x, z))]
+        for table in tables:
+            # A point is no neighbour of its own.
+            np.fill_diagonal(table[:, part], np.inf)
+        if given:
+            for table in tables[:2]:
+                np.maximum(table, tables[2], out=table)
+        joint = np.maximum(tables[0], tables[1])
+        joint.partition(k - 1, axis=1)
+        radius[part] = joint[:, k - 1]
+        for count, table in zip(counts, tables, strict=True):
+            count[part] = np.count_nonzero(table < radius[part, None], axis=1)
+
+    _in_threads(tile, range(0, n, rows), _workers(x))
+    return radius, counts[0], counts[1], counts[2] if given else everyone
 
 
 def count_in_boxes(points: Array, sides: Array) -> Counts:

@@ -47,7 +47,7 @@ from arvdm_theory.information.estimate import (
     TooFewSamplesWarning,
     conclude,
     paired_samples,
-    sample,
+    two_samples,
     warn_of_deterministic_relations,
 )
 from arvdm_theory.information.uncertainty import (
@@ -120,9 +120,7 @@ def neural_divergence(
     Raises:
         SampleError: for samples that are not finite, too few or of different dimensions, or an unknown option.
     """
-    of_p, of_q = sample(p, "p"), sample(q, "q")
-    if of_p.shape[1] != of_q.shape[1]:
-        raise SampleError(f"P and Q must have the same dimension, got {of_p.shape[1]} and {of_q.shape[1]}")
+    of_p, of_q = two_samples(p, q)
     training = Training() if training is None else training
     evaluation = checked_evaluation(objective, evaluation)
     rng = np.random.default_rng(seed)

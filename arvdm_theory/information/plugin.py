@@ -23,7 +23,7 @@ from arvdm_theory.information.estimate import (
     TooFewSamplesWarning,
     conclude,
     paired_samples,
-    sample,
+    two_samples,
     warn_of_duplicates,
     warn_of_heavy_tails,
 )
@@ -39,6 +39,7 @@ __all__ = [
     "copula_information",
     "discrete_information",
     "gaussian_divergence",
+    "gaussian_divergence_value",
     "gaussian_information",
     "log_det_bias",
     "normal_scores",
@@ -199,10 +200,26 @@ def gaussian_divergence(
     Raises:
         SampleError: as :func:`gaussian_information`, for different dimensions, n ≤ d + 1 or m ≤ d + 2.
     """
-    of_p, of_q = sample(p, "p"), sample(q, "q")
-    (n, d), (m, d_q) = of_p.shape, of_q.shape
-    if d != d_q:
-        raise SampleError(f"P and Q must have the same dimension, got {d} and {d_q}")
+    of_p, of_q = two_samples(p, q)
+    value, from_p, from_q = _gaussian_divergence(of_p, of_q)
+    error_p, freedom_p, notes_p = contribution_error(from_p, dependence)
+    error_q, freedom_q, notes_q = contribution_error(from_q, dependence)
+    stderr = math.hypot(error_p, error_q)
+    tails = warn_of_heavy_tails(np.vstack([of_p, of_q]), "use the classifier, which works on ranks")
+    return conclude(
+        value, stderr, half_width(stderr, min(freedom_p, freedom_q), level), method="gaussian", n=len(of_p),
+        notes=[*_warn_of_few(of_p), *_warn_of_few(of_q), *tails, *notes_p, *notes_q],
+    )  # fmt: skip
+
+
+def gaussian_divergence_value(p: Array, q: Array) -> float:
+    """The value of :func:`gaussian_divergence` alone, of samples (n, d) and (m, d) that need no check."""
+    return _gaussian_divergence(p, q)[0]
+
+
+def _gaussian_divergence(of_p: Array, of_q: Array) -> tuple[float, Array, Array]:
+    """The estimate, and the influence on it of one more sample of P, and of Q."""
+    (n, d), m = of_p.shape, len(of_q)
     if n <= d + 1 or m <= d + 2:
         raise SampleError(f"covariances in {d} dimensions need n ≥ {d + 2} and m ≥ {d + 3}, got n = {n}, m = {m}")
     factor_p, half_p, log_det_p = _whitened(of_p)
@@ -213,18 +230,11 @@ def gaussian_divergence(
     bias = log_det_bias(d, m - 1) - log_det_bias(d, n - 1)
     trace = shrink * (inner**2).sum() * (1 - 1 / n) + shrink * (shift**2).sum() - d / m
     value = (trace - d + log_det_q - log_det_p - bias) / 2
-    # Influence of one more sample of P, and of Q, on the divergence.
     seen = solve_triangular(factor_q, (of_p - of_p.mean(0)).T, lower=True).T
     from_p = ((seen**2).sum(1) - (half_p**2).sum(1)) / 2 + seen @ shift
     moved = half_q @ inner
     from_q = ((half_q**2).sum(1) - (moved**2).sum(1) - (half_q @ shift) ** 2) / 2 - half_q @ shift
-    error_p, freedom_p, notes_p = contribution_error(from_p, dependence)
-    error_q, freedom_q, notes_q = contribution_error(from_q, dependence)
-    stderr = math.hypot(error_p, error_q)
-    return conclude(
-        value, stderr, half_width(stderr, min(freedom_p, freedom_q), level), method="gaussian", n=n,
-        notes=[*_warn_of_few(of_p), *_warn_of_few(of_q), *warn_of_heavy_tails(of_p), *notes_p, *notes_q],
-    )  # fmt: skip
+    return float(value), from_p, from_q
 
 
 def discrete_information(

@@ -1,40 +1,57 @@
 """The default estimator: right in many dimensions where the dependence is elliptical, and not only there.
 
 Nearest neighbours alone collapse in high dimension: for 16 Gaussian pairs of correlation 0.5 they see a third of
-the information. Three exact steps and one approximation put that right.
+the information. Four exact steps and one approximation put that right.
 
 1. Every column becomes its normal scores: invertible maps of single columns change no information.
 2. X and Z lose what Y explains of them, X ↦ X - f(Y), with f linear, or nonlinear where cross-validation says so.
    For any f this is invertible given Y, so I(X; Z | Y) does not change.
-3. X and Z are whitened and turned to canonical pairs: invertible again.
-4. I = B + [K(samples) - E K(baseline)] - [bias of K at the samples - its bias at the baseline]. B is the
+3. Where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on samples left out of the
+   fit, by more than 0.02 nats (or X from (Z, Y)), X gives way to u: with the rest R = Z - u, for any u whatever,
+
+       I(X; Z | Y) = I(u; Z | Y) + I(X; R | Y) - I(u; R | Y),
+
+   since h(Z | X, Y) = h(R | X, Y) and h(Z | u, Y) = h(R | u, Y). The first term goes on to step 4; the other two,
+   both small where u tells what X tells of Z, are left to nearest neighbours.
+4. X (or u) and Z are whitened and turned to canonical pairs: invertible again.
+5. I = B + [K(samples) - E K(baseline)] - [bias of K at the samples - its bias at the baseline]. B is the
    information of a baseline law fitted to the samples, in closed form and with its bias removed; K is the
    nearest-neighbour estimate; samples drawn from the baseline go through the very same steps. The last
    bracket is dropped.
 
 The baseline is a Gaussian copula, or a Student-t copula (dependence through a common random scale) where the
-likelihood asks for it.
+likelihood asks for it. The correction R = K(samples) - E K(baseline) enters with weight w = max(0, 1 - 2 s²/R²), s
+its standard error: where it is noise, the baseline's smaller error is kept.
 
-**When it is right.** If the samples' law is the baseline's (any dimension, any invertible map of each column),
-the dropped bracket is 0 and the estimate is unbiased to O(1/n). For any other continuous law it is consistent in a
-fixed dimension, since both biases vanish; what K cannot resolve in high dimension of a dependence that the
-baseline does not have, the estimate misses as well, and a warning says that neighbourhoods are wide.
+**When it is right.** If the samples' law is the baseline's (any dimension, any invertible map of each column, a
+linear regression on Y), the dropped bracket is 0 and the estimate is unbiased to O(1/n). If besides X is replaced
+by an invertible map g(X) of all its columns, step 3 finds the linear predictor's image and the same holds as far
+as the regression has learnt g: an error that shrinks with n. For any other continuous law the estimate is
+consistent in a fixed dimension, since both biases of K vanish; at finite n it misses what K cannot resolve of a
+dependence that neither the baseline nor the regression has. A sum over d of such pairs is missed the more, the
+larger d is; a warning says that neighbourhoods are wide.
 
-The correction R = K(samples) - E K(baseline) enters with weight max(0, 1 - 2 s²/R²), s its standard error: where
-it is noise, the baseline's smaller error is kept.
+**What the interval holds.** (a) Sampling error, from disjoint subsamples, with the choice of the weight w
+(Buckland, Burnham and Augustin 1997). (b) What is still to come. The same estimate from quarters of the samples
+has a larger bias b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters
+to the whole. After step 3 the value is extrapolated by γ = ½ (so by D itself), and the interval is widened, to
+either side, by |D|/(4^γ - 1) with γ = min(½, 2/d), d the number of all columns, the rate at which
+nearest-neighbour estimates of smooth densities converge. Without step 3, D is the move of w R alone and the value
+is left as it is. So intervals on laws that no baseline has are wide, and cover more often than their level says.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import cdist
 from scipy.special import digamma, gammaln, ndtri, stdtrit
 from scipy.stats import rankdata
 
@@ -49,32 +66,33 @@ from arvdm_theory.information.estimate import (
 )
 from arvdm_theory.information.knn import ksg_contributions, warn_of_ceiling, warn_of_width
 from arvdm_theory.information.plugin import log_det_bias, normal_scores
-from arvdm_theory.information.uncertainty import LEVEL, Dependence, half_width, subsample_error
+from arvdm_theory.information.regression import FEWEST_TO_FIT, held_out_predictions, residuals
+from arvdm_theory.information.uncertainty import LEVEL, Dependence, cuts, half_width, subsample_error
 
 __all__ = [
     "Parts",
+    "Turned",
     "calibrated_information",
     "calibrated_parts",
     "canonical_form",
-    "residuals",
     "student_information",
+    "turned",
 ]
 
 Array = NDArray[np.float64]
 
-# The regression on Y: bumps, their widths in standard deviations per √d_y, penalties per sample.
-_SAMPLES_PER_BUMP, _MOST_BUMPS = 10, 100
-_WIDTHS = (0.4, 1.0)
-_PENALTIES = (1e-5, 1e-3, 1e-1)
-_FOLDS = 5
-# A nonlinear regression must explain this share of a column beyond a linear one, out of sample.
-_WORTHWHILE = 0.01
+# A nonlinear prediction must be worth this many nats, and standard errors, for X and Z to be estimated through it.
+_WORTHWHILE_NATS, _WORTHWHILE_ERRORS = 0.02, 2.0
 _EM_STEPS = 30
 _EM_TOLERANCE = 1e-3
 # 1/ν of the heaviest tails that a fit may find.
 _HEAVIEST = 1.0
 # Baseline samples drawn: their noise adds 1/draws of the variance of K.
-_DRAWS, _DRAWS_FROM_MANY, _MANY_SAMPLES = 4, 2, 20_000
+_FEWEST_DRAWS, _MOST_DRAWS, _DRAWN = 3, 12, 6000
+# The parts of the samples whose estimates show how the estimate moves with n.
+_PARTS = 4
+# The bias of a smooth estimate in d dimensions falls like n^{-2/d}, and is taken to fall no faster than n^{-1/2}.
+_FASTEST = 0.5
 _ADVICE = (
     "dependence that is neither of the baseline's kind nor wide is missed; fewer columns or more samples show it"
 )
@@ -150,21 +168,114 @@ def calibrated_information(
     ]
     if len(notes) and "linear functions" in str(notes[-1]):
         raise SampleError(str(notes[-1]))
-    arrays = residuals(*arrays)
-    draws = _DRAWS if n <= _MANY_SAMPLES else _DRAWS_FROM_MANY
-    parts = calibrated_parts(*arrays, k=k, draws=draws, seed=seed)
+    whole = residuals(*arrays, dependence)
+    smallest = max(30 * k, 10 * d)
+    # What cannot be seen to move with n is not tried.
+    enough = n >= _PARTS * max(smallest, FEWEST_TO_FIT)
+    turn = turned(*whole, dependence) if enough else None
+    columns: tuple[Array, ...] = whole if turn is None else turn.columns
+    parts: list[Parts] = []
 
-    def pieces(*subsample: Array) -> Array:
-        found = calibrated_parts(*subsample, k=k, draws=draws, seed=seed + 1)
-        return np.array([found.baseline, found.correction])
+    def pieces(*samples: Array, draws: int = _FEWEST_DRAWS) -> Array:
+        parts.append(calibrated_parts(*samples[:3], k=k, draws=draws, seed=seed))
+        return np.array([parts[-1].baseline, parts[-1].correction + _beyond(samples, k)])
 
-    covariance, freedom, more = subsample_error(pieces, [arrays], max(30 * k, 10 * d), dependence, seed)
-    weight = _weight(parts.correction, covariance[1, 1])
-    loads = np.array([1.0, weight])
-    stderr = math.sqrt(loads @ covariance @ loads)
-    value = parts.baseline + weight * parts.correction
-    notes += [*warn_of_width(parts.width, n, d, _ADVICE), *warn_of_ceiling(parts.neighbours, n, k), *more]
-    return conclude(value, stderr, half_width(stderr, freedom, level), method="calibrated", n=n, k=k, notes=notes)
+    found = pieces(*columns, draws=min(max(_DRAWN // n, _FEWEST_DRAWS), _MOST_DRAWS))
+    covariance, freedom, more = subsample_error(pieces, [columns], smallest, dependence, seed)
+    loads = np.array([1.0, _weight(found[1], covariance[1, 1])])
+    value = float(loads @ found)
+    stderr = _averaged_error(found[1], covariance, loads[1])
+    moved = 0.0
+    if turn is not None or (enough and loads[1] > 0):
+        smaller = []
+        for cut in cuts(n, _PARTS, dependence, np.random.default_rng(seed)):
+            x_part, z_part, y_part = (array[cut] for array in arrays)
+            part = residuals(x_part, z_part, y_part, dependence)
+            smaller.append(pieces(*(part if turn is None else turned(*part, dependence, turn.backwards).columns)))
+        if turn is None:
+            # The baseline, a fit of few parameters, is taken to have arrived.
+            moved = float(loads[1] * (found[1] - np.mean(smaller, axis=0)[1]))
+        else:
+            moved = float(loads @ (found - np.mean(smaller, axis=0)))
+            stderr = math.hypot(stderr, math.sqrt(loads @ np.cov(np.transpose(smaller)) @ loads / _PARTS))
+            value += moved / (_PARTS**_FASTEST - 1)
+    to_come = abs(moved) / (_PARTS ** min(_FASTEST, 2 / d) - 1)
+    notes += [*warn_of_width(parts[0].width, n, d, _ADVICE), *warn_of_ceiling(parts[0].neighbours, n, k), *more]
+    return conclude(
+        value, stderr, half_width(stderr, freedom, level) + to_come, method="calibrated", n=n, k=k, notes=notes
+    )
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Z, what X and Y predict of it, and what they leave; or the same with X and Z exchanged.
+
+    Attributes:
+        columns: (prediction, Z, Y, X, rest), one row a sample.
+        backwards: whether X and Z are exchanged.
+        gain: Gaussian information, in nats, that the prediction has over a linear one.
+    """
+
+    columns: tuple[Array, Array, Array, Array, Array]
+    backwards: bool
+    gain: float
+
+
+@overload
+def turned(x: Array, z: Array, y: Array, dependence: Dependence = ...) -> Turned | None: ...
+@overload
+def turned(x: Array, z: Array, y: Array, dependence: Dependence, backwards: bool) -> Turned: ...
+
+
+def turned(
+    x: Array, z: Array, y: Array, dependence: Dependence = "independent", backwards: bool | None = None
+) -> Turned | None:
+    """The nonlinear prediction of Z from X and Y, or of X from Z and Y; None if neither beats a linear one.
+
+    To count it must gain, on samples that its fit has not seen, more than 0.02 nats and two standard errors of
+    ½ log(det S_linear / det S), S the covariances of what the predictions leave.
+
+    Args:
+        x: shape (n, d_x).
+        z: shape (n, d_z).
+        y: shape (n, d_y), d_y = 0 for mutual information.
+        dependence: of the samples.
+        backwards: which of the two it is, if that is known; it then counts in any case.
+    """
+    n = len(x)
+    if n < FEWEST_TO_FIT and backwards is None:
+        return None
+    x, z, y = (normal_scores(part) if part.shape[1] else part for part in (x, z, y))
+    best = None
+    for exchanged in (False, True) if backwards is None else (backwards,):
+        source, target = (z, x) if exchanged else (x, z)
+        linear, nonlinear = held_out_predictions(np.hstack([source, y]), target, dependence)
+        lengths, sizes = zip(*(_squared_lengths(target - found) for found in (linear, nonlinear)), strict=True)
+        gain = (sizes[0] - sizes[1]) / 2
+        error = float((lengths[0] - lengths[1]).std()) / 2 / math.sqrt(n)
+        counts = gain > max(_WORTHWHILE_NATS, _WORTHWHILE_ERRORS * error)
+        if (backwards is not None or counts) and (best is None or gain > best.gain):
+            best = Turned((nonlinear, target, y, source, target - nonlinear), exchanged, gain)
+    return best
+
+
+def _squared_lengths(points: Array) -> tuple[Array, float]:
+    """Squared Mahalanobis lengths, and the log-determinant of the covariance."""
+    centred = points - points.mean(0)
+    factor = np.linalg.cholesky(centred.T @ centred / len(points))
+    half = solve_triangular(factor, centred.T, lower=True)
+    return np.asarray((half**2).sum(0)), 2 * float(np.log(np.diag(factor)).sum())
+
+
+def _beyond(samples: Sequence[Array], k: int) -> float:
+    """I(X; Z | prediction, Y) = I(X; rest | Y) - I(prediction; rest | Y) by nearest neighbours; 0 without any."""
+    if len(samples) == 3:
+        return 0.0
+    predicted, _, y, x, rest = samples
+    seen, whole = (
+        ksg_contributions(*canonical_form(part, rest, y), k).contributions.mean() for part in (predicted, x)
+    )
+    return float(whole - seen)
 
 
 def _weight(correction: float, variance: float) -> float:
@@ -174,7 +285,22 @@ def _weight(correction: float, variance: float) -> float:
     return 0.0 if correction == 0 else max(0.0, 1 - 2 * variance / correction**2)
 
 
-def calibrated_parts(x: Array, z: Array, y: Array, *, k: int = 3, draws: int = _DRAWS, seed: int = 0) -> Parts:
+def _averaged_error(correction: float, covariance: Array, weight: float) -> float:
+    """Standard error of a weighted mean of two estimates, with and without the correction.
+
+    (1 - w) √(s_0² + w² R²) + w √(s_1² + (1 - w)² R²), s_0 and s_1 the standard errors of either: that the data
+    choose between them is part of the error (Buckland, Burnham and Augustin 1997, eq. 9).
+    """
+    if math.isnan(covariance[0, 0]):
+        return math.nan
+    without = math.sqrt(covariance[0, 0] + (weight * correction) ** 2)
+    corrected = math.sqrt(covariance.sum() + ((1 - weight) * correction) ** 2)
+    return (1 - weight) * without + weight * corrected
+
+
+def calibrated_parts(
+    x: Array, z: Array, y: Array, *, k: int = 3, draws: int = _MOST_DRAWS, seed: int = 0
+) -> Parts:
     """Baseline, nearest-neighbour estimate and its expectation under the baseline.
 
     Args:
@@ -197,7 +323,8 @@ def calibrated_parts(x: Array, z: Array, y: Array, *, k: int = 3, draws: int = _
     # The drawn samples have the information that the baseline is said to have: sample correlations are too large.
     scale = max(gaussian, 0.0) / raw if raw > 0 else 0.0
     rho = np.sqrt(-np.expm1(scale * np.log1p(-(correlations**2))))
-    rng = np.random.default_rng(seed)
+    # Other samples, other draws: over many samples their noise averages out.
+    rng = np.random.default_rng([seed, zlib.crc32(ranks.tobytes())])
     drawn = []
     for _ in range(draws):
         parts = _draw(rng, n, sizes, rho, freedom)
@@ -342,59 +469,3 @@ def _best_freedom(ranks: Array) -> tuple[float, float]:
     if -best.fun <= gaussian:
         return gaussian, math.inf
     return float(-best.fun), float(1 / best.x)
-
-
-def residuals(x: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
-    """X and Z without what Y explains of them nonlinearly, column by column; unchanged where it explains nothing.
-
-    Columns are regressed, as normal scores, on Y by ridge regression on Gaussian bumps around at most 100 of the
-    samples, besides the linear terms; the bumps' width and the penalty are chosen by 5-fold cross-validation. The
-    regression counts only if it beats a linear one, out of sample, by more than 1 % of the column's variance.
-    I(X; Z | Y) is the same for the residuals, whatever the regression is.
-    """
-    n = len(x)
-    if not y.shape[1] or n < _FOLDS * _SAMPLES_PER_BUMP:
-        return x, z, y
-    scores = normal_scores(y)
-    targets = normal_scores(np.hstack([x, z]))
-    rng = np.random.default_rng(n)
-    fold = rng.permutation(n) % _FOLDS
-    centres = scores[rng.choice(n, min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS), replace=False)]
-    squares = cdist(scores, centres, "sqeuclidean")
-    linear = np.hstack([np.ones((n, 1)), scores])
-    plain = _validation_loss(linear, 0, targets, fold, [0.0])[0]
-    best, fitted = np.full(targets.shape[1], math.inf), np.zeros_like(targets)
-    for width in _WIDTHS:
-        basis = np.hstack([linear, np.exp(-squares / (2 * width**2 * y.shape[1]))])
-        losses = _validation_loss(basis, linear.shape[1], targets, fold, _PENALTIES)
-        for penalty, loss in zip(_PENALTIES, losses, strict=True):
-            better = loss < best
-            if better.any():
-                best[better] = loss[better]
-                fitted[:, better] = basis @ _ridge(basis, linear.shape[1], targets[:, better], penalty)
-    result = np.hstack([x, z])
-    worthwhile = best < plain - _WORTHWHILE
-    result[:, worthwhile] = (targets - fitted)[:, worthwhile]
-    return result[:, : x.shape[1]], result[:, x.shape[1] :], y
-
-
-def _ridge(basis: Array, free: int, targets: Array, penalty: float) -> Array:
-    """Coefficients of least squares with a penalty, per sample, on all but the first ``free`` columns."""
-    gram = basis.T @ basis
-    # A trace of the penalty on every column keeps the equations solvable when bumps coincide.
-    gram[np.diag_indices_from(gram)] += len(basis) * np.where(np.arange(len(gram)) < free, 1e-10, penalty + 1e-10)
-    coefficients: Array = cho_solve(cho_factor(gram), basis.T @ targets)
-    return coefficients
-
-
-def _validation_loss(
-    basis: Array, free: int, targets: Array, fold: NDArray[np.int64], penalties: Sequence[float]
-) -> list[Array]:
-    """Mean squared error on the samples left out, for every penalty and column."""
-    losses = [np.zeros(targets.shape[1]) for _ in penalties]
-    for i in range(_FOLDS):
-        train, test = fold != i, fold == i
-        for loss, penalty in zip(losses, penalties, strict=True):
-            gain = _ridge(basis[train], free, targets[train], penalty)
-            loss += ((targets[test] - basis[test] @ gain) ** 2).sum(0) / len(basis)
-    return losses

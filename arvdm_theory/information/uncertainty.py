@@ -25,6 +25,7 @@ from arvdm_theory.information.estimate import (
     SampleError,
     ShortBlocksWarning,
     conclude,
+    issue,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "block_length",
     "conclude_mean",
     "contribution_error",
+    "cuts",
     "half_width",
     "subsample_error",
     "subsampled",
@@ -192,21 +194,23 @@ def subsample_error(
         width = np.atleast_1d(np.asarray(estimator(*(array for group in groups for array in group)))).size
         return np.full((width, width), math.nan), math.inf, notes
     rng = np.random.default_rng(seed)
-    cuts = []
-    for group in groups:
-        n = len(group[0])
-        order = rng.permutation(n) if dependence == "independent" else np.arange(n)
-        cuts.append(np.array_split(order, blocks))
+    rows = [cuts(len(group[0]), blocks, dependence, rng) for group in groups]
     values = np.array(
         [
             np.atleast_1d(
-                estimator(*(array[cut[i]] for group, cut in zip(groups, cuts, strict=True) for array in group))
+                estimator(*(array[cut[i]] for group, cut in zip(groups, rows, strict=True) for array in group))
             )
             for i in range(blocks)
         ]
     )
     covariance = np.cov(values.T).reshape(values.shape[1], -1) / blocks
     return covariance, blocks - 1.0, notes
+
+
+def cuts(n: int, parts: int, dependence: Dependence, rng: np.random.Generator) -> list[NDArray[np.intp]]:
+    """Rows of disjoint subsamples of nearly one size: shuffled ones, or stretches of autocorrelated samples."""
+    order = rng.permutation(n) if dependence == "independent" else np.arange(n)
+    return np.array_split(order, parts)
 
 
 def subsampled(
@@ -244,7 +248,7 @@ def subsampled(
     stderr = math.sqrt(covariance[0, 0])
     width = half_width(stderr, freedom, level)
     for note in notes:
-        python_warnings.warn(note, stacklevel=2)
+        issue(note)
     return replace(
         whole, stderr=stderr, ci_low=whole.value - width, ci_high=whole.value + width,
         warnings=(*whole.warnings, *map(str, notes)),

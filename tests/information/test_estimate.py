@@ -3,13 +3,24 @@
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
 from arvdm_theory.information import estimate as es
 from arvdm_theory.information.knn import ksg
-from arvdm_theory.information.methods import METHODS, default_method, estimate_information
+from arvdm_theory.information.methods import (
+    DIVERGENCES,
+    METHODS,
+    NEURAL_DIVERGENCES,
+    NEURAL_METHODS,
+    default_divergence,
+    default_method,
+    estimate_divergence,
+    estimate_information,
+)
+from arvdm_theory.information.neural import Training
 from arvdm_theory.information.plugin import gaussian_information
 from arvdm_theory.information.uncertainty import block_length, contribution_error, half_width, subsampled
 
@@ -33,11 +44,11 @@ def test_values_are_never_clamped() -> None:
     assert estimate.k is None
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", [*METHODS, *NEURAL_METHODS])
 def test_bad_samples_are_named(method: str) -> None:
     rng = np.random.default_rng(1)
     good = rng.integers(0, 4, size=200).astype(float)
-    estimator = METHODS[method]
+    estimator = (METHODS | NEURAL_METHODS)[method]
     with pytest.raises(es.SampleError, match="x has 200, z has 199"):
         estimator(good, good[:-1])
     with pytest.raises(es.SampleError, match="y has 7"):
@@ -52,6 +63,24 @@ def test_bad_samples_are_named(method: str) -> None:
         estimator(np.array(["a"] * 200), good)
     with pytest.raises(es.SampleError, match=r"shape \(n, d\)"):
         estimator(good.reshape(10, 10, 2), good)
+
+
+@pytest.mark.parametrize("method", [*DIVERGENCES, *NEURAL_DIVERGENCES])
+def test_bad_samples_of_two_laws_are_named(method: str) -> None:
+    rng = np.random.default_rng(1)
+    p, q = rng.normal(size=(60, 2)), rng.normal(size=(50, 2))
+
+    def refused(of_p: np.ndarray, of_q: np.ndarray, match: str) -> None:
+        with pytest.raises(es.SampleError, match=match):
+            estimate_divergence(of_p, of_q, method=method)
+
+    refused(p, q[:, 0], "same dimension, got 2 and 1")
+    broken = q.copy()
+    broken[[3, 17], 1] = np.nan, -np.inf
+    refused(p, broken, r"q has NaN or infinite values in 2 of 50 rows .*: 3, 17\)")
+    refused(np.column_stack([p[:, 0], np.ones(60)]), q, "p is constant in column 1")
+    refused(p, q[:0], r"q must have shape \(n, d\) with n, d ≥ 1, got \(0, 2\)")
+    refused(p, q[:2], "2 samples are too few" if method in NEURAL_DIVERGENCES else "need")
 
 
 @pytest.mark.parametrize("method", ["ksg1", "ksg2", "mixed", "calibrated"])
@@ -183,6 +212,91 @@ def test_the_default_is_chosen_by_kind(
     assert estimate_information(x, z).method == method
 
 
+def test_the_default_divergence_is_chosen_by_kind() -> None:
+    rng = np.random.default_rng(12)
+    continuous, discrete = rng.normal(size=(2, 300, 1)), rng.integers(0, 5, size=(2, 300, 1))
+    assert default_divergence(*continuous) == "calibrated"
+    assert default_divergence(*discrete) == "knn"
+    assert default_divergence(*np.concatenate([continuous, discrete], -1)) == "knn"
+    assert estimate_divergence(*continuous) == estimate_divergence(*continuous, method="calibrated")
+
+
+def _inner(x: np.ndarray, z: np.ndarray) -> es.Estimate:
+    return estimate_information(x, z, method="ksg1")
+
+
+def test_warnings_point_at_the_line_that_called() -> None:
+    """Through any number of the package's own functions, and not into it."""
+    x = np.random.default_rng(4).normal(size=(300, 1))
+    calls: list[Callable[[], object]] = [
+        lambda: es.conclude(0.0, 1.0, 2.0, method="m", n=5, notes=[es.EstimationWarning("so")]),
+        lambda: ksg(x, -2 * x + 1),
+        lambda: estimate_information(x, -2 * x + 1, method="ksg1"),
+        lambda: estimate_divergence(x**9, x[:100], method="gaussian"),
+    ]
+    for call in calls:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        assert caught
+        line = call.__code__.co_firstlineno
+        assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, line)}
+        assert all(issubclass(warning.category, es.EstimationWarning) for warning in caught)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            _inner(x, -2 * x + 1)
+    # Once a calling line and message, as for any warning.
+    assert len(caught) == len({str(warning.message) for warning in caught}) > 0
+
+
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of two small critics: what is tested is the way to them, not what they learn."""
+    training = Training(folds=2, hidden=(4,), epochs=2)
+    for table in (NEURAL_METHODS, NEURAL_DIVERGENCES):
+        for name, estimator in table.items():
+            monkeypatch.setitem(table, name, partial(estimator, training=training))
+
+
+@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+@pytest.mark.parametrize("method", sorted(NEURAL_METHODS))
+def test_neural_estimators_are_chosen_by_name_and_seeded(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _quick(monkeypatch)
+    x, z, y = np.random.default_rng(13).normal(size=(3, 120))
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    found = [estimate_information(x, x + z, y, method=method, seed=seed) for seed in (1, 1, 2)]
+    assert found[0] == found[1]
+    assert found[0].value != found[2].value
+    assert found[0].method.startswith(f"neural-{method}")
+    assert found[0].n == 120
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+@pytest.mark.parametrize("method", sorted(NEURAL_DIVERGENCES))
+def test_neural_divergences_are_chosen_by_name_and_seeded(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _quick(monkeypatch)
+    p, q = np.random.default_rng(14).normal(size=(2, 120))
+    found = [estimate_divergence(p, 2 * q[:90], method=method, seed=seed) for seed in (1, 1, 2)]
+    assert found[0] == found[1]
+    assert found[0].value != found[2].value
+    assert found[0].method.startswith(f"neural-{method}")
+    assert found[0].n == 120
+
+
+def test_the_seed_reaches_what_is_drawn_and_only_that() -> None:
+    rng = np.random.default_rng(15)
+    x, z = rng.normal(size=(2, 600))
+    errors = [estimate_information(x, z, method="ksg1", seed=seed).stderr for seed in (0, 1)]
+    assert errors[0] != errors[1]
+    assert estimate_information(x, z, method="gaussian", seed=1) == gaussian_information(x, z)
+    assert estimate_divergence(x, z, method="gaussian", seed=1) == DIVERGENCES["gaussian"](x, z)
+    assert not METHODS.keys() & NEURAL_METHODS.keys()
+    assert not DIVERGENCES.keys() & NEURAL_DIVERGENCES.keys()
+
+
 def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(es.SampleError, match="called 'infonce'; there are calibrated, gaussian, knn, classifier"):
+        estimate_divergence(np.arange(9.0), np.arange(9.0), method="infonce")
     with pytest.raises(es.SampleError, match="no estimator is called 'magic'; there are calibrated"):
         estimate_information(np.arange(9.0), np.arange(9.0), method="magic")

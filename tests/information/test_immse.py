@@ -226,6 +226,13 @@ def test_sampled_gaussian_losses_within_their_standard_errors(form: str) -> None
     assert np.abs(scores).max() < 4.5
 
 
+def test_exact_denoisers_are_within_one_per_cent() -> None:
+    """The difference form on so many samples that three of its standard errors are below 1 % of the truth."""
+    found, truth = estimate(1, "difference", 115_000), gaussian_truth()
+    assert 3 * found.stderr < 0.01 * truth
+    assert found.value == pytest.approx(truth, rel=0.01)
+
+
 def test_the_difference_form_has_less_noise() -> None:
     assert estimate(0, "difference").stderr < 0.5 * estimate(0, "losses").stderr
 

@@ -1,12 +1,21 @@
-"""The conditional permutation test: level where naive shuffles fail, power, blocks, and exact bookkeeping."""
+"""The conditional independence test: level where naive shuffles fail, power, shifts, and exact bookkeeping."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from arvdm_theory.information import independence
 from arvdm_theory.information.estimate import SampleError
-from arvdm_theory.information.independence import independence_test, local_permutation
+from arvdm_theory.information.independence import (
+    IndependenceTest,
+    circular_shifts,
+    independence_test,
+    local_permutation,
+    memory,
+)
+from arvdm_theory.information.knn import ksg_contributions
 
 
 def rejections(draw, runs: int, **options) -> int:  # type: ignore[no-untyped-def]
@@ -63,14 +72,43 @@ def _two_series(n: int, phi: float, rng: np.random.Generator) -> np.ndarray:
     return series
 
 
-def test_blocks_keep_the_level_under_autocorrelation() -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_shifts_keep_the_level_under_autocorrelation(given: bool) -> None:
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        series = _two_series(500, 0.8, rng)
-        return series[:, 0], series[:, 1]
+        x, z = _two_series(400, 0.8, rng).T
+        y = _two_series(400, 0.8, rng)[:, 0]
+        return (x + np.sin(2 * y), z + np.sin(2 * y), y) if given else (x, z)
 
-    # Of 100 runs 5 + 3 √(100 · 0.05 · 0.95) = 11.5; shuffling samples rejects a fifth or more of the time.
-    assert rejections(draw, 100, statistic="gaussian", dependence="autocorrelated") <= 11
-    assert rejections(draw, 100, statistic="gaussian") >= 20
+    # Of 60 runs at 0.05, 3 + 3 √(60 · 0.05 · 0.95) = 8.1 reject at most. Moving single samples of AR(1) series
+    # of 0.8 understates the correlation's variance by (1 + 0.64)/(1 - 0.64) = 4.6: 1.96/√4.6 = 0.92 standard
+    # deviations reject, 36 % of the time, in 21 - 3 · 3.7 = 10 runs at least. Cells of Y keep some memory.
+    options = {"statistic": "gaussian", "stop": 1}
+    assert rejections(draw, 60, dependence="autocorrelated", **options) <= 8
+    assert rejections(draw, 60, **options) >= (6 if given else 10)
+
+
+def test_power_rises_with_the_strength() -> None:
+    def draw(strength: float):  # type: ignore[no-untyped-def]
+        def at(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+            x, z, y = nonlinear(rng)
+            own = x - math.sqrt(2) * 0.9 * np.sin(2 * y)
+            return x, z + strength * own, y
+
+        return at
+
+    found = [rejections(draw(strength), 30, statistic="gaussian") for strength in (0.0, 0.15, 0.6)]
+    # At correlation 0.15/√1.0225 of 200 noises the z-score is 2.1: power about 0.5, apart from 0.05 and from 1.
+    assert found[0] < found[1] < found[2]
+    assert found[2] == 30
+
+
+def test_power_under_autocorrelation() -> None:
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        x, z = _two_series(400, 0.7, rng).T
+        y = _two_series(400, 0.7, rng)[:, 0]
+        return x + y, z + 0.5 * x + y, y
+
+    assert rejections(draw, 20, statistic="gaussian", dependence="autocorrelated") >= 18
 
 
 def test_p_values_count_the_samples_themselves() -> None:
@@ -78,7 +116,7 @@ def test_p_values_count_the_samples_themselves() -> None:
     x = rng.normal(size=100)
     result = independence_test(x, x + 0.01 * rng.normal(size=100), permutations=19)
     assert result.p_value == 1 / 20
-    assert (result.permutations, result.block, result.n) == (19, 1, 100)
+    assert (result.permutations, result.lag, result.n) == (19, 0, 100)
     again = independence_test(x, x + 0.5 * rng.normal(size=100), permutations=19, seed=4)
     assert 1 / 20 <= again.p_value <= 1
 
@@ -93,27 +131,150 @@ def test_null_p_values_are_uniform() -> None:
     assert np.mean(np.array(values) <= 0.25) < 0.25 + 4 * math.sqrt(0.25 * 0.75 / 100)
 
 
-def test_permutations_stay_in_their_cells_and_move_blocks_whole() -> None:
+def test_given_p_values_are_super_uniform() -> None:
+    values = np.array(
+        [
+            independence_test(*linear(np.random.default_rng(seed)), statistic="gaussian", permutations=19,
+                              seed=seed).p_value
+            for seed in range(200)
+        ]
+    )  # fmt: skip
+    # P(p ≤ a) ≤ a, each share within three binomial standard errors.
+    for a in (0.05, 0.1, 0.25, 0.5):
+        assert np.mean(values <= a) <= a + 3 * math.sqrt(a * (1 - a) / 200)
+
+
+def test_stopping_early_decides_the_same() -> None:
+    for seed in range(40):
+        x, z = np.random.default_rng(seed).normal(size=(2, 60))
+        z = z + 0.25 * x
+        full = independence_test(x, z, statistic="gaussian", permutations=99, seed=seed)
+        short = independence_test(x, z, statistic="gaussian", permutations=99, seed=seed, stop=5)
+        assert (full.p_value <= 0.05) == (short.p_value <= 0.05)
+        assert short.statistic == full.statistic
+        if short.permutations < 99:
+            assert short.p_value == 5 / short.permutations
+        else:
+            assert short.p_value in (full.p_value, 5 / 99)
+
+
+def test_shifts_are_exact_for_a_periodic_series() -> None:
+    # Samples and shifts of period 40 (lag 2): by symmetry the p-values of the 20 arrangements of one series are
+    # each of 1/20, ..., 20/20 once, so P(p ≤ a) = a exactly. The statistic is any function without ties.
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(2, 40))
+    everything = [np.arange(40), *circular_shifts(40, 2, 100, rng)]
+    values = np.array([abs(np.roll(x, 2 * start)[order] @ z) for start in range(20) for order in everything])
+    table = values.reshape(20, 20)
+    p = (table >= table[:, :1]).mean(1)
+    np.testing.assert_allclose(np.sort(p), np.arange(1, 21) / 20)
+
+
+def test_exact_for_a_condition_of_few_values() -> None:
+    # 2 · 4 samples, Y of two values, each a cell of its own: over all 4!² arrangements of X within the cells, the
+    # share whose p-value (all arrangements counted) is at most a is at most a, since the statistic, regression and
+    # all, is one function of the arrangement. Fixed residuals would not do: they would not be fitted again.
+    rng = np.random.default_rng(1)
+    y = np.repeat([0.0, 1.0], 4)[:, None]
+    x, z = rng.normal(size=(2, 8, 1)) + y
+    measure = independence._Statistic(x, z, y, 2, "gaussian")
+    orders = [np.array([*a, *(4 + i for i in b)]) for a in itertools.permutations(range(4))
+              for b in itertools.permutations(range(4))]  # fmt: skip
+    values = np.array([measure(order) for order in orders])
+    # The statistic of the permuted X itself, started from scratch: the regression of one is that of the other.
+    some = rng.choice(len(orders), 20, replace=False)
+    scratch = [independence._Statistic(x[orders[i]], z, y, 2, "gaussian")(np.arange(8)) for i in some]
+    np.testing.assert_allclose(scratch, values[some], atol=1e-10)
+    p = (values >= values[:, None] - 1e-12).mean(1)
+    for a in (0.05, 0.1, 0.3):
+        assert np.mean(p <= a) <= a
+
+
+@pytest.mark.parametrize("given", [0, 1])
+def test_the_table_of_distances_gives_what_trees_give(given: int) -> None:
+    rng = np.random.default_rng(3)
+    x, z, y = rng.normal(size=(120, 2)), rng.normal(size=(120, 2)), rng.normal(size=(120, given))
+    measure = independence._Statistic(x, z, y, 5, "neighbours")
+    value = measure._dense(x, z)
+    # Single precision may swap which of two all but equal distances is the smaller: ψ changes by 1/n_s at most.
+    expected = ksg_contributions(x, z, measure.given, 5).contributions.mean()
+    assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_memory_of_an_ar_series() -> None:
+    found = [memory(_two_series(2000, 0.7, np.random.default_rng(seed))[:, 0]) for seed in range(20)]
+    # 0.7^l meets 2 √(log₁₀ 2000 / 2000) = 0.081 at l = 7.0.
+    assert 5 <= np.median(found) <= 9
+    noise = [memory(np.random.default_rng(seed).normal(size=500)) for seed in range(20)]
+    assert np.median(noise) == 1
+    series = _two_series(300, 0.7, np.random.default_rng(1))
+    assert memory(np.roll(series, 37, axis=0)) == memory(series) == max(memory(column) for column in series.T)
+
+
+def test_shifts_are_a_group_of_multiples() -> None:
+    orders = list(circular_shifts(12, 3, 10, np.random.default_rng(0)))
+    assert sorted(int(order[0]) for order in orders) == [3, 6, 9]
+    for order in orders:
+        np.testing.assert_array_equal((order[0] + np.arange(12)) % 12, order)
+    assert len(list(circular_shifts(12, 1, 5, np.random.default_rng(0)))) == 5
+
+
+def test_permutations_stay_in_their_cells() -> None:
     cells = np.array([0, 1, 0, 2, 1, 0])
     seen = set()
     for seed in range(200):
-        moved = local_permutation(cells, 3, np.random.default_rng(seed))
-        blocks = moved.reshape(6, 3)
-        np.testing.assert_array_equal(blocks - blocks[:, :1], [[0, 1, 2]] * 6)
-        assert sorted(moved) == list(range(18))
-        np.testing.assert_array_equal(cells[blocks[:, 0] // 3], cells)
-        seen.add(tuple(blocks[:, 0]))
+        moved = local_permutation(cells, np.random.default_rng(seed))
+        assert sorted(moved) == list(range(6))
+        np.testing.assert_array_equal(cells[moved], cells)
+        seen.add(tuple(moved))
     # 3! orders of cell 0, 2! of cell 1, one of cell 2.
     assert len(seen) == 12
 
 
+def test_cells_never_mix_the_values_of_a_discrete_condition() -> None:
+    y = np.random.default_rng(0).choice([0.0, 1.0, 5.0], size=(200, 1), p=[0.1, 0.6, 0.3])
+    cells = independence._cells(y, 5)
+    # One cell a value: equal values are never parted either.
+    assert len(np.unique(np.column_stack([cells, y[:, 0]]), axis=0)) == len(np.unique(cells)) == 3
+    sizes = np.bincount(independence._cells(np.random.default_rng(1).normal(size=(203, 2)), 5))
+    assert sizes.sum() == 203
+    assert 5 <= sizes.min() <= sizes.max() < 10
+
+
+def test_wide_samples_and_conditions() -> None:
+    rng = np.random.default_rng(5)
+    y = rng.normal(size=(200, 2))
+    x = y @ rng.normal(size=(2, 3)) + rng.normal(size=(200, 3))
+    z = y @ rng.normal(size=(2, 2)) + rng.normal(size=(200, 2))
+    found = independence_test(x, z + 0.5 * x[:, :2], y, permutations=19)
+    assert isinstance(found, IndependenceTest)
+    assert found.p_value == 0.05
+    # Invertible affine maps of Y, and of the order of columns, change nothing that the test may see.
+    assert independence_test(x, z, y, permutations=19).p_value > 0.05
+
+
 def test_bad_requests_are_named() -> None:
-    x = np.random.default_rng(1).normal(size=(3, 50))
-    with pytest.raises(SampleError, match="statistic is 'both'"):
-        independence_test(x[0], x[1], statistic="magic")  # type: ignore[arg-type]
-    with pytest.raises(SampleError, match="permutations ≥ 1"):
-        independence_test(x[0], x[1], permutations=0)
-    with pytest.raises(SampleError, match="too few blocks"):
-        independence_test(np.cumsum(x[0]), np.cumsum(x[1]), x[2], cell=20, dependence="autocorrelated")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(3, 50))
+    for options, message in (
+        ({"statistic": "magic"}, "statistic is 'both'"),
+        ({"dependence": "serial"}, "dependence is 'independent'"),
+        ({"permutations": 0}, "permutations ≥ 1"),
+        ({"cell": 1}, "cell ≥ 2"),
+        ({"stop": 0}, "stop = 0"),
+        ({"k": 50}, "more than 50 samples"),
+    ):
+        with pytest.raises(SampleError, match=message):
+            independence_test(x[0], x[1], **options)  # type: ignore[arg-type]
+    with pytest.raises(SampleError, match=r"memories of \d+ \(x\).* too few"):
+        independence_test(np.cumsum(x[0]), np.cumsum(x[1]), x[2], dependence="autocorrelated")
     with pytest.raises(SampleError, match="z has 49"):
         independence_test(x[0], x[1][:-1], x[2])
+    with pytest.raises(SampleError, match="NaN or infinite"):
+        independence_test(np.where(np.arange(50) == 3, np.nan, x[0]), x[1])
+    with pytest.raises(SampleError, match="columns of x are functions of y"):
+        independence_test(2 * x[2] + 1, x[1], x[2])
+    with pytest.raises(SampleError, match="columns of z are functions of others"):
+        independence_test(x[0], np.stack([x[1], 3 * x[1]], 1), x[2])
+    with pytest.raises(SampleError, match="columns of y are functions of others"):
+        independence_test(x[0], x[1], np.stack([x[2], 3 * x[2]], 1))

@@ -1,16 +1,30 @@
 """Nearest-neighbour estimates against an O(n²) evaluation of their definitions, and closed forms."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import digamma
+from scipy.stats import t
 
-from arvdm_theory.information.estimate import EstimationWarning, SampleError
-from arvdm_theory.information.knn import knn_divergence, ksg, ksg_contributions, mixed_information
-from arvdm_theory.information.neighbours import count_in_boxes, count_within, nearest, neighbour_distances
+from arvdm_theory.information.estimate import EstimationWarning, SampleError, TooFewSamplesWarning
+from arvdm_theory.information.knn import (
+    calibrated_divergence,
+    knn_divergence,
+    ksg,
+    ksg_contributions,
+    mixed_information,
+)
+from arvdm_theory.information.neighbours import (
+    count_in_boxes,
+    count_within,
+    nearest,
+    neighbour_distances,
+    radius_and_counts,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
 
@@ -86,6 +100,24 @@ def test_threads_and_batches_change_nothing() -> None:
     np.testing.assert_array_equal(
         count_within(points, radius, among=others), (distances(points, others) < radius[:, None]).sum(1)
     )
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(90, (1, 2, 1)), (90, (1, 1, 0)), (300, (1, 1, 1)), (300, (4, 4, 3))])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_trees_and_tables_of_distances_count_alike(n: int, sizes: tuple[int, int, int], coarse: bool) -> None:
+    # 90 samples, and 300 in 11 dimensions, are counted from tables; 300 in 3 dimensions by trees.
+    rng = np.random.default_rng(n)
+    x, z, y = (rng.integers(0, 4, size=(n, d)) / 10 if coarse else rng.normal(size=(n, d)) for d in sizes)
+    of_x, of_z = distances(x), distances(z)
+    of_y = distances(y) if sizes[2] else np.full((n, n), -1.0)
+    np.fill_diagonal(of_y, np.inf)
+    joint = np.sort(np.maximum(np.maximum(of_x, of_z), of_y), axis=1)[:, 2]
+    radius, n_xy, n_zy, n_y = radius_and_counts(x, z, y, 3)
+    np.testing.assert_array_equal(radius, joint)
+    np.testing.assert_array_equal(n_xy, (np.maximum(of_x, of_y) < joint[:, None]).sum(1))
+    np.testing.assert_array_equal(n_zy, (np.maximum(of_z, of_y) < joint[:, None]).sum(1))
+    expected = (of_y < joint[:, None]).sum(1) if sizes[2] else np.full(n, n - 1)
+    np.testing.assert_array_equal(n_y, expected)
 
 
 def test_nearest_leaves_a_point_out_of_its_own_neighbours() -> None:
@@ -228,6 +260,117 @@ def test_knn_divergence_of_gaussians(d: int, shift: float, scale: float) -> None
     # The estimate's own error says how far the mean may be; 0.02 is for the bias of boxes in the tails.
     assert abs(np.mean(values) - truth) < 4 * np.mean(errors) / math.sqrt(12) + 0.02
     assert 0.5 < np.std(values) / np.mean(errors) < 2
+
+
+def ball_ratios(p: np.ndarray, q: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contributions to the divergence by their definition, and the radii of the balls."""
+    to_p, to_q = distances(p), distances(p, q)
+    near_p, near_q = np.sort(to_p, axis=1)[:, k - 1], np.sort(to_q, axis=1)[:, k - 1]
+    radius = np.maximum(near_p, near_q)
+    inside_p, inside_q = (to_p <= radius[:, None]).sum(1), (to_q <= radius[:, None]).sum(1)
+    mass_p = digamma(np.where(near_p > near_q, k, inside_p + 1)) - digamma(len(p))
+    mass_q = digamma(np.where(near_q > near_p, k, inside_q + 1)) - digamma(len(q) + 1)
+    return mass_p - mass_q, radius
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_knn_divergence_is_its_definition(k: int) -> None:
+    rng = np.random.default_rng(9)
+    p, q = rng.normal(size=(120, 3)), 0.4 + 0.7 * rng.normal(size=(90, 3))
+    factor = np.linalg.cholesky(np.cov(np.vstack([p, q]).T))
+    white = [np.linalg.solve(factor, array.T).T for array in (p, q)]
+    expected = ball_ratios(white[0], white[1], k)[0].mean()
+    assert knn_divergence(p, q, k=k).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_log_ratios_of_ball_masses_are_estimated_without_bias() -> None:
+    """P has the distribution function s² on (0, 1) and Q is uniform there, so every ball's masses are known."""
+    rng = np.random.default_rng(10)
+    errors, plain = [], []
+    for _ in range(1500):
+        p, q = np.sqrt(rng.random((12, 1))), rng.random((9, 1))
+        found, radius = ball_ratios(p, q, 2)
+        low, high = np.clip(p[:, 0] - radius, 0, 1), np.clip(p[:, 0] + radius, 0, 1)
+        errors.append((found - np.log((high**2 - low**2) / (high - low))).mean())
+        to_p, to_q = distances(p) <= radius[:, None], distances(p, q) <= radius[:, None]
+        plain.append((digamma(to_p.sum(1)) - digamma(to_q.sum(1)) + math.log(9 / 11) - found).mean() + errors[-1])
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(1500)
+    # The terms ψ(l) and ψ(m) of 2009 would not pass.
+    assert np.mean(plain) < -8 * np.std(plain) / math.sqrt(1500)
+
+
+def gaussian_pair(d: int, shift: float, scale: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)), shift + scale * rng.normal(size=(n + 100, d))
+
+
+@pytest.mark.parametrize(
+    ("d", "shift", "scale"), [(1, 0.0, 0.7), (2, 0.0, 0.8), (2, 0.5, 1.5), (5, 0.0, 0.8), (8, 0.0, 1.25)]
+)
+def test_calibrated_divergence_of_gaussians_has_no_bias(d: int, shift: float, scale: float) -> None:
+    """Where Q is narrower than P, or wider, or balls are wide.
+
+    The spread of ten values is known to 1/√18 only: their mean's limits are Student-t quantiles, at 1e-4.
+    """
+    truth = d * (math.log(scale) + (1 + shift**2) / (2 * scale**2) - 0.5)
+    found = [calibrated_divergence(*gaussian_pair(d, shift, scale, 400, seed), seed=seed) for seed in range(10)]
+    values = np.array([estimate.value for estimate in found])
+    assert abs(values.mean() - truth) < t.ppf(1 - 5e-5, 9) * values.std(ddof=1) / math.sqrt(10)
+    assert 0.5 < np.mean([estimate.stderr for estimate in found]) / values.std(ddof=1) < 3
+
+
+def test_divergences_of_laws_that_are_not_gaussian() -> None:
+    """P mixes N(±1.5, ¼) and Q is the normal law of its moments; the truth by quadrature."""
+    grid = np.linspace(-6, 6, 4001)
+    density = np.exp(-2 * (grid[:, None] - [-1.5, 1.5]) ** 2).sum(1) / math.sqrt(2 * math.pi)
+    truth = float((density * np.log(density / np.exp(-(grid**2) / 5) * math.sqrt(5 * math.pi))).sum() * 0.003)
+    assert float(density.sum() * 0.003) == pytest.approx(1, abs=1e-9)
+    for estimator in (knn_divergence, calibrated_divergence):
+        values = []
+        for seed in range(12):
+            rng = np.random.default_rng(seed)
+            p = rng.choice([-1.5, 1.5], size=800) + 0.5 * rng.normal(size=800)
+            values.append(estimator(p, math.sqrt(2.5) * rng.normal(size=800), seed=seed).value)
+        assert abs(np.mean(values) - truth) < 4 * np.std(values, ddof=1) / math.sqrt(12)
+
+
+def test_divergences_that_rest_on_few_samples_are_warned_of() -> None:
+    p, q = gaussian_pair(2, 0.0, 0.5, 1000, 0)
+    with pytest.warns(
+        TooFewSamplesWarning, match=r"nearest neighbours are -0\.\d\d nats off, .* calibrated method"
+    ):
+        found = knn_divergence(p, q)
+    truth = 2 * (math.log(0.5) + 2 - 0.5)
+    assert found.ci_high < truth
+    with pytest.warns(TooFewSamplesWarning, match="nats off. That was removed"):
+        assert calibrated_divergence(p, q).ci_high > truth
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for estimator in (knn_divergence, calibrated_divergence):
+            assert estimator(*gaussian_pair(2, 0.5, 1.5, 1000, 1)).warnings == ()
+
+
+def test_divergences_of_discrete_samples_are_those_of_their_frequencies() -> None:
+    rng = np.random.default_rng(11)
+    weights = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
+    p, q = (rng.choice(3, size=3000, p=row) for row in weights)
+    truth = float((weights[0] * np.log(weights[0] / weights[1])).sum())
+    found = knn_divergence(p, q)
+    assert abs(found.value - truth) < 4 * found.stderr
+
+
+def test_divergences_refuse_what_has_none() -> None:
+    rng = np.random.default_rng(12)
+    p, q = rng.normal(size=(50, 2)), rng.normal(size=(40, 2))
+    with pytest.raises(SampleError, match="3 neighbours need more than 3 samples, got 3 in q"):
+        knn_divergence(p, q[:3])
+    with pytest.raises(SampleError, match="k must be at least 1, got 0"):
+        knn_divergence(p, q, k=0)
+    with pytest.raises(SampleError, match="5 samples of each, got 50 of P and 4 of Q"):
+        calibrated_divergence(p, q[:4])
+    # P lies on a line: its divergence from Q is infinite.
+    with pytest.raises(SampleError, match="linear functions"):
+        knn_divergence(p[:, :1] * [1.0, 2.0], q)
 
 
 def test_knn_divergence_is_invariant_under_common_affine_maps() -> None:

@@ -1,8 +1,10 @@
 """The estimator benchmark: its tasks are what they say, and a smoke run makes tables and figures."""
 
+import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from arvdm_theory.information.plugin import copula_information, discrete_information, gaussian_information
@@ -14,8 +16,9 @@ from arvdm_theory.studies.estimators import (
     _half_cube,
     _spiral,
     benchmark,
+    comparison,
     coverage,
-    independence,
+    coverage_summary,
     summary,
 )
 
@@ -75,10 +78,38 @@ def test_a_smoke_run_makes_every_table_and_figure(tmp_path: Path) -> None:
     assert row.rmse == pytest.approx(np.sqrt((errors**2).mean()))
     intervals = coverage(SIZES["smoke"], tmp_path, progress=False)
     assert intervals.groupby("task").covered.mean().between(0, 1).all()
-    tests = independence(SIZES["smoke"], tmp_path, progress=False)
-    strong = tests[tests.strength == 0.6]
-    assert strong.rejected.mean() > tests[tests.strength == 0].rejected.mean()
     assert len(draw_all(tmp_path, FIGURES)) == len(FIGURES)
     # A second run reads what the first one wrote.
     again = benchmark(SIZES["smoke"], tmp_path, progress=False)
     assert (again.seconds == table.seconds).all()
+
+
+def test_the_comparison_knows_wins_losses_and_noise() -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    # Default errors of about 0.1 against the best peer's 0.3, 0.02 and, with much scatter, 0.1.
+    for task, own, peer, noise in (("won", 0.1, 0.3, 0.01), ("lost", 0.1, 0.02, 0.01), ("even", 0.1, 0.1, 0.5)):
+        for seed in range(20):
+            for method, error in (("calibrated", own), ("ennemi", peer), ("infomeasure", 2.0), ("ksg1", 0.0)):
+                value = 1 - error * math.exp(noise * rng.normal())
+                rows.append({"task": task, "n": 5, "seed": seed, "method": method, "value": value, "truth": 1.0})
+    shown = comparison(pd.DataFrame(rows)).set_index("task")
+    assert set(shown.peer) == {"ennemi"}
+    assert shown.loc["won", "high"] < 0
+    assert not shown.loc["won", "loss"]
+    assert shown.loc["lost", "loss"]
+    assert shown.loc["lost", "beyond_error"]
+    assert shown.loc["lost", "difference"] == pytest.approx(0.08, abs=0.01)
+    assert not shown.loc["even", "beyond_error"]
+    assert (shown.low <= shown.difference).all()
+    assert (shown.difference <= shown.high).all()
+
+
+def test_coverage_shares_have_wilson_intervals() -> None:
+    covered = [True] * 190 + [False] * 10
+    table = pd.DataFrame({"task": "t", "n": 9, "method": "m", "covered": covered, "value": 1.0, "truth": 0.5})
+    row = coverage_summary(table.assign(stderr=0.1)).iloc[0]
+    # Wilson's interval solves (p - 0.95)² = z² p (1 - p)/n.
+    for end in (row.low, row.high):
+        assert (end - 0.95) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 200)
+    assert (row.replicates, row.bias, row.stderr) == (200, 0.5, pytest.approx(0.1))

@@ -1,0 +1,26 @@
+"""How often the conditional independence test rejects, without dependence and with it, on named cases.
+
+Usage: python experiments/independence.py [--size smoke|small|full] [--seed 0] [--out runs/independence]
+
+An interrupted run goes on where it stopped. The tables in experiments/results/independence/ and the picture
+figures/independence.png are copies of what ``--size full`` writes.
+"""
+
+import argparse
+from pathlib import Path
+
+from arvdm_theory.plots.independence import FIGURES
+from arvdm_theory.plots.style import draw_all
+from arvdm_theory.studies.independence import SIZES, independence_study
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/independence"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = independence_study(SIZES[args.size], args.out, args.seed)
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    for path in draw_all(args.out, FIGURES):
+        print(path)
