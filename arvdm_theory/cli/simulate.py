@@ -19,7 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Both are stand-ins, not the originals. The files are laid out as TECO's: {train,test}/SHARD/EPISODE.npz "
         "for dmlab, .mp4 with an .npz beside it for minecraft. The .npz also holds the poses and the needles: "
         "pairs of frames (seen, queried) of equal pose that lie further apart than --context. Action t leads to "
-        "frame t + 1. Run again, the command makes only what is missing."
+        "frame t + 1. Actions: 0 turns left, 1 turns right, 2 goes forward. Run again, the command makes only "
+        "what is missing."
     )
     add = parser.add_argument
     add("simulator", choices=list(_MODULES), help="which stand-in")
@@ -38,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="needles lie further back than so many frames",
     )
     add("--between", action="store_true", help="ask for poses halfway between remembered ones, too")
+    add(
+        "--engine",
+        choices=("own", "luanti"),
+        default="own",
+        help="draw minecraft's landscapes by the ray caster here, or by Luanti, where that and Xvfb are installed",
+    )
     add("--workers", type=int, default=0, metavar="P", help="processes; 0 works in this one")
 
 
@@ -48,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.video.simulators.recording import Recording
     from arvdm_theory.video.simulators.trajectories import Trajectory
 
-    module = f"arvdm_theory.video.simulators.{_MODULES[args.simulator]}"
+    if args.engine == "luanti" and args.simulator != "minecraft":
+        raise ValueError(f"Luanti draws minecraft's landscapes alone, not those of {args.simulator}")
+    engine = _MODULES[args.simulator] if args.engine == "own" else args.engine
+    module = f"arvdm_theory.video.simulators.{engine}"
     try:
         make = importlib.import_module(module).simulator
     except ModuleNotFoundError as error:

@@ -1,10 +1,10 @@
-"""Frames a second that the DMLab stand-in draws, and how long a model would wait for its data.
+"""Frames a second that the stand-ins draw, and how long a model would wait for its data.
 
     python experiments/benchmarks/simulators.py [--episodes 16] [--frames 300] [--step-ms 20]
 
-First table: frames a second on one core for each size, at random poses of several mazes. Second table: a loop that
-takes batches of clips and then works for ``--step-ms`` (it sleeps, as if on an accelerator); the share of its time
-that it waits for data, read from compressed .npz files and from the memory-mapped cache.
+First table: frames a second on one core for each stand-in and size, at random poses of several worlds. Second
+table: a loop that takes batches of clips and then works for ``--step-ms`` (it sleeps, as if on an accelerator);
+the share of its time that it waits for data, read from compressed .npz files and from the memory-mapped cache.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoDmlab
 from arvdm_theory.video.simulators.dmlab import DmlabStandIn
+from arvdm_theory.video.simulators.episodes import Simulator
 from arvdm_theory.video.simulators.recording import Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.voxel import MinecraftStandIn
 
 
-def drawing(size: int, frames: int, mazes: int = 4) -> tuple[float, float]:
-    """Frames a second: of the best maze, as other programs take their share of the core, and of the mean."""
+def drawing(simulator: Simulator, frames: int, worlds: int = 4) -> tuple[float, float]:
+    """Frames a second: of the best world, as other programs take their share of the core, and of the mean."""
     rates = []
-    for seed in range(mazes):
-        world = DmlabStandIn(size).world(seed)
+    for seed in range(worlds):
+        world = simulator.world(seed)
         rng = np.random.default_rng(seed)
         cells = np.argwhere(world.passages.any(-1))
         place = cells[rng.integers(len(cells), size=frames)][:, ::-1] + rng.integers(1, 8, (frames, 2)) / 8
@@ -68,10 +70,14 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=20)
     args = parser.parse_args()
 
-    print(f"{'pixels':>7} {'frames/s, best':>15} {'mean':>7}")
-    for size in (16, 32, 64):
-        best, mean = drawing(size, args.frames)
-        print(f"{size:>7} {best:>15.0f} {mean:>7.0f}")
+    simulators: tuple[Simulator, ...] = (
+        *(DmlabStandIn(size) for size in (16, 32, 64)),
+        *(MinecraftStandIn(size) for size in (64, 128)),
+    )
+    print(f"{'':<20} {'pixels':>7} {'frames/s, best':>15} {'mean':>7}")
+    for simulator in simulators:
+        best, mean = drawing(simulator, args.frames)
+        print(f"{simulator.name:<20} {simulator.size:>7} {best:>15.0f} {mean:>7.0f}")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         start = time.perf_counter()
