@@ -23,7 +23,7 @@ COMMANDS = {
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
     "estimate": "information or KL divergence of samples, with honest uncertainty",
     "simulate": "make episodes of a stand-in for DMLab or Minecraft, with what must be remembered in them",
-    "video": "evaluate generated videos: quality, retrieval of what was seen",
+    "video": "train networks with memory on first-person video, sample, and score quality and retrieval",
 }
 
 

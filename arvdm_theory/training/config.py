@@ -25,10 +25,11 @@ class TrainingConfig:
     Attributes:
         steps: updates in all.
         batch: windows an update, over all processes together.
-        ar_steps: K, the AR steps whose windows are drawn.
+        ar_steps: K, the last AR step whose windows are drawn.
+        first_ar_step: the first one; later than 1 where given frames replace those before it.
         levels: how noise levels are drawn, see :class:`~arvdm_theory.training.windows.WindowSampler`.
         weighting: of the loss, see there.
-        init_share: the share of batches from the initialisation stage; None: 1/(K + 1).
+        init_share: the share of batches from the initialisation stage; None: that of each AR step.
         reverse_step: which sampler's SEE the weighting ``see`` follows.
         lr: the highest learning rate.
         lr_floor: the last one, as a share of ``lr``.
@@ -75,11 +76,17 @@ class TrainingConfig:
     keep: int = 3
     log_every: int = 50
     tensorboard: bool = True
+    first_ar_step: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         for name in ("steps", "batch", "ar_steps", "checkpoint_every", "keep", "log_every"):
             _whole(name, getattr(self, name), 1)
+        _whole("first_ar_step", self.first_ar_step, 1)
+        if self.first_ar_step > self.ar_steps:
+            raise TrainingError(
+                f"first_ar_step must be at most ar_steps, {self.ar_steps}, got {self.first_ar_step}"
+            )
         _whole("warmup", self.warmup, 0)
         _whole("seed", self.seed, 0)
         for name, choices in (("levels", LevelChoice), ("weighting", Weighting), ("device", Device)):

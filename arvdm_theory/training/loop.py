@@ -175,6 +175,7 @@ class _Run:
             precision=state.network.output_precision,
             step=config.reverse_step,
             dtype=state.network.dtype,
+            first_ar_step=config.first_ar_step,
         )
         self.unsettled: list[Tensor] = []
         self.saved = state.step if checkpoints(folder) else -1
@@ -304,7 +305,7 @@ class _Run:
 
 
 def _check_fit(denoiser: DenoiserConfig, plan: Plan, source: VideoSource, config: TrainingConfig) -> None:
-    most = max(len(plan.references_at(k)) for k in range(1, config.ar_steps + 1))
+    most = max(len(plan.references_at(k)) for k in range(config.first_ar_step, config.ar_steps + 1))
     for field, has, needed in (
         ("window", denoiser.window, plan.window),
         ("references", denoiser.references, most),

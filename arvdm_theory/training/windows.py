@@ -145,16 +145,17 @@ class WindowSampler:
 
     Args:
         plan: the plan.
-        ar_steps: K: AR steps 1..K are drawn alike.
+        ar_steps: K: AR steps ``first_ar_step``..K are drawn alike.
         source: the videos.
         levels: ``plan`` (row m < M of the plan's grid, m uniform, one a video), ``continuous`` (uniform between
             two adjacent rows, at the same fraction for all frames) or ``independent`` (for every frame a row, a
             column and a fraction of its own).
-        init_share: probability of the initialisation stage; left out, 1/(K + 1).
+        init_share: probability of the initialisation stage; left out, 1/(number of AR steps drawn + 1).
         weighting: ``network``, ``see`` or ``x0``, as the module says.
         precision: levels → (dF/dx̂)² for ``network``: a denoiser's ``output_precision``.
         step: the reverse step whose SEE ``see`` follows.
         dtype: of frames and noise; levels are float64 always.
+        first_ar_step: the first one that is drawn; later than 1 where given frames replace those before it.
 
     Attributes:
         stages: the initialisation stage, then AR steps 1..K.
@@ -162,8 +163,9 @@ class WindowSampler:
             expected loss of ``see`` times it is in nats.
 
     Raises:
-        ValueError: if K < 1, a share is none, ``network`` comes without a precision, or ``see`` with other levels
-            than the plan's or with a reverse step that has no positive scalar noise variance.
+        ValueError: if K < 1, the first AR step is none of 1..K, a share is none, ``network`` comes without a
+            precision, or ``see`` with other levels than the plan's or with a reverse step that has no positive
+            scalar noise variance.
     """
 
     def __init__(
@@ -177,13 +179,16 @@ class WindowSampler:
         precision: Callable[[Tensor], Tensor] | None = None,
         step: str = "exponential",
         dtype: torch.dtype = torch.float32,
+        first_ar_step: int = 1,
     ) -> None:
         for what, value, known in (("levels", levels, LevelChoice), ("weighting", weighting, Weighting)):
             if value not in get_args(known):
                 raise ValueError(f"{what} is one of {', '.join(get_args(known))}, got {value!r}")
         if ar_steps < 1:
             raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-        share = 1 / (ar_steps + 1) if init_share is None else init_share
+        if not 1 <= first_ar_step <= ar_steps:
+            raise ValueError(f"the first AR step drawn is one of 1..{ar_steps}, got {first_ar_step}")
+        share = 1 / (ar_steps - first_ar_step + 2) if init_share is None else init_share
         if not 0 <= share < 1:
             raise ValueError(f"the share of the initialisation stage must lie in [0, 1), got {init_share}")
         if weighting == "network" and precision is None:
@@ -193,7 +198,7 @@ class WindowSampler:
         self.plan, self.ar_steps, self.source = plan, ar_steps, source
         self.levels, self.weighting, self.dtype = levels, weighting, dtype
         self._precision = precision
-        self.stages = _stages(plan, ar_steps, share)
+        self.stages = _stages(plan, ar_steps, share, first_ar_step)
         self._shares = torch.tensor([stage.share for stage in self.stages], dtype=torch.float64)
         drawn = [stage for stage in self.stages if stage.share > 0]
         entry = sum(int((stage.grid[:-1] > stage.grid[1:]).sum()) for stage in drawn)
@@ -267,11 +272,11 @@ class WindowSampler:
         return torch.where(noisy, weight, torch.zeros_like(weight))
 
 
-def _stages(plan: Plan, ar_steps: int, init_share: float) -> list[Stage]:
+def _stages(plan: Plan, ar_steps: int, init_share: float, first: int) -> list[Stage]:
     init_grid, ar_grid = (torch.tensor(grid, dtype=torch.float64) for grid in (plan.init_grid, plan.ar_grid))
     stages = [Stage(tuple(range(plan.init_frames)), (), init_grid, init_share)]
     for k in range(1, ar_steps + 1):
-        share = (1 - init_share) / ar_steps
+        share = (1 - init_share) / (ar_steps - first + 1) if k >= first else 0.0
         stages.append(Stage(tuple(plan.window_frames(k)), plan.references_at(k), ar_grid, share))
     return stages
 

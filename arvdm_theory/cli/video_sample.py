@@ -1,0 +1,48 @@
+"""``arvdm video sample``: generates test windows with a trained network and scores what it retrieved."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; imports nothing heavy."""
+    parser.epilog = (
+        "Writes truth/ and generated/ (clips for arvdm video evaluate), queries.csv (a row a query and source), "
+        "retrieval.csv (rates and qualities with 95 % intervals), and figures/film-strips.png."
+    )
+    add = parser.add_argument
+    add("--run", required=True, metavar="DIR", help="folder of the run, as arvdm video train made it")
+    add("--windows", type=int, metavar="N", default=None, help="how many test windows (default: the preset's)")
+    add("--out", metavar="DIR", default=None, help="folder for what comes out (default: the run's own)")
+    add("--no-figures", action="store_true", help="no film strips")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Samples, writes, prints the summary."""
+    from pathlib import Path
+
+    from arvdm_theory.studies.record import write_table
+    from arvdm_theory.studies.video import film_table
+    from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples
+
+    folder = Path(args.run)
+    chosen = load_run(folder)
+    samples, scores = sample_folder(chosen, folder, args.windows)
+    out = folder if args.out is None else Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_samples(samples, out)
+    summary = summarise(scores)
+    write_table(scores, out / "queries.csv")
+    write_table(summary, out / "retrieval.csv")
+    write_table(film_table({chosen.memory: samples}), out / "film.csv")
+    if not args.no_figures:
+        from arvdm_theory.plots.style import draw_all
+        from arvdm_theory.plots.video import FILM
+
+        draw_all(out, FILM)
+    print(summary.to_string(index=False, float_format="{:.3f}".format))
+    print(f"{len(samples.windows)} windows, frames from {samples.given} on generated: {out}")
+    return 0

@@ -1,0 +1,52 @@
+"""``arvdm video sweep``: networks over memory structures and seeds, trained, sampled and set side by side."""
+
+from __future__ import annotations
+
+import argparse
+
+from arvdm_theory.cli.video_train import add_data_options, run_from
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; imports nothing heavy."""
+    parser.epilog = (
+        "An interrupted sweep goes on where it was: each network has a folder with its checkpoints, and each "
+        "finished one a file with its rows. --publish copies the table with its provenance."
+    )
+    add_data_options(parser)
+    add = parser.add_argument
+    add("--memory", nargs="+", choices=("none", "prepend", "concat", "cross"),
+        default=["none", "concat", "prepend", "cross"], help="memory structures")  # fmt: skip
+    add("--seeds", nargs="+", type=int, default=[0], metavar="S", help="of the networks")
+    add("--out", required=True, metavar="DIR", help="folder for data, networks, tables and figures")
+    add("--publish", metavar="DIR", default=None, help="folder to copy the finished tables to")
+    add("--no-figures", action="store_true", help="tables only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains what is missing, prints the table."""
+    import shutil
+    from pathlib import Path
+
+    from arvdm_theory.files import atomic_path
+    from arvdm_theory.studies.video import headline, sweep
+
+    folder = Path(args.out)
+    runs = [run_from(args, memory=memory, seed=seed) for seed in args.seeds for memory in args.memory]
+    tables = sweep(runs, folder)
+    print(headline(tables["video"]))
+    if not args.no_figures:
+        from arvdm_theory.plots.style import draw_all
+        from arvdm_theory.plots.video import FIGURES
+
+        print("figures: " + ", ".join(str(path) for path in draw_all(folder, FIGURES)))
+    if args.publish is not None:
+        target = Path(args.publish)
+        target.mkdir(parents=True, exist_ok=True)
+        for path in (*folder.glob("video*.csv"), *folder.glob("video*.provenance.json")):
+            with atomic_path(target / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+    print(f"tables with their provenance, and networks, in {folder}")
+    return 0

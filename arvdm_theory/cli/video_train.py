@@ -1,0 +1,74 @@
+"""``arvdm video train``: one network with a memory, trained on first-person video; resumable."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arvdm_theory.video.runs import VideoRun
+
+__all__ = ["add_data_options", "configure", "run", "run_from"]
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that one network and a sweep over networks have in common."""
+    add = parser.add_argument
+    add("--data", choices=("dmlab", "minecraft"), default="dmlab", help="which videos")
+    add("--folder", metavar="DIR", default=None,
+        help="of a data set laid out as TECO's (default: the stand-in's simulator makes one)")  # fmt: skip
+    add("--leads-to", choices=("next", "this"), default="next",
+        help="the frame that an action of its files leads to: of the same number, or the next")  # fmt: skip
+    add("--preset", choices=("smoke", "cpu", "cpu-long", "gpu"), default="cpu",
+        help="smoke: does it run; cpu: 16 x 16 pixels; cpu-long: 32 x 32, hours; gpu: full size")  # fmt: skip
+    add("--size", type=int, metavar="PX", default=None, help="height and width (default: the preset's)")
+    add("--memory-frames", type=int, metavar="M", default=None, help="that are remembered (default: the preset's)")
+    add("--compress", type=int, metavar="R", default=1, help="so many parts of the memory become one")
+    add("--compression", choices=("spatial", "temporal", "tokens"), default="spatial",
+        help="the parts: places (R is a square number), frames in a row, or learned tokens")  # fmt: skip
+    add("--plan", choices=("outpainting", "fifo"), default="outpainting",
+        help="generate whole windows, or one frame after another down a staircase of noise levels")  # fmt: skip
+    add("--steps", type=int, metavar="N", default=None, help="updates of the training (default: the preset's)")
+    add("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="auto: CUDA, else MPS, else CPU")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; imports nothing heavy."""
+    parser.epilog = (
+        "A killed or interrupted run goes on from its last checkpoint when the command is given again. Next: "
+        "arvdm video sample --run DIR."
+    )
+    add_data_options(parser)
+    add = parser.add_argument
+    add("--memory", choices=("none", "prepend", "concat", "cross"), default="cross",
+        help="how the network is shown remembered frames; none: it sees the short context alone")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="S", help="of weights, batches and samples")
+    add("--out", required=True, metavar="DIR", help="folder of the run: data, checkpoints, history")
+
+
+def run_from(args: argparse.Namespace, **chosen: Any) -> VideoRun:
+    """The run that the options describe, ``chosen`` fields over them."""
+    from arvdm_theory.video.runs import VideoRun
+
+    names = (
+        "data", "folder", "leads_to", "preset", "size", "memory_frames", "compress", "compression", "plan",
+        "steps", "device",
+    )  # fmt: skip
+    return VideoRun(**{**{name: getattr(args, name) for name in names}, **chosen})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, or goes on with it; prints where the run lies."""
+    from pathlib import Path
+
+    from arvdm_theory.video.runs import train_run
+
+    chosen, folder = run_from(args, memory=args.memory, seed=args.seed), Path(args.out)
+    trained = train_run(chosen, folder)
+    size = sum(weight.numel() for weight in trained.denoiser.parameters())
+    last = trained.history.iloc[-1]
+    print(
+        f"{size:,} weights, {int(last['step'])} updates in {last['seconds']:.0f} s, last loss {last['loss']:.4g}; "
+        f"the run is in {folder}"
+    )
+    return 0

@@ -1,0 +1,187 @@
+"""Plans for networks with a memory: given frames to remember, a short context, and frames to generate.
+
+A video is cut into
+
+    memory (M) | gap | context (c) | generated (g)
+
+and all frames before the generated ones are given. The first M frames are the memory, the frames of the gap are
+shown to no network, and the last c frames that are out are the short context, which moves along. A network without
+memory sees the context alone. With outpainting (w = Δ) the gap rounds what is given up to a multiple of Δ; with
+the staircase of FIFO-Diffusion (Δ = 1) there is none, and the last w - 1 given frames enter the window noised.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+from arvdm_theory.diffusion.rollout import first_ar_step
+from arvdm_theory.meta.plan import Plan, PlanError, References
+from arvdm_theory.noise import VPSchedule
+
+__all__ = ["MemoryPlan", "PlanKind", "Schedule", "schedule_levels"]
+
+PlanKind = Literal["outpainting", "fifo"]
+Schedule = Literal["cosine", "sigmoid"]
+
+# Of the sigmoid schedule, Jabri et al. 2022: from -3 to 3, at temperature 1.
+_SIGMOID_END = 3.0
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Which frames are remembered, given and generated, and at which noise levels.
+
+    Attributes:
+        memory: M ≥ 0, frames that are remembered; 0 is a network without memory.
+        generated: g, frames that are generated.
+        kind: ``outpainting`` or ``fifo``.
+        window: w; g must be a multiple of it for ``outpainting``.
+        context: c ≥ 1, frames of the short context.
+        gap_for: M of the videos' layout, where it is not this plan's own: a network without memory is compared
+            with one with memory on the same frames.
+        reverse_steps: M_AR; for ``fifo`` the steps of one AR step.
+        horizon: T.
+        schedule: levels are equally far apart in this schedule's native time.
+
+    Raises:
+        PlanError: if a number is out of range or windows do not fit.
+
+    Example:
+        >>> plan = MemoryPlan(memory=8, generated=4)
+        >>> plan.prompt, plan.last, plan.total_frames, list(plan.generated_frames)
+        (12, 3, 16, [12, 13, 14, 15])
+        >>> [r.frame for r in plan.plan.references_at(plan.last)]
+        [0, 1, 2, 3, 4, 5, 6, 7, 10, 11]
+    """
+
+    memory: int
+    generated: int = 4
+    kind: PlanKind = "outpainting"
+    window: int = 4
+    context: int = 2
+    gap_for: int | None = None
+    reverse_steps: int = 16
+    horizon: float = 8.0
+    schedule: Schedule = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(PlanKind):
+            raise PlanError(f"a plan with memory is {' or '.join(get_args(PlanKind))}, got {self.kind!r}")
+        if self.memory < 0 or self.laid_out < self.memory:
+            raise PlanError(f"the memory holds at least 0 frames, and no more than are given, got {self.memory}")
+        if self.context < 1 or self.generated < 1 or self.window < 1:
+            raise PlanError(
+                f"context, window and generated frames are 1 or more, got {self.context}, {self.window} and "
+                f"{self.generated}"
+            )
+        if self.kind == "outpainting" and self.generated % self.window:
+            raise PlanError(
+                f"outpainting generates whole windows: {self.window} frames do not divide {self.generated}"
+            )
+        if self.kind == "fifo" and self.window < 2:
+            raise PlanError(f"a staircase has a window of at least 2 frames, got {self.window}")
+        _ = self.plan
+
+    @property
+    def laid_out(self) -> int:
+        """Frames of a video that are there to be remembered."""
+        return self.memory if self.gap_for is None else self.gap_for
+
+    @property
+    def prompt(self) -> int:
+        """How many frames are given."""
+        seen = self.laid_out + self.context
+        return seen + self.window - 1 if self.kind == "fifo" else -(-seen // self.window) * self.window
+
+    @property
+    def near(self) -> int:
+        """How many of the last given frames every network sees: the context, and what enters the window noised."""
+        return self.context + (self.window - 1 if self.kind == "fifo" else 0)
+
+    @cached_property
+    def first(self) -> int:
+        """The first AR step after the given frames."""
+        return first_ar_step(self.plan, self.prompt)
+
+    @property
+    def last(self) -> int:
+        """K, the AR step that puts the last generated frame out."""
+        end = self.prompt + self.generated
+        return end if self.kind == "fifo" else end // self.window - 1
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of a video that the AR steps touch."""
+        return self.plan.total_frames(self.last)
+
+    @property
+    def generated_frames(self) -> range:
+        """Indices of the generated frames."""
+        return range(self.prompt, self.prompt + self.generated)
+
+    @property
+    def references(self) -> int:
+        """The most frames that a network is shown."""
+        return max(len(self.plan.references_at(k)) for k in range(self.first, self.last + 1))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan itself."""
+        w, m = self.window, self.reverse_steps
+        stairs = [1.0] * w if self.kind == "outpainting" else [j / w for j in range(1, w + 1)]
+        fall = 1.0 if self.kind == "outpainting" else 1 / w
+        shares = [[high - fall * step / m for high in stairs] for step in range(m + 1)]
+        columns = zip(*(schedule_levels(row, self.schedule, self.horizon) for row in shares), strict=True)
+        grid = tuple(zip(*columns, strict=True))
+        stride = w if self.kind == "outpainting" else 1
+        start = schedule_levels([1 - step / m for step in range(m + 1)], self.schedule, self.horizon)
+        frames = w if self.kind == "outpainting" else w - 1
+        references = References.last(self.context)
+        return Plan(
+            grid[0],
+            stride,
+            self.horizon,
+            m,
+            init_steps=m,
+            references=references + References.first(self.memory) if self.memory else references,
+            ar_grid=grid,
+            init_grid=tuple((level,) * frames for level in start),
+            name=self.kind,
+        )
+
+
+def schedule_levels(shares: list[float], schedule: Schedule, horizon: float) -> tuple[float, ...]:
+    """OU levels at shares, from 0 to 1, of the native time that a schedule takes to reach ``horizon``.
+
+    ``cosine`` is that of :class:`arvdm_theory.noise.VPSchedule`. ``sigmoid`` has the signal variance
+    ᾱ(s) = (φ(b) - φ(b(2s - 1)))/(φ(b) - φ(-b)) with the logistic function φ and b = 3, so that
+    ᾱ(s) = ½ (1 - tanh(b(s - ½))/tanh(b/2)); its native time is closed form too.
+
+    Source: Jabri, Fleet and Chen 2022, *Scalable adaptive computation for iterative generation*, appendix.
+
+    Raises:
+        PlanError: for another schedule.
+
+    Example:
+        >>> schedule_levels([0.0, 1.0], "sigmoid", 8.0)
+        (0.0, 8.0)
+    """
+    if schedule == "cosine":
+        clock = VPSchedule("cosine")
+        end = float(clock.native(horizon))
+        inner = [float(clock.clock(end * share)) for share in shares]
+    elif schedule == "sigmoid":
+        b, scale = _SIGMOID_END, math.tanh(_SIGMOID_END / 2)
+        end = 0.5 + math.atanh(scale * (1 - 2 * math.exp(-horizon))) / b
+        signal = [(1 - math.tanh(b * (end * share - 0.5)) / scale) / 2 for share in shares]
+        inner = [-math.log(value) for value in signal]
+    else:
+        raise PlanError(f"a schedule is {' or '.join(get_args(Schedule))}, got {schedule!r}")
+    # The ends are exact: plans compare them.
+    return tuple(
+        0.0 if abs(share) < 1e-12 else horizon if share == 1 else level
+        for share, level in zip(shares, inner, strict=True)
+    )

@@ -1,0 +1,425 @@
+"""One network with a memory on first-person video: its data, plan, training, samples and scores.
+
+A run is a :class:`VideoRun`; its folder holds ``run.json``, the data it simulated, the training with its
+checkpoints and, once sampled, ``truth`` and ``generated``. What may be shared by several runs is put in their
+``store``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from arvdm_theory.data.clips import to_unit
+from arvdm_theory.data.dataset import Alignment
+from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.files import atomic_path, write_json
+from arvdm_theory.models.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.training.checkpoint import load_denoiser
+from arvdm_theory.training.config import TrainingConfig
+from arvdm_theory.training.loop import Trained, train
+from arvdm_theory.training.sources import data_moments
+from arvdm_theory.video.data_sets import DataKind, Episodes, Split
+from arvdm_theory.video.intervals import cluster_mean
+from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
+from arvdm_theory.video.metrics import psnr, ssim
+from arvdm_theory.video.presets import VideoPreset, preset
+from arvdm_theory.video.retrieval import SOURCES, retrieval_summary, score_queries
+from arvdm_theory.video.windows import Window, WindowSource, find_windows
+
+__all__ = [
+    "COMPRESSIONS",
+    "STRUCTURES",
+    "RunError",
+    "Samples",
+    "VideoRun",
+    "load_run",
+    "quality_summary",
+    "sample_folder",
+    "sample_run",
+    "score_samples",
+    "summarise",
+    "train_run",
+    "write_samples",
+]
+
+Structure = Literal["none", "prepend", "concat", "cross"]
+Compression = Literal["spatial", "temporal", "tokens"]
+
+STRUCTURES: tuple[str, ...] = get_args(Structure)
+COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+
+# A network without memory is shown its short context as its twin with attention to a memory is shown both.
+_CONTEXT_STRUCTURE = "cross"
+
+
+class RunError(ValueError):
+    """A run that cannot be made, or a folder that holds none; the message says why."""
+
+
+@dataclass(frozen=True)
+class VideoRun:
+    """One network, and what it is trained on.
+
+    Attributes:
+        data: ``dmlab`` or ``minecraft``.
+        preset: its size, by name.
+        memory: how the network is shown what it remembers; ``none`` shows it the short context alone.
+        memory_frames: M; None for the preset's.
+        compress: so many places, frames or tokens of the memory become one (1: no compression). The short context
+            is compressed with it.
+        compression: ``spatial`` (squares of places; ``compress`` is a square number), ``temporal`` (frames in a
+            row) or ``tokens`` (a fixed number of learned ones).
+        plan: ``outpainting`` or ``fifo``.
+        seed: of weights, batches and samples; simulated worlds and test windows are the same for every seed.
+        folder: of a data set; None simulates one.
+        leads_to: of that data set, see :class:`~arvdm_theory.video.data_sets.Episodes`.
+        size: of the pictures; None for the preset's.
+        steps: of the training; None for the preset's.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+
+    Raises:
+        RunError: naming the field.
+        ValueError: if a plan or a network of these numbers cannot be.
+    """
+
+    data: DataKind = "dmlab"
+    preset: str = "cpu"
+    memory: Structure = "cross"
+    memory_frames: int | None = None
+    compress: int = 1
+    compression: Compression = "spatial"
+    plan: PlanKind = "outpainting"
+    seed: int = 0
+    folder: str | None = None
+    leads_to: Alignment = "next"
+    size: int | None = None
+    steps: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, known in (("memory", STRUCTURES), ("compression", COMPRESSIONS)):
+            if getattr(self, name) not in known:
+                raise RunError(f"{name} is one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise RunError(f"{name} is at least {least}, got {value}")
+        if self.memory == "none" and self.compress > 1:
+            raise RunError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
+        _ = self.network(3, 0, 0.0, 1.0)
+
+    @property
+    def settings(self) -> VideoPreset:
+        """The preset, with this run's size and number of steps."""
+        chosen = preset(self.data, self.preset)
+        training = chosen.training
+        if self.steps is not None:
+            training = dataclasses.replace(training, steps=self.steps, warmup=min(training.warmup, self.steps - 1))
+        return dataclasses.replace(chosen, size=self.size or chosen.size, training=training)
+
+    @property
+    def windows(self) -> MemoryPlan:
+        """The plan, and which frames are remembered, given and generated."""
+        chosen = self.settings
+        frames = chosen.memory if self.memory_frames is None else self.memory_frames
+        steps = chosen.reverse_steps
+        if self.plan == "fifo":
+            steps = max(-(-steps // chosen.window), 1)
+        return MemoryPlan(
+            memory=0 if self.memory == "none" else frames,
+            generated=chosen.generated,
+            kind=self.plan,
+            window=chosen.window,
+            context=chosen.context,
+            gap_for=frames,
+            reverse_steps=steps,
+            schedule=chosen.schedule,
+        )
+
+    @property
+    def episodes(self) -> Episodes:
+        """Where its episodes come from; every seed has the same test worlds."""
+        chosen = self.settings
+        train_count, test_count = chosen.episodes
+        folder = None if self.folder is None else Path(self.folder)
+        return Episodes(
+            self.data, chosen.size, chosen.trajectory, train_count, test_count, 0, folder, self.leads_to
+        )  # fmt: skip
+
+    @property
+    def training(self) -> TrainingConfig:
+        """How it is trained: on the AR steps after the given frames, which replace the initialisation stage."""
+        windows = self.windows
+        return dataclasses.replace(
+            self.settings.training,
+            ar_steps=windows.last,
+            first_ar_step=windows.first,
+            init_share=0.0,
+            seed=self.seed,
+            device=self.device,  # type: ignore[arg-type]
+        )
+
+    def network(self, channels: int, action_dim: int, mean: float, scale: float) -> DenoiserConfig:
+        """The network, for pictures of so many channels and of this mean and scale."""
+        chosen, windows = self.settings, self.windows
+        memory: dict[str, Any] = {"structure": _CONTEXT_STRUCTURE if self.memory == "none" else self.memory}
+        if self.compress > 1:
+            memory |= self._compressed(windows.references)
+        config = DenoiserConfig(
+            chosen.architecture,
+            (chosen.size, chosen.size, channels),
+            windows.window,
+            windows.references,
+            action_dim,
+            chosen.prediction,
+            mean,
+            scale,
+            {**chosen.options, "memory": memory},
+        )
+        with torch.device("meta"):
+            _ = Denoiser(config)
+        return config
+
+    def _compressed(self, references: int) -> dict[str, Any]:
+        if self.compression == "temporal":
+            return {"compression": "temporal", "factor": self.compress}
+        side = round(self.compress**0.5)
+        if self.compression == "spatial":
+            if side * side != self.compress:
+                raise RunError(f"compress is a square number for squares of places, got {self.compress}")
+            return {"compression": "spatial", "factor": side}
+        patch = self.settings.options.get("patch", 1)
+        places = (self.settings.size // patch) ** 2
+        return {"compression": "tokens", "tokens": max(references * places // self.compress, 1)}
+
+    def source(self, split: Split, store: Path, progress: bool = True) -> WindowSource:
+        """Windows of a split.
+
+        Raises:
+            ValueError: if its episodes cannot be had or hold no window.
+        """
+        episodes = self.episodes.load(split, store, progress)
+        return WindowSource(episodes, find_windows(episodes, self.windows, self.settings.least), self.windows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def load_run(folder: Path) -> VideoRun:
+    """The run that a folder holds.
+
+    Raises:
+        RunError: if it holds none.
+    """
+    try:
+        values: Mapping[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return VideoRun(**values["run"])
+    except FileNotFoundError as error:
+        raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(f"{folder / 'run.json'}: not what a training run writes ({error})") from error
+
+
+def train_run(run: VideoRun, folder: Path, store: Path | None = None, progress: bool = True) -> Trained:
+    """Trains a network, or goes on with it where an earlier call stopped.
+
+    Args:
+        run: the network.
+        folder: of the run.
+        store: folder for the data, which several runs may share; by default the run's own.
+        progress: whether to show progress bars.
+
+    Raises:
+        ValueError: if the data cannot be had, or the folder holds another run.
+        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+    """
+    store = folder / "data" if store is None else store
+    source = run.source("train", store, progress)
+    channels = source.frame_shape[-1]
+    mean, scale = data_moments(source, run.windows.total_frames)
+    # Rounded: the last digits of a mean may differ from one machine to the next, and the run goes on there.
+    config = run.network(channels, source.action_dim, round(mean, 3), round(scale, 3))
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = train(config, run.windows.plan, source, run.training, folder / "training", progress=progress)
+    write_json(folder / "run.json", {"run": run.to_json(), "store": str(store.resolve())})
+    return trained
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a network made of windows it has never seen.
+
+    Attributes:
+        windows: which.
+        names: of each.
+        truth: uint8, (windows, frames, height, width, channels): given and true generated frames.
+        generated: the same; given frames, then the network's, rounded to bytes.
+        given: how many frames are given.
+    """
+
+    windows: tuple[Window, ...]
+    names: tuple[str, ...]
+    truth: NDArray[np.uint8]
+    generated: NDArray[np.uint8]
+    given: int
+
+
+def sample_run(
+    run: VideoRun, denoiser: Denoiser, source: WindowSource, count: int | None = None, batch: int = 64,
+    progress: bool = True,
+) -> Samples:  # fmt: skip
+    """Generates the last frames of test windows, one window an episode in turn, by DDIM steps.
+
+    Args:
+        run: what the network was trained for.
+        denoiser: the network.
+        source: of the test split.
+        count: how many windows; the preset's number by default, and no more than there are.
+        batch: the most windows at once.
+        progress: whether to show a progress bar.
+
+    Raises:
+        RunError: for no window.
+    """
+    count = run.settings.windows if count is None else count
+    if count < 1:
+        raise RunError(f"at least one window is sampled, got {count}")
+    chosen = _one_an_episode(source.windows, count)
+    plan, clips = source.plan, source.take(chosen)
+    made = generate(
+        denoiser.as_score(batch), plan.plan, plan.last, len(chosen), clips.frames.shape[-1], step="ddim",
+        seed=run.seed, actions=clips.actions, prompt=clips.frames[:, : plan.prompt], batch=batch,
+        dtype=torch.float32, progress=progress,
+    )  # fmt: skip
+    length = plan.prompt + plan.generated
+    truth, generated = (
+        torch.round((values[:, :length].clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
+        .reshape(len(chosen), length, *source.frame_shape).numpy()
+        for values in (clips.frames, made)
+    )  # fmt: skip
+    generated[:, : plan.prompt] = truth[:, : plan.prompt]
+    windows = tuple(source.windows[number] for number in chosen)
+    names = tuple(_window_name(source.episodes.names[window.episode], window.start) for window in windows)
+    return Samples(windows, names, truth, generated, plan.prompt)
+
+
+def _one_an_episode(windows: tuple[Window, ...], count: int) -> list[int]:
+    """Numbers of ``count`` windows in order: one of every episode before a second of any; always the same."""
+    order = np.random.default_rng(0).permutation(len(windows)).tolist()
+    seen: dict[int, int] = {}
+    rank = {}
+    for number in order:
+        episode = windows[number].episode
+        rank[number] = seen.get(episode, 0)
+        seen[episode] = rank[number] + 1
+    return sorted(sorted(order, key=lambda number: rank[number])[:count])
+
+
+def _window_name(episode: str, start: int) -> str:
+    path, first = episode.rsplit(":", 1)
+    return f"{path.rsplit('.', 1)[0].replace('/', '-')}-{int(first) + start:05d}"
+
+
+def write_samples(samples: Samples, folder: Path) -> None:
+    """Writes every window to ``truth/NAME.npz`` and ``generated/NAME.npz``, as ``arvdm video evaluate`` reads."""
+    for what, clips in (("truth", samples.truth), ("generated", samples.generated)):
+        (folder / what).mkdir(parents=True, exist_ok=True)
+        for name, clip, window in zip(samples.names, clips, samples.windows, strict=True):
+            with atomic_path(folder / what / f"{name}.npz") as temporary:
+                queries = np.array(window.queries, dtype=np.int64).reshape(-1, 2)
+                np.savez_compressed(temporary, video=clip, needles=queries, given=np.int64(samples.given))
+
+
+def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
+    """Scores every query against the rest of its episode; every generated frame where episodes have no poses.
+
+    Returns:
+        the columns of :func:`~arvdm_theory.video.retrieval.score_queries`, or without poses episode, source, psnr
+        and ssim; and ``ahead``: how many frames after the last given one.
+
+    Raises:
+        ValueError: if pictures are too small to be scored.
+    """
+    episodes, plan = source.episodes, source.plan
+    tables = []
+    for number, window in enumerate(samples.windows):
+        if episodes.poses is None:
+            tables.append(_quality(samples, number))
+            continue
+        seen, asked = (list(part) for part in zip(*window.queries, strict=True))
+        table = score_queries(
+            np.asarray(episodes.frames[window.episode]),
+            episodes.poses[window.episode],
+            [window.start + frame for frame in asked],
+            [window.start + frame for frame in seen],
+            samples.generated[number, asked],
+            context=plan.near,
+            last=[window.start + plan.prompt - 1] * len(asked),
+            seed=number,
+            episode=window.episode,
+        )
+        table["ahead"] = table["query"] - window.start - plan.prompt + 1
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _quality(samples: Samples, number: int) -> pd.DataFrame:
+    """PSNR and SSIM of one window's generated frames, and of repeating the last given one."""
+    truth = to_unit(samples.truth[number])
+    asked = truth[samples.given :]
+    own = to_unit(samples.generated[number, samples.given :])
+    held = np.broadcast_to(truth[samples.given - 1], asked.shape)
+    ahead = range(1, len(asked) + 1)
+    parts = [
+        pd.DataFrame({
+            "episode": samples.windows[number].episode, "ahead": ahead, "source": name,
+            "psnr": psnr(asked, shown), "ssim": ssim(asked, shown),
+        })
+        for name, shown in ((SOURCES[0], own), (SOURCES[2], held))
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rates and qualities with 95 % intervals clustered by episode, a row a source.
+
+    See :func:`~arvdm_theory.video.retrieval.retrieval_summary`; without queries the qualities alone.
+    """
+    return retrieval_summary(scores) if "success" in scores else quality_summary(scores)
+
+
+def quality_summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Columns source, psnr, psnr_low, psnr_high, ssim, ssim_low, ssim_high, frames and episodes."""
+    rows = []
+    for source, group in scores.groupby("source", sort=False):
+        row: dict[str, Any] = {"source": source}
+        for name in ("psnr", "ssim"):
+            mean = cluster_mean(group[name], group["episode"])
+            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+        rows.append({**row, "frames": len(group), "episodes": group["episode"].nunique()})
+    return pd.DataFrame(rows)
+
+
+def sample_folder(run: VideoRun, folder: Path, count: int | None = None, progress: bool = True) -> tuple[
+    Samples, pd.DataFrame
+]:  # fmt: skip
+    """Samples a trained run's folder, and scores what came out.
+
+    Raises:
+        ValueError: if the folder holds no trained network, or the data cannot be had.
+    """
+    store = Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["store"])
+    source = run.source("test", store, progress)
+    samples = sample_run(run, load_denoiser(folder / "training"), source, count, progress=progress)
+    return samples, score_samples(samples, source)

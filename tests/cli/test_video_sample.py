@@ -1,0 +1,25 @@
+"""``arvdm video sample`` on folders that hold no run."""
+
+from pathlib import Path
+
+import pytest
+
+from arvdm_theory.cli import main
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no run of a video network, no run.json, in this folder"),
+        ("{", "not what a training run writes"),
+        ('{"run": {"colour": "red"}}', "not what a training run writes"),
+    ],
+)
+def test_a_folder_without_a_run_is_one_line(
+    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    assert main(["video", "sample", "--run", str(tmp_path)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
