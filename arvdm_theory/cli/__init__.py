@@ -22,6 +22,7 @@ COMMANDS = {
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
     "estimate": "information or KL divergence of samples, with honest uncertainty",
+    "experiment": "train networks on videos whose law is known and hold them against it",
     "simulate": "make episodes of a stand-in for DMLab or Minecraft, with what must be remembered in them",
     "video": "train networks with memory on first-person video, sample, and score quality and retrieval",
 }

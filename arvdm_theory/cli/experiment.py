@@ -1,0 +1,56 @@
+"""``arvdm experiment``: networks trained on videos whose law is known, held against the closed forms."""
+
+from __future__ import annotations
+
+import argparse
+
+from arvdm_theory.studies.experiments import EXPERIMENTS, PRESET_NAMES
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.epilog = "experiments: " + "; ".join(f"{name}: {summary}" for name, summary in EXPERIMENTS.items())
+    parser.add_argument("name", nargs="?", metavar="NAME", help="which experiment, or 'all'; see --list")
+    parser.add_argument("--list", action="store_true", help="name the experiments, one a line, and stop")
+    parser.add_argument("--preset", choices=PRESET_NAMES, default="cpu",
+                        help="smoke: does it run; cpu: two cores, under ten minutes; gpu: full size")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cuda, mps or cpu")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data and rollouts")
+    parser.add_argument("--out", metavar="DIR", help="tables, figures and weights (default: runs/NAME-PRESET)")
+    parser.add_argument("--no-figures", action="store_true", help="tables only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the experiment, or goes on with it where it stopped; prints its tables' headline and where they lie."""
+    if args.list:
+        print("\n".join(EXPERIMENTS))
+        return 0
+    if args.name is None:
+        raise ValueError("name an experiment (--list shows them), or 'all'")
+    names = list(EXPERIMENTS) if args.name == "all" else [args.name]
+    if not set(names) <= set(EXPERIMENTS):
+        raise ValueError(f"an experiment is one of {', '.join(EXPERIMENTS)} or all, got {args.name!r}")
+
+    from pathlib import Path
+
+    from arvdm_theory.studies.experiments import experiment
+    from arvdm_theory.studies.networks import Setting
+
+    for name in names:
+        folder = Path(f"runs/{name}-{args.preset}" if args.out is None else args.out)
+        if args.out is not None and len(names) > 1:
+            folder = folder / name
+        setting = Setting(args.preset, folder, args.seed, args.device)
+        module = experiment(name)
+        tables = module.run(setting)
+        print(f"{name} ({args.preset}): {EXPERIMENTS[name]}")
+        print(module.headline(tables))
+        if not args.no_figures:
+            import importlib
+
+            from arvdm_theory.plots.style import draw_all
+
+            plots = importlib.import_module(f"arvdm_theory.plots.experiments.{name.replace('-', '_')}")
+            print("figures: " + ", ".join(str(path) for path in draw_all(folder, plots.FIGURES)))
+        print(f"tables with their provenance, and weights, in {folder}\n")
+    return 0

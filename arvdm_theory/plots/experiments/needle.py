@@ -1,0 +1,58 @@
+"""Figure of what trained networks retrieve, beside the best that their memory allows."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+__all__ = ["FIGURES", "retrieval"]
+
+_LINES = {
+    "best": ("#009e73", "-", "says the likeliest (best possible)"),
+    "sample": ("#0072b2", "-", "samples the true conditional"),
+    "chance": ("0.5", ":", "remembers nothing and samples"),
+}
+_TRAINED = "#d55e00"
+_TITLES = {"true frames": "behind true frames", "rollout": "behind its own frames"}
+
+
+def retrieval(table: pd.DataFrame) -> Figure:
+    """Rates against memory length, a column a video; above behind true frames, below in its own rollout."""
+    videos, behind = list(table.video.unique()), list(_TITLES)
+    figure, axes = plt.subplots(
+        2, len(videos), figsize=(3.5 * len(videos), 6.0), sharex="col", sharey="col", squeeze=False
+    )
+    for row, given in zip(axes, behind, strict=True):
+        for panel, video in zip(row, videos, strict=True):
+            _panel(panel, table[(table.video == video) & (table.behind == given)])
+            panel.set_title(f"{video}\n{_TITLES[given]}" if given == behind[0] else _TITLES[given])
+            latent = not video.startswith(("ring", "torus"))
+            panel.set_ylabel("correlation with the latent" if latent else "retrieval rate of revisits")
+    for panel in axes[-1]:
+        panel.set_xlabel("memory length m (last m frames)")
+        panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.03)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def _panel(panel: Axes, rows: pd.DataFrame) -> None:
+    for source, (colour, dash, label) in _LINES.items():
+        line = rows[rows.source == source].sort_values("memory")
+        if not line.empty:
+            panel.plot(line.memory, line.rate, dash, color=colour, label=label, marker=".", markersize=4)
+    made = rows[rows.source == "trained"]
+    error = np.abs(made[["low", "high"]].to_numpy().T - made.rate.to_numpy())
+    panel.errorbar(
+        made.memory, made.rate, error, fmt="o", color=_TRAINED, markersize=5, markerfacecolor="white",
+        markeredgewidth=1.4, capsize=2.5, zorder=4, label="trained network (95 %)",
+    )  # fmt: skip
+
+
+FIGURES = {"needle-trained": ("needle", retrieval)}

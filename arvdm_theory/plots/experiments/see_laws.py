@@ -1,0 +1,55 @@
+"""Figures of the laws of the score estimation error."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "linear_law", "trained_trends"]
+
+
+def linear_law(table: pd.DataFrame) -> Figure:
+    """Σ SEE of the linear denoiser against training-set size, with the exact law."""
+    figure, panel = plt.subplots(figsize=(5.2, 3.8))
+    law = table[(table.source == "law") & np.isfinite(table.value)]
+    panel.plot(law.pairs, law.value, color="#0072b2", label="exact law")
+    fits = [name for name in table.source.unique() if name != "law"]
+    for name, colour, marker in zip(fits, ("#0072b2", "#e69f00"), ("o", "s"), strict=False):
+        rows = table[table.source == name]
+        panel.errorbar(rows.pairs, rows.value, 2 * rows.stderr, fmt=marker, color=colour, capsize=2, label=name)
+    panel.set(
+        xscale="log", yscale="log", xlabel="training videos n", ylabel="Σ SEE (nats)", title="Linear denoiser"
+    )
+    panel.legend()
+    return figure
+
+
+def trained_trends(table: pd.DataFrame) -> Figure:
+    """Σ SEE of trained networks against each axis; the rightmost training set is endless."""
+    see = table[table.term == "see"]
+    axes = list(see.axis.unique())
+    figure, panels = plt.subplots(1, len(axes), figsize=(3.9 * len(axes), 3.7), sharey=True)
+    for panel, axis in zip(panels, axes, strict=True):
+        for video, colour, marker in zip(see.video.unique(), ("#0072b2", "#d55e00"), ("o", "s"), strict=False):
+            rows = see[(see.axis == axis) & (see.video == video)].sort_values("at")
+            at = rows["at"].to_numpy(dtype=float)
+            known = at[np.isfinite(at)]
+            at = np.where(np.isfinite(at), at, 4 * known.max())
+            panel.errorbar(at, rows.value, 2 * rows.stderr, fmt=f"-{marker}", color=colour, capsize=2, label=video)
+            if len(known) < len(at):
+                panel.set_xticks([*known, 4 * known.max()], [*(f"{value:g}" for value in known), "∞"])
+        panel.set(xscale="log", yscale="log", xlabel=axis)
+        panel.minorticks_off()
+        if axis != "training videos":
+            panel.set_xticks(known, [f"{value:g}" for value in known])
+    panels[0].set_ylabel("Σ SEE (nats)")
+    panels[-1].legend()
+    return figure
+
+
+FIGURES = {
+    "see-laws-linear": ("see-laws-linear", linear_law),
+    "see-laws": ("see-laws", trained_trends),
+}
