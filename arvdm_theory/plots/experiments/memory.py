@@ -13,7 +13,7 @@ __all__ = ["FIGURES", "memory_length", "memory_structure"]
 _BOTTLENECK = ("mb", "closed form", "trained", "#d55e00", "o")
 _EXCESS = ("excess_kl", "predicted", "measured", "#0072b2", "s")
 _NAMES = {
-    "mb": ("memory bottleneck, closed form", "memory bottleneck, I-MMSE of two trained networks"),
+    "mb": ("memory bottleneck of the last AR step, closed form", "the same, I-MMSE of two trained networks"),
     "excess_kl": ("excess KL of the rollout, ideal kernels", "excess KL of the rollout, measured"),
 }
 
@@ -45,7 +45,10 @@ def memory_length(table: pd.DataFrame) -> Figure:
                 capsize=3, label=names[1],
             )  # fmt: skip
         exact = _rows(part, "mb", "exact scores")
-        panel.plot(exact.references, exact.value, "x", color="black", ms=5, label="I-MMSE of exact scores")
+        panel.errorbar(
+            exact.references, exact.value, 2 * exact.stderr, fmt="x", color="black", ms=4, elinewidth=0.8,
+            label="the same, I-MMSE of exact scores",
+        )  # fmt: skip
         lengths = sorted(part.references.unique())
         panel.set(title=video, xlabel="references m")
         panel.set_xticks(lengths)
