@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from arvdm_theory.interfaces import VideoSource
 from arvdm_theory.meta.plan import Plan
 from arvdm_theory.models.denoiser import Architecture, Denoiser, DenoiserConfig
@@ -27,7 +29,7 @@ from arvdm_theory.studies.finite import FINITE_VIDEOS
 from arvdm_theory.studies.grid import VIDEOS
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import train
-from arvdm_theory.training.sources import data_moments, finite_source, gaussian_source, grid_source
+from arvdm_theory.training.sources import data_moments, dataset_source, finite_source, gaussian_source, grid_source
 
 __all__ = ["SUBJECTS", "Job", "Network", "Preset", "Setting", "Video", "source_of", "train_job"]
 
@@ -153,17 +155,16 @@ class Job:
         source = source_of(self.video)
         if self.videos is None:
             return source
-        import torch
-
-        from arvdm_theory.training.sources import dataset_source
-
         drawn = source.draw(self.videos, self.frames, torch.Generator().manual_seed(seed + 1))
         return dataset_source(drawn.frames, drawn.actions, source.frame_shape, random_start=False)
 
     def digest(self, seed: int) -> str:
         """A name for the weights: another one for every other network, plan, video or training."""
         plan = {name: value for name, value in dataclasses.asdict(self.plan).items() if name != "name"}
-        told = [self.config().to_json(), plan, self.training.to_json(), self.video_name, self.videos, seed]
+        # Two videos of one name are told apart by what they show.
+        sample = source_of(self.video).draw(4, self.frames, torch.Generator().manual_seed(0)).frames.flatten()
+        shown = [f"{value:.5g}" for value in (float(sample.mean()), float(sample.std()), *sample[:4].tolist())]
+        told = [self.config().to_json(), plan, self.training.to_json(), self.video_name, shown, self.videos, seed]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property

@@ -43,11 +43,11 @@ PRESETS = {
     ),
     "cpu": Preset(
         Network(options={"width": 128, "depth": 2}),
-        TrainingConfig(steps=2000, batch=256, ar_steps=_AR_STEPS, lr=2e-3, warmup=100, ema=0.995),
-        rollouts=0, samples=4000, ar_steps=_AR_STEPS, reverse_steps=12, note="two cores, under 1 GiB",
+        TrainingConfig(steps=1000, batch=256, ar_steps=_AR_STEPS, lr=2e-3, warmup=100, ema=0.995),
+        rollouts=0, samples=4000, ar_steps=_AR_STEPS, reverse_steps=8, note="two cores, under 1 GiB",
         options={
-            "pairs": (16, 24, 48, 96, 384, 1536, 6144), "fits": 40, "videos": (64, 256, 1024, 4096, None),
-            "steps": (125, 250, 500, 1000, 2000), "widths": (8, 16, 32, 64, 128),
+            "pairs": (16, 24, 48, 96, 384, 1536), "fits": 24, "videos": (64, 256, 1024, 4096, None),
+            "steps": (62, 125, 250, 500, 1000), "widths": (8, 32, 128),
         },
     ),
     "gpu": Preset(
