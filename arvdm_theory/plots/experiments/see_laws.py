@@ -38,12 +38,11 @@ def trained_trends(table: pd.DataFrame) -> Figure:
             known = at[np.isfinite(at)]
             at = np.where(np.isfinite(at), at, 4 * known.max())
             panel.errorbar(at, rows.value, 2 * rows.stderr, fmt=f"-{marker}", color=colour, capsize=2, label=video)
-            if len(known) < len(at):
-                panel.set_xticks([*known, 4 * known.max()], [*(f"{value:g}" for value in known), "∞"])
         panel.set(xscale="log", yscale="log", xlabel=axis)
         panel.minorticks_off()
-        if axis != "training videos":
-            panel.set_xticks(known, [f"{value:g}" for value in known])
+        endless = len(known) < len(at)
+        ticks, names = list(known), [f"{value:g}" for value in known]
+        panel.set_xticks([*ticks, 4 * known.max()] if endless else ticks, [*names, "∞"] if endless else names)
     panels[0].set_ylabel("Σ SEE (nats)")
     panels[-1].legend()
     return figure

@@ -62,7 +62,7 @@ def test_full_size_networks_take_a_step(name: str, tmp_path: Path) -> None:
     largest: dict[str, int] = {}
     for (architecture, _, options), job in sorted(kinds.items(), key=lambda item: -len(item[0][2])):
         # The largest of each architecture and memory stands for the narrower ones of a sweep.
-        key = f"{architecture} {job.network.options.get('memory')}"
+        key = f"{architecture} {job.network.options.get('memory', {}).get('structure')}"
         if key in largest:
             continue
         largest[key] = len(options)

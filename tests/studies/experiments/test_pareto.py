@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import spearmanr
 
 from arvdm_theory.studies.experiments import pareto
 
@@ -45,6 +46,15 @@ def test_the_interval_of_independent_ranks_covers_zero_and_is_reproducible() -> 
     assert row.low < row.spearman < row.high
     # Of 40 independent pairs the standard error is 1/sqrt(39): a 95 % interval is some 0.63 wide.
     assert 0.4 < row.high - row.low < 0.9
+
+
+@given(arrays(np.float64, (2, 9), elements=st.integers(0, 4).map(float)))
+def test_rank_correlations_are_scipy_s(rows: np.ndarray) -> None:
+    found = float(pareto._spearman(rows[:1], rows[1:])[0])
+    if np.ptp(rows, axis=1).min() == 0:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(float(spearmanr(*rows).statistic), abs=1e-12)
 
 
 def test_ties_alone_have_no_rank_correlation() -> None:
