@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from arvdm_theory.video.runs import VideoRun
 
-__all__ = ["add_data_options", "configure", "run", "run_from"]
+# As arvdm_theory.video.presets has them, which would import torch.
+PRESETS = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-long", "gpu")
+
+__all__ = ["PRESETS", "add_data_options", "configure", "run", "run_from"]
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +22,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="of a data set laid out as TECO's (default: the stand-in's simulator makes one)")  # fmt: skip
     add("--leads-to", choices=("next", "this"), default="next",
         help="the frame that an action of its files leads to: of the same number, or the next")  # fmt: skip
-    add("--preset", choices=("smoke", "cpu", "cpu-long", "gpu"), default="cpu",
-        help="smoke: does it run; cpu: 16 x 16 pixels; cpu-long: 32 x 32, hours; gpu: full size")  # fmt: skip
+    add("--preset", choices=PRESETS, default="cpu",
+        help="smoke: does it run; cpu: 16 x 16 pixels, turning in place; cpu-walk: walking; cpu-between: views "
+        "between remembered ones; cpu-long: 32 x 32, walking, an hour; gpu: full size")  # fmt: skip
     add("--size", type=int, metavar="PX", default=None, help="height and width (default: the preset's)")
     add("--memory-frames", type=int, metavar="M", default=None, help="that are remembered (default: the preset's)")
     add("--compress", type=int, metavar="R", default=1, help="so many parts of the memory become one")
@@ -28,6 +32,13 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="the parts: places (R is a square number), frames in a row, or learned tokens")  # fmt: skip
     add("--plan", choices=("outpainting", "fifo"), default="outpainting",
         help="generate whole windows, or one frame after another down a staircase of noise levels")  # fmt: skip
+    add("--architecture", choices=("transformer", "unet"), default=None, help="default: the preset's first")
+    add(
+        "--told",
+        choices=("poses", "actions"),
+        default="poses",
+        help="what networks are told of each frame: where it was taken, or what raw actions led there",
+    )
     add("--steps", type=int, metavar="N", default=None, help="updates of the training (default: the preset's)")
     add("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="auto: CUDA, else MPS, else CPU")
 
@@ -52,7 +63,7 @@ def run_from(args: argparse.Namespace, **chosen: Any) -> VideoRun:
 
     names = (
         "data", "folder", "leads_to", "preset", "size", "memory_frames", "compress", "compression", "plan",
-        "steps", "device",
+        "architecture", "told", "steps", "device",
     )  # fmt: skip
     return VideoRun(**{**{name: getattr(args, name) for name in names}, **chosen})
 

@@ -20,7 +20,7 @@ from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
 from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.recording import Layout, Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
-from arvdm_theory.video.windows import EpisodeSet
+from arvdm_theory.video.windows import EpisodeSet, Told
 
 __all__ = ["DataKind", "Episodes", "Split"]
 
@@ -44,6 +44,7 @@ class Episodes:
         test: of the test split, in other worlds.
         seed: of the simulator.
         folder: of a data set that is there already; None simulates one.
+        told: what networks are told of a frame, see :class:`~arvdm_theory.video.windows.EpisodeSet`.
         leads_to: whether action t of a file leads to frame t (``this``) or t + 1 (``next``), as simulated.
 
     Raises:
@@ -58,6 +59,7 @@ class Episodes:
     seed: int = 0
     folder: Path | None = None
     leads_to: Alignment = "next"
+    told: Told = "poses"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(DataKind):
@@ -75,14 +77,16 @@ class Episodes:
             ClipError: if the folder has no such clips, or their size cannot be had.
             SimulationError: if the simulator is not there, or its trajectory does not fit.
         """
-        root = self.folder
+        root, name = self.folder, f"{self.kind}-{self.size}"
         if root is None:
-            root = store / f"{self.kind}-{self.size}"
+            walk = self.trajectory
+            name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
+            root = store / name
             self._simulate(root, progress)
         elif not root.is_dir():
             raise ClipError(f"{root}: no such folder")
         form = _FORMATS[self.kind](split)
-        cache = store / "decoded" / f"{self.kind}-{self.size}-{split}"
+        cache = store / "decoded" / f"{name}-{split}"
         dataset = ClipDataset(build_index(root, form, cache, progress), self.leads_to, size=self.size)
         clips = build_cache(dataset, cache, progress)
         rows = [clips[item] for item in range(len(clips))]
@@ -92,6 +96,7 @@ class Episodes:
             _poses(root, clips),
             [np.asarray(clip.actions, dtype=np.int64) for clip in rows],
             form.action_count,
+            self.told,
         )
 
     def _simulate(self, root: Path, progress: bool) -> None:

@@ -2,12 +2,13 @@
 
 A video is cut into
 
-    memory (M) | gap | context (c) | generated (g)
+    gap | memory (M) | context (c) | generated (g)
 
-and all frames before the generated ones are given. The first M frames are the memory, the frames of the gap are
-shown to no network, and the last c frames that are out are the short context, which moves along. A network without
-memory sees the context alone. With outpainting (w = Δ) the gap rounds what is given up to a multiple of Δ; with
-the staircase of FIFO-Diffusion (Δ = 1) there is none, and the last w - 1 given frames enter the window noised.
+and all frames before the generated ones are given. The last c frames that are out are the short context, the M
+before them the memory; both move along with the rollout, so that in the end a network remembers what it generated
+itself. A network without memory sees the context alone. With outpainting (w = Δ) the gap, which nobody is shown,
+rounds what is given up to a multiple of Δ; with the staircase of FIFO-Diffusion (Δ = 1) there is none, and the
+last w - 1 given frames enter the window noised.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class MemoryPlan:
         kind: ``outpainting`` or ``fifo``.
         window: w; g must be a multiple of it for ``outpainting``.
         context: c ≥ 1, frames of the short context.
-        gap_for: M of the videos' layout, where it is not this plan's own: a network without memory is compared
-            with one with memory on the same frames.
+        gap_for: M of the videos' layout, where it is not this plan's own: a network with less memory, or none, is
+            compared with one with more on the same frames.
         reverse_steps: M_AR; for ``fifo`` the steps of one AR step.
         horizon: T.
         schedule: levels are equally far apart in this schedule's native time.
@@ -54,7 +55,7 @@ class MemoryPlan:
         >>> plan.prompt, plan.last, plan.total_frames, list(plan.generated_frames)
         (12, 3, 16, [12, 13, 14, 15])
         >>> [r.frame for r in plan.plan.references_at(plan.last)]
-        [0, 1, 2, 3, 4, 5, 6, 7, 10, 11]
+        [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
     """
 
     memory: int
@@ -122,6 +123,11 @@ class MemoryPlan:
         """Indices of the generated frames."""
         return range(self.prompt, self.prompt + self.generated)
 
+    def remembered(self, frame: int) -> range:
+        """Given frames behind the short context that may still be remembered when a generated frame comes out."""
+        out = frame if self.kind == "fifo" else frame - (frame - self.prompt) % self.window
+        return range(out - self.context - self.laid_out, self.prompt - self.near)
+
     @property
     def references(self) -> int:
         """The most frames that a network is shown."""
@@ -139,14 +145,13 @@ class MemoryPlan:
         stride = w if self.kind == "outpainting" else 1
         start = schedule_levels([1 - step / m for step in range(m + 1)], self.schedule, self.horizon)
         frames = w if self.kind == "outpainting" else w - 1
-        references = References.last(self.context)
         return Plan(
             grid[0],
             stride,
             self.horizon,
             m,
             init_steps=m,
-            references=references + References.first(self.memory) if self.memory else references,
+            references=References.last(self.memory + self.context),
             ar_grid=grid,
             init_grid=tuple((level,) * frames for level in start),
             name=self.kind,

@@ -10,10 +10,11 @@ from arvdm_theory.models.denoiser import Architecture, Target
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.memory_plans import Schedule
 from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.windows import Queries
 
 __all__ = ["PRESETS", "PRESET_NAMES", "VideoPreset", "preset"]
 
-PRESET_NAMES = ("smoke", "cpu", "cpu-long", "gpu")
+PRESET_NAMES = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-long", "gpu")
 
 
 @dataclass(frozen=True)
@@ -23,66 +24,87 @@ class VideoPreset:
     Attributes:
         size: height and width of the pictures.
         trajectory: of simulated episodes.
+        skip: every so many frames of an episode one is shown.
         episodes: simulated, of the training and the test split.
         memory: M, frames that are remembered, unless a run asks for another number.
         context: frames of the short context.
         generated: frames that are generated.
+        rollout: frames that are generated in a long rollout.
         window: w.
         reverse_steps: M_AR, for outpainting; a staircase takes them in all for a frame's way from T to 0.
         schedule: of the noise levels.
-        architecture: of the network.
-        prediction: what it predicts.
-        options: its own, without ``memory``.
+        networks: architectures and their options, without ``memory``; the first unless a run asks for another.
+        prediction: what they predict.
         training: for how long, and how; AR steps, seed and device are the run's.
         least: queries that a window has at the least.
+        queries: at remembered poses, or between them.
         windows: that are sampled and scored.
         note: the machine, memory and time it is meant for.
     """
 
     size: int
     trajectory: Trajectory
+    skip: int
     episodes: tuple[int, int]
     memory: int
     context: int
     generated: int
+    rollout: int
     window: int
     reverse_steps: int
     schedule: Schedule
-    architecture: Architecture
+    networks: Mapping[Architecture, Mapping[str, Any]]
     prediction: Target
-    options: Mapping[str, Any]
     training: TrainingConfig
     least: int
     windows: int
     note: str
+    queries: Queries = "same"
 
 
 _CPU = VideoPreset(
-    size=16, trajectory=Trajectory("turn", frames=64, context=16), episodes=(1000, 100),
-    memory=8, context=2, generated=4, window=4, reverse_steps=16, schedule="cosine",
-    architecture="transformer", prediction="x0", options={"width": 64, "depth": 2, "heads": 4, "patch": 4},
+    size=16, trajectory=Trajectory("turn", frames=96, context=24), skip=2, episodes=(1000, 100),
+    memory=8, context=2, generated=4, rollout=64, window=4, reverse_steps=16, schedule="cosine",
+    networks={
+        "transformer": {"width": 64, "depth": 2, "heads": 4, "patch": 4},
+        "unet": {"width": 32, "multipliers": (1, 2), "heads": 4, "place_attention": 8},
+    },
+    prediction="x0",
     training=TrainingConfig(
-        steps=400, batch=32, lr=3e-3, warmup=100, ema=0.99, checkpoint_every=100, log_every=50, keep=2,
+        steps=800, batch=32, lr=3e-3, warmup=100, ema=0.99, checkpoint_every=100, log_every=50, keep=2,
     ),
     least=3, windows=100,
-    note="one CPU core, under 1 GiB, one to two minutes of its time a network",
+    note="one CPU core, under 1 GiB, two to five minutes of its time a network (a U-Net: fifteen)",
 )  # fmt: skip
 
 _SMOKE = replace(
-    _CPU, trajectory=Trajectory("turn", frames=40, context=16), episodes=(6, 3), reverse_steps=3,
-    options={"width": 32, "depth": 1, "heads": 2, "patch": 4},
+    _CPU, trajectory=Trajectory("turn", frames=80, context=24), episodes=(6, 3), rollout=8, reverse_steps=3,
+    networks={
+        "transformer": {"width": 32, "depth": 1, "heads": 2, "patch": 4},
+        "unet": {"width": 16, "multipliers": (1, 2), "heads": 2, "place_attention": 8},
+    },
     training=TrainingConfig(
         steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9, checkpoint_every=3, log_every=3, keep=2, tensorboard=False,
     ),
     windows=3, note="seconds on one core",
 )  # fmt: skip
 
+_CPU_WALK = replace(
+    _CPU, trajectory=Trajectory("walk", frames=96, context=16), episodes=(2000, 100), memory=24,
+    training=replace(_CPU.training, steps=1500),
+    note="one CPU core, under 1 GiB, ten to fifteen minutes of its time a network",
+)  # fmt: skip
+
+# Half a turn step of 15 degrees is the way to either neighbour, so every frame is shown.
+_CPU_BETWEEN = replace(
+    _CPU, trajectory=Trajectory("turn", frames=64, context=16, between=True), skip=1, queries="between",
+)  # fmt: skip
+
 _CPU_LONG = replace(
-    _CPU, size=32, trajectory=Trajectory("turn", frames=96, context=24), episodes=(4000, 200),
-    memory=16, generated=8, window=8, reverse_steps=32,
-    options={"width": 128, "depth": 4, "heads": 4, "patch": 4},
-    training=replace(_CPU.training, steps=20_000, lr=1e-3, warmup=500, ema=0.999, checkpoint_every=1000),
-    least=4, windows=200, note="two CPU cores, 2 GiB, some hours a network: not run to its end yet",
+    _CPU_WALK, size=32, episodes=(4000, 200), reverse_steps=32,
+    networks={"transformer": {"width": 96, "depth": 3, "heads": 4, "patch": 4}},
+    training=replace(_CPU.training, steps=6000, lr=2e-3, warmup=300, ema=0.999, checkpoint_every=200),
+    windows=200, note="one CPU core, 2 GiB, an hour a network",
 )  # fmt: skip
 
 _GPU_TRAINING = TrainingConfig(
@@ -91,10 +113,10 @@ _GPU_TRAINING = TrainingConfig(
 )  # fmt: skip
 
 _DMLAB_GPU = VideoPreset(
-    size=64, trajectory=Trajectory("walk", frames=300, context=16), episodes=(10_000, 400),
-    memory=48, context=4, generated=12, window=4, reverse_steps=64, schedule="cosine",
-    architecture="unet", prediction="v",
-    options={"width": 48, "multipliers": (1, 2, 4, 8), "blocks": 1, "heads": 4, "place_attention": 16},
+    size=64, trajectory=Trajectory("walk", frames=300, context=16), skip=1, episodes=(10_000, 400),
+    memory=48, context=4, generated=12, rollout=128, window=4, reverse_steps=64, schedule="cosine",
+    networks={"unet": {"width": 48, "multipliers": (1, 2, 4, 8), "blocks": 1, "heads": 4, "place_attention": 16}},
+    prediction="v",
     training=_GPU_TRAINING, least=2, windows=400,
     note="21 to 25 million weights. Counted, not timed: activations of 0.4 (none, concat), 1.2 (cross) or 4.2 GiB "
     "(prepend) a video in float32, less in bfloat16; 0.3, 0.5 or 3.5 EFLOP in all, 1 to 7 hours at 150 TFLOP/s. "
@@ -103,21 +125,16 @@ _DMLAB_GPU = VideoPreset(
 
 _MINECRAFT_GPU = replace(
     _DMLAB_GPU, size=128, schedule="sigmoid", memory=108, context=4, generated=16, window=16,
-    options={**_DMLAB_GPU.options, "width": 64}, training=replace(_GPU_TRAINING, batch=4),
+    networks={"unet": {**_DMLAB_GPU.networks["unet"], "width": 64}}, training=replace(_GPU_TRAINING, batch=4),
     note="36 to 43 million weights. Counted, not timed: activations of 7 (concat), 8 (none), 18 (cross) or 54 GiB "
     "(prepend) a video in float32, less in bfloat16, so that prepending needs several devices of 80 GiB; 1.8, 2.7 "
     "(cross) or 14 EFLOP (prepend) in all, 3 to 26 hours at 150 TFLOP/s. The decoded episodes take 147 GB of disk",
 )  # fmt: skip
 
 PRESETS: dict[tuple[str, str], VideoPreset] = {
-    ("dmlab", "smoke"): _SMOKE,
-    ("dmlab", "cpu"): _CPU,
-    ("dmlab", "cpu-long"): _CPU_LONG,
-    ("dmlab", "gpu"): _DMLAB_GPU,
-    ("minecraft", "smoke"): _SMOKE,
-    ("minecraft", "cpu"): _CPU,
-    ("minecraft", "cpu-long"): _CPU_LONG,
-    ("minecraft", "gpu"): _MINECRAFT_GPU,
+    (data, name): chosen
+    for data, gpu in (("dmlab", _DMLAB_GPU), ("minecraft", _MINECRAFT_GPU))
+    for name, chosen in zip(PRESET_NAMES, (_SMOKE, _CPU, _CPU_WALK, _CPU_BETWEEN, _CPU_LONG, gpu), strict=True)
 }
 """By data and name."""
 

@@ -85,7 +85,13 @@ def margin(truth: Array, generated: Array, distractors: Array) -> float:
 
 
 def eligible_distractors(
-    blurred: Array, poses: NDArray[Any], query: int, last: int, context: int, minimum_difference: float
+    blurred: Array,
+    poses: NDArray[Any],
+    query: int,
+    last: int,
+    context: int,
+    minimum_difference: float,
+    skip: int = 1,
 ) -> NDArray[np.intp]:
     """Frames that may serve as distractors of a query, one a pose, in order of time.
 
@@ -99,10 +105,11 @@ def eligible_distractors(
         last: position of the last frame that was given; the short context ends with it.
         context: length of the short context.
         minimum_difference: root mean squared, after the blur.
+        skip: every so many frames of the episode one is a frame of the context.
     """
     _, first, labels = np.unique(poses, axis=0, return_index=True, return_inverse=True)
     labels = labels.reshape(-1)
-    near = np.append(labels[max(0, last - context + 1) : last + 1], labels[query])
+    near = np.append(labels[last::-skip][:context], labels[query])
     frames = np.sort(first[~np.isin(np.arange(len(first)), near)])
     differs = view_differences(blurred[query], blurred[frames]) >= minimum_difference
     return np.asarray(frames[differs], dtype=np.intp)
@@ -116,6 +123,7 @@ def score_queries(
     generated: NDArray[Any],
     *,
     context: int,
+    skip: int = 1,
     last: Sequence[int] | None = None,
     minimum_difference: float = MINIMUM_DIFFERENCE,
     distractors: int = DISTRACTORS,
@@ -136,6 +144,7 @@ def score_queries(
         generated: the model's frame for every query, shape (queries, height, width, channels), shown as the truth
             is: brought back into [-1, 1] by the caller where a model leaves it.
         context: length of the short context, the frames that the model has in hand anyway.
+        skip: every so many frames of the episode one is a frame of the context.
         last: for every query the position of the last frame that was given; by default the one before it. In a
             rollout it is the last true frame, from which the generated ones go on.
         minimum_difference: root mean squared difference, after the blur, of a distractor's view from the true one.
@@ -159,7 +168,7 @@ def score_queries(
         {'generated': True, 'copy of the right memory frame': True, 'copy of the last frame': False}
     """
     places = np.asarray(poses)
-    asked, found, ends = _checked(truth, places, queries, needles, generated, context, last)
+    asked, found, ends = _checked(truth, places, queries, needles, generated, context, skip, last)
     if distractors < 1 or minimum_difference < 0:
         raise RetrievalError(
             f"at least 1 distractor, of a view at least 0 away, got {distractors}, {minimum_difference}"
@@ -172,7 +181,7 @@ def score_queries(
     rng = np.random.default_rng(seed)
     rows = []
     for i, (query, needle, end) in enumerate(zip(asked, found, ends, strict=True)):
-        eligible = eligible_distractors(blurred, places, query, end, context, minimum_difference)
+        eligible = eligible_distractors(blurred, places, query, end, context, minimum_difference, skip)
         chosen = rng.choice(eligible, min(distractors, len(eligible)), replace=False)
         for source, frame in zip(SOURCES, (own[i], episode_pixels[needle], episode_pixels[end]), strict=True):
             lead = margin(blurred[query], blur(frame), blurred[chosen])
@@ -226,6 +235,7 @@ def _checked(
     needles: Sequence[int],
     generated: NDArray[Any],
     context: int,
+    skip: int,
     last: Sequence[int] | None,
 ) -> tuple[list[int], list[int], list[int]]:
     if truth.ndim != 4 or 0 in truth.shape or min(truth.shape[1:3]) < 2:
@@ -241,8 +251,8 @@ def _checked(
         )
     if generated.shape[1:] != truth.shape[1:]:
         raise RetrievalError(f"the generated frames are {generated.shape[1:]}, the true ones {truth.shape[1:]}")
-    if context < 1:
-        raise RetrievalError(f"the short context holds at least 1 frame, got {context}")
+    if context < 1 or skip < 1:
+        raise RetrievalError(f"the short context holds 1 frame or more, 1 or more apart, got {context}, {skip}")
     for query, needle, end in zip(asked, found, ends, strict=True):
         if not 0 <= needle <= end < query < len(truth):
             raise RetrievalError(

@@ -23,7 +23,7 @@ from arvdm_theory.data.clips import to_unit
 from arvdm_theory.data.dataset import Alignment
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.files import atomic_path, write_json
-from arvdm_theory.models.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.models.denoiser import Architecture, Denoiser, DenoiserConfig
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
@@ -34,7 +34,7 @@ from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
 from arvdm_theory.video.metrics import psnr, ssim
 from arvdm_theory.video.presets import VideoPreset, preset
 from arvdm_theory.video.retrieval import SOURCES, retrieval_summary, score_queries
-from arvdm_theory.video.windows import Window, WindowSource, find_windows
+from arvdm_theory.video.windows import Told, Window, Windows, WindowSource, find_windows
 
 __all__ = [
     "COMPRESSIONS",
@@ -74,12 +74,15 @@ class VideoRun:
         data: ``dmlab`` or ``minecraft``.
         preset: its size, by name.
         memory: how the network is shown what it remembers; ``none`` shows it the short context alone.
-        memory_frames: M; None for the preset's.
+        memory_frames: M; None for the preset's. Up to that many, all networks have the same windows.
         compress: so many places, frames or tokens of the memory become one (1: no compression). The short context
             is compressed with it.
         compression: ``spatial`` (squares of places; ``compress`` is a square number), ``temporal`` (frames in a
             row) or ``tokens`` (a fixed number of learned ones).
         plan: ``outpainting`` or ``fifo``.
+        architecture: one of the preset's; None for its first.
+        told: what networks are told of a frame: its pose (``poses``), or raw ``actions`` alone. A network that is
+            shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
         seed: of weights, batches and samples; simulated worlds and test windows are the same for every seed.
         folder: of a data set; None simulates one.
         leads_to: of that data set, see :class:`~arvdm_theory.video.data_sets.Episodes`.
@@ -99,6 +102,8 @@ class VideoRun:
     compress: int = 1
     compression: Compression = "spatial"
     plan: PlanKind = "outpainting"
+    architecture: Architecture | None = None
+    told: Told = "poses"
     seed: int = 0
     folder: str | None = None
     leads_to: Alignment = "next"
@@ -107,9 +112,16 @@ class VideoRun:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("memory", STRUCTURES), ("compression", COMPRESSIONS)):
+        known_words = {
+            "memory": STRUCTURES,
+            "compression": COMPRESSIONS,
+            "told": get_args(Told),
+            "architecture": (None, *preset(self.data, self.preset).networks),
+        }
+        for name, known in known_words.items():
             if getattr(self, name) not in known:
-                raise RunError(f"{name} is one of {', '.join(known)}, got {getattr(self, name)!r}")
+                choices = ", ".join(str(word) for word in known if word)
+                raise RunError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
         for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -141,7 +153,7 @@ class VideoRun:
             kind=self.plan,
             window=chosen.window,
             context=chosen.context,
-            gap_for=frames,
+            gap_for=max(frames, chosen.memory),
             reverse_steps=steps,
             schedule=chosen.schedule,
         )
@@ -153,7 +165,7 @@ class VideoRun:
         train_count, test_count = chosen.episodes
         folder = None if self.folder is None else Path(self.folder)
         return Episodes(
-            self.data, chosen.size, chosen.trajectory, train_count, test_count, 0, folder, self.leads_to
+            self.data, chosen.size, chosen.trajectory, train_count, test_count, 0, folder, self.leads_to, self.told
         )  # fmt: skip
 
     @property
@@ -175,8 +187,9 @@ class VideoRun:
         memory: dict[str, Any] = {"structure": _CONTEXT_STRUCTURE if self.memory == "none" else self.memory}
         if self.compress > 1:
             memory |= self._compressed(windows.references)
+        architecture, options = self._backbone
         config = DenoiserConfig(
-            chosen.architecture,
+            architecture,
             (chosen.size, chosen.size, channels),
             windows.window,
             windows.references,
@@ -184,11 +197,17 @@ class VideoRun:
             chosen.prediction,
             mean,
             scale,
-            {**chosen.options, "memory": memory},
+            {**options, "memory": memory},
         )
         with torch.device("meta"):
             _ = Denoiser(config)
         return config
+
+    @property
+    def _backbone(self) -> tuple[Architecture, Mapping[str, Any]]:
+        networks = self.settings.networks
+        name: Architecture = next(iter(networks)) if self.architecture is None else self.architecture
+        return name, networks[name]
 
     def _compressed(self, references: int) -> dict[str, Any]:
         if self.compression == "temporal":
@@ -198,7 +217,7 @@ class VideoRun:
             if side * side != self.compress:
                 raise RunError(f"compress is a square number for squares of places, got {self.compress}")
             return {"compression": "spatial", "factor": side}
-        patch = self.settings.options.get("patch", 1)
+        patch = self._backbone[1].get("patch", 1)
         places = (self.settings.size // patch) ** 2
         return {"compression": "tokens", "tokens": max(references * places // self.compress, 1)}
 
@@ -208,8 +227,8 @@ class VideoRun:
         Raises:
             ValueError: if its episodes cannot be had or hold no window.
         """
-        episodes = self.episodes.load(split, store, progress)
-        return WindowSource(episodes, find_windows(episodes, self.windows, self.settings.least), self.windows)
+        episodes, chosen = self.episodes.load(split, store, progress), self.settings
+        return WindowSource(find_windows(episodes, self.windows, chosen.least, chosen.skip, chosen.queries))
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain JSON values."""
@@ -314,13 +333,13 @@ def sample_run(
     return Samples(windows, names, truth, generated, plan.prompt)
 
 
-def _one_an_episode(windows: tuple[Window, ...], count: int) -> list[int]:
+def _one_an_episode(windows: Windows, count: int) -> list[int]:
     """Numbers of ``count`` windows in order: one of every episode before a second of any; always the same."""
     order = np.random.default_rng(0).permutation(len(windows)).tolist()
     seen: dict[int, int] = {}
     rank = {}
     for number in order:
-        episode = windows[number].episode
+        episode = int(windows.episode[number])
         rank[number] = seen.get(episode, 0)
         seen[episode] = rank[number] + 1
     return sorted(sorted(order, key=lambda number: rank[number])[:count])
@@ -351,7 +370,7 @@ def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
     Raises:
         ValueError: if pictures are too small to be scored.
     """
-    episodes, plan = source.episodes, source.plan
+    episodes, plan, skip = source.episodes, source.plan, source.windows.skip
     tables = []
     for number, window in enumerate(samples.windows):
         if episodes.poses is None:
@@ -361,15 +380,16 @@ def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
         table = score_queries(
             np.asarray(episodes.frames[window.episode]),
             episodes.poses[window.episode],
-            [window.start + frame for frame in asked],
-            [window.start + frame for frame in seen],
+            [window.start + skip * frame for frame in asked],
+            [window.start + skip * frame for frame in seen],
             samples.generated[number, asked],
             context=plan.near,
-            last=[window.start + plan.prompt - 1] * len(asked),
+            skip=skip,
+            last=[window.start + skip * (plan.prompt - 1)] * len(asked),
             seed=number,
             episode=window.episode,
         )
-        table["ahead"] = table["query"] - window.start - plan.prompt + 1
+        table["ahead"] = (table["query"] - window.start) // skip - plan.prompt + 1
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

@@ -1,17 +1,20 @@
 """Windows of first-person episodes in which something must be remembered, as videos to train on and as queries.
 
-A window is as long as a :class:`~arvdm_theory.video.memory_plans.MemoryPlan` needs. A generated frame of it is a
-*query* when its pose was met in the memory, and neither in the last given frames that every network sees nor among
-the frames generated before it: it can be shown right only by a network that remembers.
+A window is as long as a :class:`~arvdm_theory.video.memory_plans.MemoryPlan` needs, of every frame of an episode
+or of every ``skip``-th. A generated frame of it is a *query* when its pose was met in the memory, and neither in
+the last given frames that every network sees nor among the frames generated before it: it can be shown right only
+by a network that remembers. A query *between* poses lies halfway between two remembered ones, never seen itself.
 
-What leads to a frame is told as its pose seen from the last given frame (:func:`pose_code`): equal poses have
-equal codes, and a code says where a frame was taken, not what is seen there.
+What leads to a frame is told in one of two ways. As its pose seen from the last given frame (:func:`pose_code`):
+equal poses have equal codes, and a code says where a frame was taken, not what is seen there. Or as the raw
+actions since the frame before it, counted by kind: where they lead is then the network's to find out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -21,10 +24,26 @@ from torch import Generator
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.video.memory_plans import MemoryPlan
 
-__all__ = ["POSE_DIM", "EpisodeSet", "Window", "WindowError", "WindowSource", "find_windows", "pose_code"]
+__all__ = [
+    "POSE_DIM",
+    "EpisodeSet",
+    "Queries",
+    "Told",
+    "Window",
+    "WindowError",
+    "WindowSource",
+    "Windows",
+    "find_windows",
+    "pose_code",
+]
+
+Told = Literal["poses", "actions"]
+Queries = Literal["same", "between"]
 
 _HARMONICS = (1, 2, 4, 8)
 _PERIODS = (4.0, 16.0)
+# Cells and degrees: poses further apart do not have the one between them "halfway".
+_NEIGHBOURS = (0.5, 30.0)
 
 POSE_DIM = 2 * (len(_HARMONICS) + 2 * len(_PERIODS))
 """Numbers of a pose's code."""
@@ -71,9 +90,10 @@ class EpisodeSet:
         poses: of each, float64 (T, 3); None for a data set that has none.
         actions: of each, the discrete action that led to each frame, (T,); negative where none is known.
         action_count: of the discrete actions.
+        told: what networks are told of a frame, ``poses`` (where there are any) or raw ``actions``.
 
     Raises:
-        WindowError: if there is no episode.
+        WindowError: if there is no episode, or networks are to be told something else.
     """
 
     frames: Sequence[NDArray[np.uint8]]
@@ -81,10 +101,13 @@ class EpisodeSet:
     poses: Sequence[NDArray[np.float64]] | None
     actions: Sequence[NDArray[np.int64]]
     action_count: int
+    told: Told = "poses"
 
     def __post_init__(self) -> None:
         if not len(self.frames):
             raise WindowError("a data set needs at least one episode, got none")
+        if self.told not in get_args(Told):
+            raise WindowError(f"networks are told {' or '.join(get_args(Told))}, got {self.told!r}")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -94,16 +117,19 @@ class EpisodeSet:
 
     @property
     def action_dim(self) -> int:
-        """Of what a network is told of each frame: its pose, or, without poses, one-hot actions."""
-        return self.action_count if self.poses is None else POSE_DIM
+        """Of what a network is told of each frame: its pose's code, or a count of every action."""
+        return self.action_count if self.poses is None or self.told == "actions" else POSE_DIM
 
-    def told(self, episode: int, start: int, stop: int, origin: int) -> NDArray[np.float32]:
-        """What a network is told of frames start, ..., stop - 1; poses are seen from frame ``origin``."""
-        if self.poses is not None:
+    def tell(self, episode: int, frames: slice, origin: int) -> NDArray[np.float32]:
+        """What a network is told of some frames, in equal steps; poses are seen from frame ``origin``."""
+        if self.poses is not None and self.told == "poses":
             poses = self.poses[episode]
-            return pose_code(poses[start:stop], poses[origin])
-        actions = self.actions[episode][start:stop]
-        return np.asarray(actions[:, None] == np.arange(self.action_count), dtype=np.float32)
+            return pose_code(poses[frames], poses[origin])
+        actions = self.actions[episode]
+        done = np.cumsum(actions[:, None] == np.arange(self.action_count), 0, dtype=np.float32)
+        done = np.concatenate([np.zeros_like(done[:1]), done])
+        now = np.arange(*frames.indices(len(actions)))
+        return np.asarray(done[now + 1] - done[np.maximum(now + 1 - (frames.step or 1), 0)])
 
 
 @dataclass(frozen=True)
@@ -113,7 +139,8 @@ class Window:
     Attributes:
         episode: its number.
         start: its first frame.
-        queries: (frame seen, frame asked for), counted from the window's first frame.
+        queries: (frame seen, frame asked for), counted in frames of the window; of a query between poses, one of
+            the two that were seen on either side.
     """
 
     episode: int
@@ -121,52 +148,122 @@ class Window:
     queries: tuple[tuple[int, int], ...] = ()
 
 
-def find_windows(episodes: EpisodeSet, plan: MemoryPlan, least: int = 1) -> tuple[Window, ...]:
+@dataclass(frozen=True, eq=False)
+class Windows(Sequence[Window]):
+    """Windows of a set of episodes, kept as two numbers each.
+
+    Attributes:
+        episodes: where they lie.
+        plan: what they are cut for.
+        skip: every so many frames of an episode one is a frame of a window.
+        queries: ``same`` poses again, or poses ``between`` two that were seen.
+        episode: number of each one's episode, shape (windows,).
+        start: each one's first frame, likewise.
+    """
+
+    episodes: EpisodeSet
+    plan: MemoryPlan
+    skip: int
+    queries: Queries
+    episode: NDArray[np.int64]
+    start: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    @overload
+    def __getitem__(self, item: int) -> Window: ...
+    @overload
+    def __getitem__(self, item: slice) -> Sequence[Window]: ...
+    def __getitem__(self, item: int | slice) -> Window | Sequence[Window]:
+        """A window, its queries looked up anew; of a slice, a list of them."""
+        if isinstance(item, slice):
+            return [self[number] for number in range(*item.indices(len(self)))]
+        episode, start = int(self.episode[item]), int(self.start[item])
+        poses = self.episodes.poses
+        if poses is None:
+            return Window(episode, start)
+        inside = poses[episode][self.frames(start)]
+        return Window(episode, start, _find_queries(inside, self.plan, self.queries))
+
+    def frames(self, start: int, count: int | None = None) -> slice:
+        """The frames of an episode that a window from frame ``start`` on is made of."""
+        count = self.plan.total_frames if count is None else count
+        return slice(start, start + (count - 1) * self.skip + 1, self.skip)
+
+
+def find_windows(
+    episodes: EpisodeSet, plan: MemoryPlan, least: int = 1, skip: int = 1, queries: Queries = "same"
+) -> Windows:
     """Every window with at least ``least`` queries; every window there is for episodes without poses.
 
     Raises:
-        WindowError: if there is none.
+        WindowError: if there is none, or an argument is out of range.
 
     Example:
-        >>> away_and_back = [*range(9), *range(7, 0, -1)]
+        >>> away_and_back = [*range(10), *range(8, 2, -1)]
         >>> poses = np.array([[0.5, 0.5, 15.0 * turn] for turn in away_and_back])
         >>> pictures = np.zeros((16, 8, 8, 3), np.uint8)
         >>> episode = EpisodeSet([pictures], ["a"], [poses], [np.zeros(16, np.int64)], 3)
-        >>> find_windows(episode, MemoryPlan(memory=8))
-        (Window(episode=0, start=0, queries=((4, 12), (3, 13), (2, 14), (1, 15))),)
+        >>> find_windows(episode, MemoryPlan(memory=8))[0]
+        Window(episode=0, start=0, queries=((6, 12), (5, 13), (4, 14), (3, 15)))
     """
-    length, longest, found = plan.total_frames, 0, []
-    for number, frames in enumerate(episodes.frames):
-        longest = max(longest, len(frames))
-        labels = None if episodes.poses is None else _labels(episodes.poses[number])
-        for start in range(len(frames) - length + 1):
-            queries = () if labels is None else _queries(labels[start : start + length], plan)
-            if labels is None or len(queries) >= least:
-                found.append(Window(number, start, queries))
+    if least < 0 or skip < 1 or queries not in get_args(Queries):
+        raise WindowError(
+            f"windows have 0 queries or more, {' or '.join(get_args(Queries))}, and skip 1 or more; "
+            f"got {least}, {queries!r} and {skip}"
+        )
+    length = (plan.total_frames - 1) * skip + 1
+    longest = max(len(frames) for frames in episodes.frames)
     if longest < length:
         raise WindowError(f"windows of {length} frames are needed, but the longest episode has {longest}")
-    if not found:
+    counts = [max(len(frames) - length + 1, 0) for frames in episodes.frames]
+    every = Windows(
+        episodes,
+        plan,
+        skip,
+        queries,
+        np.repeat(np.arange(len(counts)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+    )
+    if episodes.poses is None or least == 0:
+        return every
+    kept = np.array([len(window.queries) >= least for window in every])
+    if not kept.any():
         raise WindowError(
             f"none of {len(episodes.frames)} episodes has a window of {length} frames of which {least} show again "
-            f"what only its first {plan.laid_out} did: let it turn back sooner, or remember more frames"
+            f"what only the {plan.laid_out} frames behind the short context did: let it turn back sooner, or "
+            "remember more frames"
         )
+    return Windows(episodes, plan, skip, queries, every.episode[kept], every.start[kept])
+
+
+def _find_queries(poses: NDArray[np.float64], plan: MemoryPlan, kind: Queries) -> tuple[tuple[int, int], ...]:
+    """(seen, asked) of a window whose frames have these poses."""
+    labels = np.unique(poses, axis=0, return_inverse=True)[1].reshape(-1).tolist()
+    hidden = set(labels[plan.prompt - plan.near : plan.prompt])
+    found = []
+    for frame in plan.generated_frames:
+        memory = plan.remembered(frame)
+        if labels[frame] not in hidden:
+            seen = [f for f in reversed(memory) if labels[f] == labels[frame]]
+            if kind == "between":
+                seen = [] if seen else _one_beside(poses, memory, frame)
+            if seen:
+                found.append((seen[0], frame))
+        hidden.add(labels[frame])
     return tuple(found)
 
 
-def _labels(poses: NDArray[np.float64]) -> NDArray[np.intp]:
-    return np.unique(poses, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _queries(labels: NDArray[np.intp], plan: MemoryPlan) -> tuple[tuple[int, int], ...]:
-    last_seen = {int(label): frame for frame, label in enumerate(labels[: plan.laid_out])}
-    hidden = {int(label) for label in labels[plan.prompt - plan.near : plan.prompt]}
-    queries = []
-    for frame in plan.generated_frames:
-        label = int(labels[frame])
-        if label in last_seen and label not in hidden:
-            queries.append((last_seen[label], frame))
-        hidden.add(label)
-    return tuple(queries)
+def _one_beside(poses: NDArray[np.float64], memory: range, frame: int) -> list[int]:
+    """The later one of two neighbouring remembered poses halfway between which a frame was taken, if there are."""
+    way = poses[memory.start : memory.stop] - poses[frame]
+    way[:, 2] = (way[:, 2] + 180) % 360 - 180
+    near = (np.hypot(way[:, 0], way[:, 1]) <= _NEIGHBOURS[0] / 2) & (np.abs(way[:, 2]) <= _NEIGHBOURS[1] / 2)
+    for one in np.flatnonzero(near)[::-1]:
+        if (np.abs(way[near] + way[one]) < 1e-9).all(1).any():
+            return [memory.start + int(one)]
+    return []
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,20 +271,26 @@ class WindowSource:
     """Windows as videos to train on; a :class:`~arvdm_theory.interfaces.VideoSource`. Pixels are on [-1, 1].
 
     Attributes:
-        episodes: where they lie.
         windows: which are drawn, all alike.
-        plan: what they are cut for.
     """
 
-    episodes: EpisodeSet
-    windows: tuple[Window, ...]
-    plan: MemoryPlan
+    windows: Windows
     frame_shape: tuple[int, ...] = field(init=False)
     action_dim: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_shape", self.episodes.frame_shape)
         object.__setattr__(self, "action_dim", self.episodes.action_dim)
+
+    @property
+    def episodes(self) -> EpisodeSet:
+        """Where the windows lie."""
+        return self.windows.episodes
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """What they are cut for."""
+        return self.windows.plan
 
     def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
         """See :class:`arvdm_theory.interfaces.VideoSource`.
@@ -205,9 +308,10 @@ class WindowSource:
             raise WindowError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
         pictures, told = [], []
         for number in chosen:
-            window = self.windows[number]
-            pictures.append(self.episodes.frames[window.episode][window.start : window.start + frames])
-            origin = window.start + self.plan.prompt - 1
-            told.append(self.episodes.told(window.episode, window.start, window.start + frames, origin))
+            episode, start = int(self.windows.episode[number]), int(self.windows.start[number])
+            part = self.windows.frames(start, frames)
+            pictures.append(self.episodes.frames[episode][part])
+            origin = start + (self.plan.prompt - 1) * self.windows.skip
+            told.append(self.episodes.tell(episode, part, origin))
         values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
         return VideoBatch(values.flatten(2), torch.from_numpy(np.stack(told)))

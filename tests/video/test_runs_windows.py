@@ -1,5 +1,6 @@
 """Windows of episodes: which frames are remembered, given, generated and asked for; and training on them alone."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -53,9 +54,13 @@ def test_the_ar_steps_put_out_what_is_to_be_generated_and_see_memory_and_context
     for k in range(plan.first, plan.last + 1):
         shown = [r.frame for r in plan.plan.references_at(k)]
         out = plan.plan.frames_out(k)
-        assert shown == sorted({*range(plan.memory), *range(out - plan.context, out)})
+        assert shown == list(range(out - plan.context - plan.memory, out))
         assert len(shown) == plan.memory + plan.context == plan.references
         assert plan.laid_out <= out - plan.context
+        for frame in range(out, out + plan.plan.stride):
+            if frame >= plan.prompt and plan.memory:
+                behind = set(shown[: plan.memory]) - set(range(plan.prompt - plan.near, plan.total_frames))
+                assert behind == set(plan.remembered(frame))
     first = plan.plan.window_frames(plan.first)
     assert plan.prompt in first
     assert plan.prompt - plan.near == plan.plan.frames_out(plan.first) - plan.context
@@ -147,23 +152,25 @@ def test_codes_tell_different_poses_apart_and_equal_ones_not() -> None:
 @pytest.mark.parametrize("start", [0, 3])
 def test_queries_are_those_that_only_the_memory_shows(name: str, start: int) -> None:
     """Every window of an episode, against what its pictures say."""
-    plan, episodes = PLANS[name], turning(8, 60, start)
+    plan, episodes = PLANS[name], turning(9, 60, start)
     found = {window.start: window for window in find_windows(episodes, plan)}
     for first in range(60 - plan.total_frames + 1):
         seen = episodes.frames[0][first : first + plan.total_frames, 0, 0, 0].tolist()
         expected = []
         for frame in plan.generated_frames:
             lately = seen[plan.prompt - plan.near : frame]
-            if seen[frame] in seen[: plan.memory] and seen[frame] not in lately:
-                needle = max(i for i in range(plan.memory) if seen[i] == seen[frame])
-                expected.append((needle, frame))
+            out = plan.prompt + (frame - plan.prompt) // plan.plan.stride * plan.plan.stride
+            shown = range(out - plan.context - plan.memory, plan.prompt - plan.near)
+            needles = [i for i in shown if seen[i] == seen[frame]]
+            if needles and seen[frame] not in lately:
+                expected.append((needles[-1], frame))
         assert (found[first].queries if first in found else ()) == tuple(expected)
     assert found
 
 
 def test_a_source_shows_the_window_and_its_poses_from_the_last_given_frame() -> None:
     plan, episodes = PLANS["outpainting"], turning(8, 60)
-    source = WindowSource(episodes, find_windows(episodes, plan, least=4), plan)
+    source = WindowSource(find_windows(episodes, plan, least=3))
     drawn = source.draw(5, 16, torch.Generator().manual_seed(0))
     again = source.draw(5, 16, torch.Generator().manual_seed(0))
     assert torch.equal(drawn.frames, again.frames)
@@ -188,11 +195,61 @@ def test_episodes_without_poses_give_every_window_and_one_hot_actions() -> None:
     actions = np.array([-1, *[0, 1, 2] * 6, 0])
     episodes, plan = EpisodeSet([pictures], ["a:0"], None, [actions], 3), PLANS["outpainting"]
     windows = find_windows(episodes, plan)
-    assert windows == tuple(Window(0, start) for start in range(5))
-    told = WindowSource(episodes, windows, plan).take([1]).actions
+    assert list(windows) == [Window(0, start) for start in range(5)]
+    assert windows[1:3] == [Window(0, 1), Window(0, 2)]
+    told = WindowSource(windows).take([1]).actions
     assert told is not None
     assert told[0].argmax(-1).tolist() == actions[1:17].tolist()
-    assert episodes.told(0, 0, 1, 11).tolist() == [[0.0, 0.0, 0.0]]  # nothing is known of what led there
+    assert episodes.tell(0, slice(0, 1), 11).tolist() == [[0.0, 0.0, 0.0]]  # nothing is known of what led there
+
+
+def test_skipped_frames_are_not_shown_and_their_actions_are_counted() -> None:
+    """Against the windows of an episode of which only every second frame was kept."""
+    plan, whole = PLANS["outpainting"], turning(18, 160)
+    rng = np.random.default_rng(0)
+    actions = rng.integers(0, 3, 160)
+    whole = dataclasses.replace(whole, actions=[actions])
+    for first in range(2):
+        kept = slice(first, None, 2)
+        poses = whole.poses[0][kept]  # type: ignore[index]
+        thin = EpisodeSet([whole.frames[0][kept]], ["a"], [poses], [actions[kept]], 3)
+        own = [window for window in find_windows(whole, plan, 3, skip=2) if window.start % 2 == first]
+        assert [(w.start // 2, w.queries) for w in own] == [
+            (w.start, w.queries) for w in find_windows(thin, plan, 3)
+        ]
+        assert own
+    source = WindowSource(find_windows(dataclasses.replace(whole, told="actions"), plan, 3, skip=2))
+    assert source.action_dim == 3
+    clip, start = source.take([0]), source.windows[0].start
+    shown = (clip.frames[0, :, 0] + 1) * 127.5
+    np.testing.assert_allclose(shown, whole.frames[0][start : start + 32 : 2, 0, 0, 0], atol=1e-4)
+    assert clip.actions is not None
+    for number in range(1, 16):
+        led = actions[start + 2 * number - 1 : start + 2 * number + 1]
+        assert clip.actions[0, number].tolist() == np.bincount(led, minlength=3).tolist()
+
+
+def test_queries_between_poses_lie_halfway_between_two_remembered_ones() -> None:
+    """Away in whole steps, back halfway: with a memory of whole steps alone, never at what was seen."""
+    heading = [*range(12), *(half - 0.5 for half in range(11, 0, -1))]
+    poses = np.array([[1.5, 2.5, (15.0 * step + 300) % 360] for step in heading])
+    pictures = np.zeros((len(heading), 12, 12, 3), np.uint8)
+    episodes = EpisodeSet([pictures], ["a"], [poses], [np.zeros(len(heading), np.int64)], 3)
+    plan = PLANS["outpainting"]
+    windows = find_windows(episodes, plan, least=1, queries="between")
+    assert len(windows)
+    for window in windows:
+        for seen, asked in window.queries:
+            at = heading[window.start + asked]
+            memory = heading[window.start + 2 : window.start + 10]
+            assert at not in memory
+            assert at - 0.5 in memory
+            assert at + 0.5 in memory
+            assert abs(heading[window.start + seen] - at) == 0.5
+    with pytest.raises(WindowError, match="none of 1 episodes"):
+        find_windows(episodes, plan, least=1, queries="same")
+    with pytest.raises(WindowError, match="same or between"):
+        find_windows(episodes, plan, queries="near")  # type: ignore[arg-type]
 
 
 def test_episodes_without_a_window_are_refused() -> None:
