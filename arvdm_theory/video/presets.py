@@ -29,7 +29,7 @@ class VideoPreset:
         memory: M, frames that are remembered, unless a run asks for another number.
         context: frames of the short context.
         generated: frames that are generated.
-        rollout: frames that are generated in a long rollout.
+        rollout: frames that are generated in a long rollout, and how many videos.
         window: w.
         reverse_steps: M_AR, for outpainting; a staircase takes them in all for a frame's way from T to 0.
         schedule: of the noise levels.
@@ -49,7 +49,7 @@ class VideoPreset:
     memory: int
     context: int
     generated: int
-    rollout: int
+    rollout: tuple[int, int]
     window: int
     reverse_steps: int
     schedule: Schedule
@@ -64,27 +64,29 @@ class VideoPreset:
 
 _CPU = VideoPreset(
     size=16, trajectory=Trajectory("turn", frames=96, context=24), skip=2, episodes=(1000, 100),
-    memory=8, context=2, generated=4, rollout=64, window=4, reverse_steps=16, schedule="cosine",
+    memory=8, context=2, generated=4, rollout=(64, 40), window=4, reverse_steps=16, schedule="cosine",
     networks={
         "transformer": {"width": 64, "depth": 2, "heads": 4, "patch": 4},
         "unet": {"width": 32, "multipliers": (1, 2), "heads": 4, "place_attention": 8},
     },
     prediction="x0",
     training=TrainingConfig(
-        steps=800, batch=32, lr=3e-3, warmup=100, ema=0.99, checkpoint_every=100, log_every=50, keep=2,
+        steps=800, batch=32, lr=3e-3, warmup=100, ema=0.99, levels="continuous", checkpoint_every=100, log_every=50,
+        keep=2,
     ),
     least=3, windows=100,
     note="one CPU core, under 1 GiB, two to five minutes of its time a network (a U-Net: fifteen)",
 )  # fmt: skip
 
 _SMOKE = replace(
-    _CPU, trajectory=Trajectory("turn", frames=80, context=24), episodes=(6, 3), rollout=8, reverse_steps=3,
+    _CPU, trajectory=Trajectory("turn", frames=80, context=24), episodes=(6, 3), rollout=(8, 3), reverse_steps=3,
     networks={
         "transformer": {"width": 32, "depth": 1, "heads": 2, "patch": 4},
         "unet": {"width": 16, "multipliers": (1, 2), "heads": 2, "place_attention": 8},
     },
     training=TrainingConfig(
-        steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9, checkpoint_every=3, log_every=3, keep=2, tensorboard=False,
+        steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9, levels="continuous", checkpoint_every=3, log_every=3, keep=2,
+        tensorboard=False,
     ),
     windows=3, note="seconds on one core",
 )  # fmt: skip
@@ -108,13 +110,13 @@ _CPU_LONG = replace(
 )  # fmt: skip
 
 _GPU_TRAINING = TrainingConfig(
-    steps=200_000, batch=16, lr=8e-5, lr_floor=1.0, warmup=5000, ema=0.9999, bf16=True, checkpoint_every=5000,
-    log_every=200,
+    steps=200_000, batch=16, lr=8e-5, lr_floor=1.0, warmup=5000, ema=0.9999, levels="continuous", bf16=True,
+    checkpoint_every=5000, log_every=200,
 )  # fmt: skip
 
 _DMLAB_GPU = VideoPreset(
     size=64, trajectory=Trajectory("walk", frames=300, context=16), skip=1, episodes=(10_000, 400),
-    memory=48, context=4, generated=12, rollout=128, window=4, reverse_steps=64, schedule="cosine",
+    memory=48, context=4, generated=12, rollout=(128, 64), window=4, reverse_steps=64, schedule="cosine",
     networks={"unet": {"width": 48, "multipliers": (1, 2, 4, 8), "blocks": 1, "heads": 4, "place_attention": 16}},
     prediction="v",
     training=_GPU_TRAINING, least=2, windows=400,
