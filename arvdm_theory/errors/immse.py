@@ -15,6 +15,22 @@ Nothing has to be trained beyond the levels that the plan uses, unlike for the i
 ratios (:mod:`arvdm_theory.information.immse`). What the new frames tell at T, I(X^T_new; Past | In), is the same
 integral from T to ∞, along which the integrand falls like e^{-τ}: to a relative e^{-T} it is its value at T.
 
+*Stopped at s.* If every clock halts at s > 0, W runs from max(t^I, s) to max(t^O, s), and the same proof gives
+
+    I(Out^s; Past | In^s) = I(X^T_new; Past | In^s) + ½ Σ_j ∫_{max(t^O_j, s)}^{max(t^I_j, s)} E‖s'_j - s*_j‖² dτ_j,
+
+Out^s being the window at max(t^O, s), and In^s its old frames at max(t^I, s) with R. It is finite for every law
+with a variance, also where a frame repeats an older one exactly, and leaves out the levels at which a network's
+error is large against what is left to know. Where no old frame enters below s (w = Δ: always), In^s is In, and the
+value rises to MB_k as s falls (data processing).
+
+*A larger memory.* Let R' show every frame of R at its level in R or below, R being R' noised. Then R tells nothing
+beside R', and the integral with s' the score given R' is, by the chain rule,
+
+    I(Out_k; R'_k | In_k) = MB_k - MB'_k,
+
+MB' being that of the plan that shows R'. All frames that are out, as they came out, are the largest R' there is.
+
 With trained networks the form ``losses`` gives MB_k plus half the integral of the difference of the two networks'
 excess losses, which may be negative; it is reported as it is.
 
@@ -26,25 +42,36 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from arvdm_theory.information.estimate import Estimate, EstimationWarning, SampleError
+from arvdm_theory.errors.score_gap import (
+    ScoreGap,
+    memory_contributions,
+    shown_references,
+    shown_with_past,
+    stopped_grid,
+)
+from arvdm_theory.information.estimate import Estimate, EstimationWarning
 from arvdm_theory.information.gaussian import cholesky, condition, conditional_mutual_information
 from arvdm_theory.information.uncertainty import LEVEL, Dependence, conclude_mean, contribution_error
-from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.meta.plan import Plan
-from arvdm_theory.noise import alpha, sigma2, transition
-from arvdm_theory.processes.gaussian import frame_indices, noisy_covariance, standard_normal
+from arvdm_theory.interfaces import Score
+from arvdm_theory.meta.plan import Plan, Reference
+from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.processes.gaussian import frame_indices, noisy_covariance
 
-__all__ = ["LowHorizonWarning", "memory_bottleneck_along_clocks", "memory_bottleneck_from_scores"]
+__all__ = [
+    "LowHorizonWarning",
+    "horizon_notes",
+    "memory_bottleneck_along_clocks",
+    "memory_bottleneck_from_scores",
+]
 
-ScoreGap = Literal["losses", "difference"]
+Array = NDArray[np.float64]
 Noising = Callable[[Tensor, Tensor], Tensor]
 
 # Halvings of the last panel beyond which a smallest eigenvalue is rounding.
@@ -56,7 +83,15 @@ class LowHorizonWarning(EstimationWarning):
 
 
 def memory_bottleneck_along_clocks(
-    clean_covariance: Tensor, dim: int, plan: Plan, ar_step: int, grid: Tensor | None = None, points: int = 16
+    clean_covariance: Tensor,
+    dim: int,
+    plan: Plan,
+    ar_step: int,
+    grid: Tensor | None = None,
+    points: int = 16,
+    *,
+    stop: float = 0.0,
+    plan_with_past: Plan | None = None,
 ) -> Tensor:
     """MB_k of AR step k = ``ar_step`` as the integral of the score gap, (modes,), in nats.
 
@@ -66,8 +101,9 @@ def memory_bottleneck_along_clocks(
 
     Clocks run along the grid, straight inside a reverse step, with ``points`` Gauss-Legendre nodes a panel. Panels
     are at most one unit of time long, and towards the step's end they halve until they are no longer than the
-    smallest eigenvalue λ of Cov(clean window | R, Past), as far beyond the end as which lies the first pole of J'.
-    So every panel is at least as far from a pole as it is long, and 16 nodes leave 4.2^-32 = 1e-20.
+    smallest eigenvalue λ of Cov(clean window | R, Past) plus ``stop``, as far beyond the end as which lies the
+    first pole of J'. So every panel is at least as far from a pole as it is long, and 16 nodes leave
+    4.2^-32 = 1e-20.
 
     Args:
         clean_covariance: of all clean frames from the first on, (modes, N·d, N·d).
@@ -76,20 +112,27 @@ def memory_bottleneck_along_clocks(
         ar_step: k, from 1.
         grid: levels (M + 1, w) in place of the plan's.
         points: nodes a panel.
+        stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s).
+        plan_with_past: what its references tell stands for Past: the value is I(Out; R' | In).
 
     Raises:
-        ValueError: for fewer than one point.
-        NotPositiveDefiniteError: if Past and the references leave nothing open about some window frame.
+        ValueError: for fewer than one point, or as :func:`memory_bottleneck_from_scores` for ``stop`` and
+            ``plan_with_past``.
+        NotPositiveDefiniteError: if what is told leaves nothing open about an output frame at level 0, or the
+            references leave nothing open about a frame of Past.
     """
     if points < 1:
         raise ValueError(f"a quadrature needs at least one point, got {points}")
     device = clean_covariance.device
     if grid is None:
         grid = torch.tensor(plan.ar_grid, dtype=torch.float64, device=device)
-    if not plan.past_frames(ar_step):
+    grid = stopped_grid(grid, plan, stop)
+    known = shown_references(plan, ar_step)
+    beyond = [r for r in shown_with_past(plan, ar_step, plan_with_past) if r not in known]
+    if not beyond:
         return clean_covariance.new_zeros(len(clean_covariance))
     n = plan.window * dim
-    residual = _residual(clean_covariance, dim, plan, ar_step)
+    residual = _residual(clean_covariance, dim, list(plan.window_frames(ar_step)), beyond, known)
     without, cross, past = residual[:, :n, :n], residual[:, :n, n:], residual[:, n:, n:]
     told = condition(residual, range(n), range(n, residual.shape[-1]))[1]
     factor = cholesky(past, "covariance of Past given the references")
@@ -102,19 +145,21 @@ def memory_bottleneck_along_clocks(
         scale = spread(alpha(levels))
         return scale.unsqueeze(-1) * scale.unsqueeze(-2) * clean + torch.diag_embed(spread(sigma2(levels)))
 
+    # Nodes come near the end of the clocks and never reach it: what is infinite there would look finite.
+    cholesky(noisy(told, grid[-1]), "covariance of the output given all that is told")
     total = _initial_information(residual, plan, dim, noisy, grid[0])
     smallest = float(torch.linalg.eigvalsh(told.detach()).min())
     nodes, weights = np.polynomial.legendre.leggauss(points)
     for high, low in itertools.pairwise(grid):
         h = high - low
-        edges = torch.tensor(_panels(float(h.max()), smallest), dtype=torch.float64, device=device)
+        edges = torch.tensor(_panels(float(h.max()), smallest + stop), dtype=torch.float64, device=device)
         width = (edges[1:] - edges[:-1])[:, None]
         rest = (edges[:-1, None] + width * torch.from_numpy((nodes + 1) / 2).to(device)).reshape(-1)
         weight = (width * torch.from_numpy(weights / 2).to(device)).reshape(-1)
         levels = low + rest[:, None] * h
-        known = spread(alpha(levels)).unsqueeze(-1) * shared
+        signal = spread(alpha(levels)).unsqueeze(-1) * shared
         both = [
-            torch.cholesky_solve(known, cholesky(noisy(clean, levels), "covariance of the window"))
+            torch.cholesky_solve(signal, cholesky(noisy(clean, levels), "covariance of the window"))
             for clean in (told, without)
         ]
         per_entry = (both[0] * both[1]).sum(-1)
@@ -123,27 +168,25 @@ def memory_bottleneck_along_clocks(
     return total
 
 
-def _residual(clean_covariance: Tensor, dim: int, plan: Plan, ar_step: int) -> Tensor:
+def _residual(
+    clean_covariance: Tensor, dim: int, window: list[int], beyond: Sequence[Reference], known: Sequence[Reference]
+) -> Tensor:
     """Covariance of (clean window, Past) given the references, (modes, (w + p)·d, (w + p)·d)."""
     device = clean_covariance.device
-    references, past = plan.references_at(ar_step), plan.past_frames(ar_step)
-    frames = [*plan.window_frames(ar_step), *past, *(r.frame for r in references)]
+    frames = [*window, *(r.frame for r in (*beyond, *known))]
     # The window is clean here; its noise, independent of all else, is added level by level.
-    levels = [0.0] * plan.window + [plan.floor] * len(past) + [max(r.level, plan.floor) for r in references]
-    fresh = [False] * (plan.window + len(past)) + [r.level > plan.floor for r in references]
+    levels = [0.0] * len(window) + [r.level for r in (*beyond, *known)]
     level = torch.tensor(levels, dtype=torch.float64, device=device)
-    off_path = torch.tensor(fresh, device=device)
-    shared = torch.minimum(level[:, None], level)
-    parted = (off_path[:, None] | off_path) & ~torch.eye(len(frames), dtype=torch.bool, device=device)
     number = torch.tensor(frames, device=device)
     index = frame_indices(frames, dim).to(device)
+    # A reference is what Past holds of its frame, noised further: they part at the lower of their levels.
     joint = noisy_covariance(
         clean_covariance[:, index[:, None], index],
         level,
-        torch.where(parted, torch.full_like(shared, plan.floor), shared),
+        torch.minimum(level[:, None], level),
         number[:, None] == number,
     )
-    open_part = (plan.window + len(past)) * dim
+    open_part = (len(window) + len(beyond)) * dim
     return condition(joint, range(open_part), range(open_part, len(frames) * dim))[1]
 
 
@@ -183,6 +226,9 @@ def memory_bottleneck_from_scores(
     level: float = LEVEL,
     seed: int = 0,
     progress: bool = False,
+    actions: Tensor | None = None,
+    plan_with_past: Plan | None = None,
+    stop: float = 0.0,
 ) -> Estimate:
     """MB_k of AR step k = ``ar_step`` from two networks' losses on true videos that they were not trained on.
 
@@ -209,106 +255,41 @@ def memory_bottleneck_from_scores(
         level: of the confidence interval.
         seed: of the noise, drawn on the CPU: the same on every device.
         progress: show a progress bar over batches and nodes.
+        actions: the action that leads to each frame, (n, N, a), N as for the videos. Both scores are told those
+            of the window and of the frames that they are shown: all is given the first, and the second's others
+            count as a part of Past.
+        plan_with_past: of whose references ``score_with_past`` is told in place of all frames that are out: a plan
+            with the same levels that shows what ``plan`` shows, and more. The value is I(Out_k; R'_k | In_k).
+        stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s), see the module.
 
     Raises:
-        SampleError: for videos of another shape, too short or not finite, a step without Past (MB_k is 0 there),
-            an unknown form, or a score that is not a finite tensor of the window's shape.
+        SampleError: for videos or actions of another shape, too short or not finite, a step without Past (MB_k is
+            0 there), an unknown form, a ``stop`` outside [0, T), a ``plan_with_past`` of other levels or that does
+            not hold the plan's references, or a score that is not a finite tensor of the window's shape.
     """
-    _check(videos, plan, ar_step, form, points, batch)
-    grid = torch.tensor(plan.ar_grid, dtype=torch.float64)
-    spots, weights = np.polynomial.legendre.leggauss(points)
-    # (levels, what each frame's gap counts there); the first stands for everything beyond T.
-    new = torch.arange(plan.window) >= plan.window - plan.stride
-    nodes = [(grid[0], new / 2)]
-    for high, low in itertools.pairwise(grid):
-        nodes += [
-            (low + (1 + spot) / 2 * (high - low), weight / 4 * (high - low))
-            for spot, weight in zip(spots.tolist(), weights.tolist(), strict=True)
-        ]
-    generator = torch.Generator().manual_seed(seed)
-    contributions, tails = np.zeros(len(videos)), np.zeros(len(videos))
-    starts = range(0, len(videos), batch)
-    with torch.no_grad(), tqdm(total=len(starts) * len(nodes), disable=not progress, leave=False) as bar:
-        for start in starts:
-            clean = videos[start : start + batch].to(torch.float64)
-            references, everything = _references(clean, plan, ar_step, generator)
-            window = clean[:, list(plan.window_frames(ar_step))]
-            for number, (levels, weight) in enumerate(nodes):
-                noise = standard_normal(window.shape, generator).to(window)
-                scale = torch.sqrt(sigma2(levels)).to(window)[:, None]
-                noisy = alpha(levels).to(window)[:, None] * window + scale * noise
-                at = levels.to(window.device)
-                without, told = (
-                    _scored(each, noisy, at, known)
-                    for each, known in ((score, references), (score_with_past, everything))
-                )
-                if form == "difference":
-                    gap = (told - without) ** 2
-                else:
-                    # A frame that stands still counts nothing, and at level 0 it has no target.
-                    target = -noise / torch.where(scale > 0, scale, torch.ones_like(scale))
-                    gap = (told - without) * (2 * target - told - without)
-                value = (gap.sum(-1) @ weight.to(gap)).cpu().numpy()
-                contributions[start : start + batch] += value
-                if number == 0:
-                    tails[start : start + batch] = value
-                bar.update()
-    tail, notes = float(tails.mean()), list[EstimationWarning]()
-    error = math.exp(-plan.horizon) * abs(tail)
-    if error > contribution_error(contributions, dependence)[0]:
-        notes.append(
-            LowHorizonWarning(
-                f"{tail:.3g} nats are extrapolated from level T = {plan.horizon:.3g} to pure noise, which errs by "
-                f"about {error:.1g}, more than the standard error: give the new frames a higher T."
-            )
-        )
+    contributions, tails = memory_contributions(
+        videos, plan, ar_step, score, score_with_past, form=form, points=points, batch=batch, seed=seed,
+        progress=progress, actions=actions, plan_with_past=plan_with_past, stop=stop,
+    )  # fmt: skip
+    notes = horizon_notes(tails, plan.horizon, contribution_error(contributions, dependence)[0])
     return conclude_mean(contributions, method="immse-clocks", notes=notes, dependence=dependence, level=level)
 
 
-def _check(videos: Tensor, plan: Plan, ar_step: int, form: str, points: int, batch: int) -> None:
-    if form not in ("losses", "difference"):
-        raise SampleError(f"the form of the gap is 'losses' or 'difference', got {form!r}")
-    if points < 1 or batch < 1:
-        raise SampleError(f"at least one node and one video a batch are needed, got {points} and {batch}")
-    if ar_step < 1 or not plan.past_frames(ar_step):
-        raise SampleError(f"AR step {ar_step} of the plan {plan.name!r} has no Past: its memory bottleneck is 0")
-    frames = plan.total_frames(ar_step)
-    if videos.ndim != 3 or len(videos) < 2 or videos.shape[1] < frames:
-        raise SampleError(f"videos must have shape (n ≥ 2, {frames} frames or more, d), got {tuple(videos.shape)}")
-    bad = torch.nonzero(~torch.isfinite(videos).flatten(1).all(1))
-    if len(bad):
-        raise SampleError(
-            f"{len(bad)} of {len(videos)} videos have NaN or infinite values, first video {int(bad[0])}"
+def horizon_notes(tails: Array, horizon: float, stderr: float) -> list[EstimationWarning]:
+    """A warning if what is extrapolated from T to pure noise, known to e^{-T} of itself, errs by over ``stderr``.
+
+    Args:
+        tails: what is extrapolated, for each video.
+        horizon: T.
+        stderr: of the whole estimate.
+    """
+    tail = float(tails.mean())
+    error = math.exp(-horizon) * abs(tail)
+    if not error > stderr:
+        return []
+    return [
+        LowHorizonWarning(
+            f"{tail:.3g} nats are extrapolated from level T = {horizon:.3g} to pure noise, which errs by "
+            f"about {error:.1g}, more than the standard error: give the new frames a higher T."
         )
-
-
-def _references(
-    clean: Tensor, plan: Plan, ar_step: int, generator: torch.Generator
-) -> tuple[ReferenceBatch, ReferenceBatch]:
-    """R_k of the videos ``clean``, and all their frames that are out."""
-    out, window = range(plan.frames_out(ar_step)), tuple(plan.window_frames(ar_step))
-    floor = torch.full((len(out),), plan.floor, dtype=torch.float64)
-    states = _noised(clean[:, : len(out)], floor, torch.zeros_like(floor), generator)
-    told = plan.references_at(ar_step)
-    at = torch.tensor([max(r.level, plan.floor) for r in told], dtype=torch.float64)
-    values = _noised(states[:, [r.frame for r in told]], at, floor[: len(told)], generator)
-    return (
-        ReferenceBatch(values, at.to(values.device), tuple(r.frame for r in told), window),
-        ReferenceBatch(states, floor.to(states.device), tuple(out), window),
-    )
-
-
-def _noised(states: Tensor, levels: Tensor, earlier: Tensor, generator: torch.Generator) -> Tensor:
-    """States (batch, r, d) taken from ``earlier`` levels to ``levels``, both (r,)."""
-    scale, variance = (part.to(states)[:, None] for part in transition(levels, earlier))
-    return scale * states + torch.sqrt(variance) * standard_normal(states.shape, generator).to(states)
-
-
-def _scored(score: Score, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-    value = score(window, levels, references)
-    if not isinstance(value, Tensor) or value.shape != window.shape:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise SampleError(f"a score must be a tensor of the window's shape {tuple(window.shape)}, got {got}")
-    if not bool(torch.isfinite(value).all()):
-        raise SampleError(f"a score is not finite at window levels {[round(t, 4) for t in levels.tolist()]}")
-    return value.to(torch.float64)
+    ]

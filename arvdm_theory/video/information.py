@@ -1,0 +1,112 @@
+"""What a memory tells of generated frames: two networks' losses on clips that neither has seen, in nats.
+
+Of two networks with the same levels one is shown references R, say a short context, and the other R' ⊇ R, say the
+context and a memory. With window frames at level s in place of clean ones, which bytes do not have,
+
+    I(Out^s; R' | In^s) = MB(R) - MB(R')
+
+is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.errors.immse`): what the network
+without the memory must do without. Networks are not exact, so the value is that information plus half the integral
+of the difference of their excess losses: it is too low where the larger network has learned less of what it could,
+and it may be negative.
+
+Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and Verdú 2005 (I-MMSE).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arvdm_theory.errors.immse import horizon_notes
+from arvdm_theory.errors.score_gap import ScoreGap, memory_contributions
+from arvdm_theory.information.estimate import Estimate, SampleError, conclude
+from arvdm_theory.interfaces import Score, VideoBatch
+from arvdm_theory.meta.plan import Plan
+from arvdm_theory.video.intervals import cluster_mean
+
+__all__ = ["MemoryInformation", "memory_information"]
+
+
+@dataclass(frozen=True)
+class MemoryInformation:
+    """What a memory tells of the window of one AR step.
+
+    Attributes:
+        window: the information about the whole window, in nats; ``n`` counts clips.
+        frames: Δ, the frames that the step puts out.
+        clusters: how many clusters the clips come from; with fewer than two there is no standard error.
+        stop: s, the level of the window frames.
+    """
+
+    window: Estimate
+    frames: int
+    clusters: int
+    stop: float
+
+    @property
+    def per_frame(self) -> Estimate:
+        """Nats a generated frame: the whole over the Δ frames that the step puts out."""
+        whole = self.window
+        value, stderr, low, high = (
+            x / self.frames for x in (whole.value, whole.stderr, whole.ci_low, whole.ci_high)
+        )
+        return dataclasses.replace(whole, value=value, stderr=stderr, ci_low=low, ci_high=high)
+
+
+def memory_information(
+    score: Score,
+    plan: Plan,
+    score_with_past: Score,
+    plan_with_past: Plan,
+    clips: VideoBatch,
+    ar_step: int,
+    *,
+    stop: float = 0.02,
+    form: ScoreGap = "losses",
+    points: int = 3,
+    batch: int = 64,
+    clusters: Sequence[int] | Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> MemoryInformation:
+    """I(Out^s; R'_k | In^s) of AR step k = ``ar_step`` on true clips, given the actions of R and the window.
+
+    Actions of frames that the smaller memory lacks are a part of what the larger one tells. All given frames are
+    true ones: nothing is generated.
+
+    Args:
+        score: of the network with fewer references, as ``Denoiser.as_score`` gives it.
+        plan: its plan.
+        score_with_past: of the network with more references.
+        plan_with_past: its plan: the same levels, and all references of ``plan``.
+        clips: frames (n, N, d) and actions (n, N, a) or None, N as many as the step touches or more.
+        ar_step: k.
+        stop: s. 0.02 is noise of a standard deviation of 0.14, on a scale from black at -1 to white at 1.
+        form: see :func:`arvdm_theory.errors.immse.memory_bottleneck_from_scores`.
+        points: Gauss-Legendre nodes a reverse step, each a call of both networks: fewer do where steps are many.
+        batch: clips at once.
+        clusters: the episode of each clip, (n,): episodes are the independent draws, with Student's interval
+            (:func:`arvdm_theory.video.intervals.cluster_mean`). None: every clip is.
+        seed: of the noise.
+        progress: whether to show a progress bar.
+
+    Raises:
+        SampleError: unless there is one cluster label a clip, and as
+            :func:`arvdm_theory.errors.immse.memory_bottleneck_from_scores`.
+    """
+    clips_given = len(clips.frames)
+    labels = range(clips_given) if clusters is None else clusters
+    if len(labels) != clips_given:
+        raise SampleError(f"one cluster label a clip is needed, got {len(labels)} for {clips_given} clips")
+    contributions, tails = memory_contributions(
+        clips.frames, plan, ar_step, score, score_with_past, form=form, points=points, batch=batch, seed=seed,
+        progress=progress, actions=clips.actions, plan_with_past=plan_with_past, stop=stop,
+    )  # fmt: skip
+    mean = cluster_mean(contributions, labels)
+    window = conclude(
+        mean.value, mean.stderr, mean.high - mean.value, method="immse-clocks", n=mean.samples,
+        notes=horizon_notes(tails, plan.horizon, mean.stderr),
+    )  # fmt: skip
+    return MemoryInformation(window, plan.stride, mean.clusters, stop)
