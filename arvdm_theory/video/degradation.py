@@ -1,0 +1,591 @@
+"""How fast a video network's rollout decays, predicted from its teacher-forced outputs: nothing is rolled out.
+
+Clips have no known law, so no KL is claimed. Two *named proxies* of the squared error of every generated frame:
+
+- ``linear_response``: on true references an AR step errs by ε = Y - X, and wrong references move its output.
+  Output frame j is regressed on the r references, and the errors of a rollout follow
+
+      e_f = Σ_i A_{j,i} e_{ref i} + ε_j,      e of a given frame = 0.
+
+  The slopes come from the true references' own variation (:func:`step_response`), or from errors put into them on
+  purpose (:func:`perturbed_response`).
+- ``constant``: A = 0. Every AR step errs as it does on true references; nothing accumulates.
+
+Neither is a bound. What linear response takes for granted:
+
+- ε is independent of the errors of the references. No one controls that: ε depends on the true references, and so
+  do earlier errors. It holds where E[Y - X | C] is free of C, as for a network that only errs by a bias and noise.
+  A network that shrinks what it is shown is underrated: on AR(1) frames of correlation 0.9 and variance 1, one
+  with half the right slope ends at an error of 1, the rollout having faded, and is predicted to end at 0.49.
+- The response to an error is the slope along which outputs follow *true* references. Errors point elsewhere; along
+  directions in which true frames hardly vary, ridge regression puts the response near 0. Put-in errors mend this.
+- Errors live in q principal components of true frames. What lies outside neither responds nor passes on: it is the
+  teacher-forced residual's, the same at every AR step.
+- For a staircase (w > Δ) only references and the Δ frames that come out are followed. Errors of the noisy window,
+  which stays from step to step, are not tracked, though they too add up.
+- No pixel's range is known: where errors expand, the prediction grows past what pictures can show.
+
+So judge it by how it ranks runs beside their measured decay (:func:`decay_slope`, :func:`rank_agreement`). Its
+relative for videos of a known law is :mod:`arvdm_theory.errors.predict`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
+from scipy.stats import norm, rankdata
+
+from arvdm_theory.diffusion.rollout import first_ar_step
+from arvdm_theory.meta.plan import Plan
+from arvdm_theory.video.intervals import ClusterInterval, cluster_mean
+
+__all__ = [
+    "STRENGTHS",
+    "DecaySlope",
+    "DegradationError",
+    "PredictedDegradation",
+    "Proxy",
+    "RankAgreement",
+    "RidgeFit",
+    "StepResponse",
+    "decay_slope",
+    "leading_components",
+    "perturbed_response",
+    "predicted_degradation",
+    "rank_agreement",
+    "ridge",
+    "step_response",
+]
+
+Array = NDArray[np.float64]
+Proxy = Literal["linear_response", "constant"]
+
+STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 3, 28))
+"""Ridge strengths that are tried, in units of the mean squared singular value of the centred regressors."""
+
+# Of a squared error on [-1, 1], as in arvdm_theory.video.metrics.
+_PEAK = 2.0
+# Most runs for which all orders are gone through: 8! = 40320.
+_MOST_EXACT = 8
+
+
+class DegradationError(ValueError):
+    """A decay cannot be predicted, measured or compared from what was given."""
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """A ridge regression, its strength chosen by leave-one-out.
+
+    Attributes:
+        slope: B, shape (p, m).
+        strength: the chosen one.
+        strengths: all that were tried.
+        scores: mean squared leave-one-out error of each, summed over the m outputs, shape (strengths,).
+        baseline: the same of the mean alone, which ignores the regressors.
+    """
+
+    slope: Array
+    strength: float
+    strengths: tuple[float, ...]
+    scores: Array
+    baseline: float
+
+    @property
+    def skill(self) -> float:
+        """1 - score/baseline: the share of variance foretold out of sample; NaN for constant outputs."""
+        return 1 - float(self.scores.min()) / self.baseline if self.baseline > 0 else math.nan
+
+
+def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> RidgeFit:
+    """Ridge regression with a free intercept, its strength by leave-one-out in closed form (PRESS).
+
+    B = (C'C + λI)^{-1} C'Y with centred rows, λ = strength · mean squared singular value of C. With the hat matrix
+    H = 11'/n + C (C'C + λI)^{-1} C', the error at row i of the fit to all other rows, same λ, is the residual of
+    the fit to all rows over 1 - H_ii (Allen 1974). All outputs share one λ, that of the least mean squared error.
+
+    Args:
+        shown: C, shape (n, p).
+        said: Y, shape (n, m).
+        strengths: positive.
+
+    Raises:
+        DegradationError: if shapes do not fit, numbers are not finite, a strength is not positive, the rows of C
+            are all equal, or a row has leverage 1 at a strength, so that leaving it out leaves nothing to go by.
+    """
+    x, y = _rows(shown, "regressors", 2), _rows(said, "outputs", 2)
+    n = len(x)
+    if len(y) != n or n < 3:
+        raise DegradationError(f"as many outputs as regressors, and 3 or more, are needed, got {len(y)} and {n}")
+    tried = tuple(float(strength) for strength in strengths)
+    if not tried or not all(math.isfinite(strength) and strength > 0 for strength in tried):
+        raise DegradationError(f"ridge strengths are finite and positive, got {tried}")
+    # Rows that are equal differ by their mean's rounding.
+    if not (x != x[0]).any():
+        raise DegradationError("what the network is shown does not vary, so nothing can be regressed on it")
+    y = y - y.mean(0)
+    left, values, right = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    rotated, unit = left.T @ y, float((values**2).mean())
+    scores = []
+    for strength in tried:
+        kept = values**2 / (values**2 + strength * unit)
+        free = 1 - 1 / n - left**2 @ kept
+        # Below this, 1 - H_ii has lost half of its digits.
+        if free.min() < 1e-8:
+            raise DegradationError(
+                f"row {int(free.argmin())} of {n} cannot be left out at ridge strength {strength:.3g}: its "
+                "leverage is 1; more rows or larger strengths are needed"
+            )
+        missed = (y - left @ (kept[:, None] * rotated)) / free[:, None]
+        scores.append(float((missed**2).sum()) / n)
+    best = int(np.argmin(scores))
+    slope: Array = right.T @ ((values / (values**2 + tried[best] * unit))[:, None] * rotated)
+    baseline = float((y**2).sum()) / n * (n / (n - 1)) ** 2
+    return RidgeFit(slope, tried[best], tried, np.array(scores), baseline)
+
+
+def leading_components(frames: Array, components: int) -> Array:
+    """The q leading principal components of true frames: an orthonormal basis (d, q).
+
+    Args:
+        frames: shape (..., d).
+        components: q, at most the rank of the frames' covariance.
+
+    Raises:
+        DegradationError: for frames without an axis, numbers that are not finite, or a q beyond the frames' rank.
+    """
+    rows = np.asarray(frames, dtype=np.float64)
+    if rows.ndim < 2 or not np.isfinite(rows).all():
+        raise DegradationError(f"frames are finite numbers of shape (..., d), got shape {rows.shape}")
+    rows = rows.reshape(-1, rows.shape[-1])
+    most = min(len(rows) - 1, rows.shape[1])
+    if not 1 <= components <= most:
+        raise DegradationError(
+            f"{len(rows)} frames of {rows.shape[1]} numbers have 1 to {most} principal components, but "
+            f"{components} are asked for"
+        )
+    rows = rows - rows.mean(0)
+    wide = len(rows) < rows.shape[1]
+    gram = rows @ rows.T if wide else rows.T @ rows
+    values, vectors = eigh(gram, subset_by_index=(len(gram) - components, len(gram) - 1))
+    # An eigenvalue is off by some roundings of the trace.
+    if values[0] <= len(gram) * np.finfo(np.float64).eps * gram.trace():
+        raise DegradationError(f"the {len(rows)} frames vary along fewer than {components} directions")
+    vectors = vectors[:, ::-1]
+    # Combinations of frames are as orthogonal as the Gram matrix's condition allows; their span is right.
+    basis: Array = np.linalg.qr(rows.T @ vectors if wide else vectors)[0]
+    return basis
+
+
+@dataclass(frozen=True)
+class StepResponse:
+    """One AR step as teacher-forced outputs show it: r references in, the Δ frames that come out.
+
+    Attributes:
+        basis: of the subspace, orthonormal, (d, q).
+        response: A, shape (Δ, r, q, q): how output frame j moves with an error of reference i.
+        bias: mean of the teacher-forced error ε in the subspace, (Δ, q).
+        covariance: of ε, jointly over the frames that come out, frame-major, (Δq, Δq).
+        outside: mean squared error outside the subspace, over all d pixels, (Δ,).
+        fit: the regression that A comes from; None for a response from elsewhere.
+    """
+
+    basis: Array
+    response: Array
+    bias: Array
+    covariance: Array
+    outside: Array
+    fit: RidgeFit | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("basis", "response", "bias", "covariance", "outside"):
+            value = np.asarray(getattr(self, name), dtype=np.float64)
+            if not np.isfinite(value).all():
+                raise DegradationError(f"the {name} of an AR step is NaN or infinite")
+            object.__setattr__(self, name, value)
+        _check_basis(self.basis)
+        q, out = self.basis.shape[1], len(self.response)
+        references = self.response.shape[1] if self.response.ndim == 4 else 0
+        wanted = {
+            "response": (out, references, q, q), "bias": (out, q), "covariance": (out * q, out * q),
+            "outside": (out,),
+        }  # fmt: skip
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise DegradationError(f"the {name} has shape {getattr(self, name).shape}, not {shape}")
+
+    @property
+    def teacher_forced(self) -> Array:
+        """Mean squared error of each output frame on true references, over all d pixels, (Δ,)."""
+        inside = (self.bias**2).sum(1) + np.diag(self.covariance).reshape(self.bias.shape).sum(1)
+        total: Array = inside / len(self.basis) + self.outside
+        return total
+
+
+def step_response(
+    references: Array,
+    truth: Array,
+    outputs: Array,
+    basis: Array,
+    strengths: Sequence[float] = STRENGTHS,
+) -> StepResponse:
+    """An AR step's error on true references and its linear response to wrong ones, from teacher-forced outputs.
+
+    Outputs are regressed on all references together, both in the subspace, by :func:`ridge`. Moments of the error
+    are divided by n, so ``teacher_forced`` is exactly the mean squared error of the outputs.
+
+    Args:
+        references: C, true frames, (n, r, d), in the order of ``plan.references_at``; clean, also where the plan
+            noises them afresh (that is part of the response). n windows, independent of each other: windows of one
+            video make leave-one-out too sure of itself.
+        truth: X, the frames to come, (n, Δ, d).
+        outputs: Y, what the network puts out for them, (n, Δ, d).
+        basis: orthonormal, (d, q): :func:`leading_components` of true frames.
+        strengths: as :func:`ridge`.
+
+    Raises:
+        DegradationError: if shapes do not fit, numbers are not finite, nothing is referenced or the basis is not
+            orthonormal, and as :func:`ridge`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> references = rng.normal(size=(200, 1, 5))
+        >>> truth = 0.9 * references + 0.1 * rng.normal(size=(200, 1, 5))
+        >>> step = step_response(references, truth, 0.8 * references, np.eye(5))
+        >>> bool(np.allclose(step.response[0, 0], 0.8 * np.eye(5), atol=1e-4))
+        True
+        >>> bool(np.isclose(step.teacher_forced[0], ((0.8 * references - truth) ** 2).mean()))
+        True
+    """
+    told, true, said = _rows(references, "references", 3), _rows(truth, "truth", 3), _rows(outputs, "outputs", 3)
+    if true.shape != said.shape or told.shape[::2] != true.shape[::2]:
+        raise DegradationError(
+            f"references (n, r, d), truth and outputs (n, frames, d), got shapes {told.shape}, {true.shape} and "
+            f"{said.shape}"
+        )
+    if 0 in told.shape or 0 in true.shape:
+        raise DegradationError(f"at least one reference and output is needed, got {told.shape} and {true.shape}")
+    directions = np.asarray(basis, dtype=np.float64)
+    _check_basis(directions)
+    if len(directions) != true.shape[-1]:
+        raise DegradationError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
+    (n, out), q = true.shape[:2], directions.shape[1]
+    response, fit = _slopes(told, said, directions, strengths)
+    error = said - true
+    inside = error @ directions
+    outside = ((error - inside @ directions.T) ** 2).mean((0, 2))
+    bias = inside.mean(0)
+    spread = (inside - bias).reshape(n, out * q)
+    return StepResponse(directions, response, bias, spread.T @ spread / n, outside, fit)
+
+
+def perturbed_response(
+    step: StepResponse, shift: Array, moved: Array, strengths: Sequence[float] = STRENGTHS
+) -> StepResponse:
+    """The same step with its response to errors that were put into its references.
+
+    Outputs are made twice from the same noise, shown the references C and C + ``shift``; what they differ by,
+    ``moved``, is regressed on the shift. Shifts drawn as the step errs itself, apart for every reference, ask for
+    the response where a rollout will need it. It is still one AR step, and nothing is rolled out.
+
+    Args:
+        step: on true references.
+        shift: put into the references, (n, r, d).
+        moved: by so much the outputs differ, (n, Δ, d).
+        strengths: as :func:`ridge`.
+
+    Raises:
+        DegradationError: if shapes do not fit or numbers are not finite, and as :func:`ridge`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> truth, shift = rng.normal(size=(200, 1, 5)), 0.1 * rng.normal(size=(200, 1, 5))
+        >>> step = step_response(truth, truth, 0.8 * truth, np.eye(5))
+        >>> again = perturbed_response(step, shift, 0.3 * shift)
+        >>> bool(np.allclose(again.response[0, 0], 0.3 * np.eye(5), atol=1e-4))
+        True
+    """
+    put, answer = _rows(shift, "shifts", 3), _rows(moved, "differences", 3)
+    out, r = step.response.shape[:2]
+    d = len(step.basis)
+    if put.shape[1:] != (r, d) or answer.shape != (len(put), out, d):
+        raise DegradationError(
+            f"shifts (n, {r}, {d}) and differences (n, {out}, {d}) are needed, got {put.shape} and {answer.shape}"
+        )
+    response, fit = _slopes(put, answer, step.basis, strengths)
+    return replace(step, response=response, fit=fit)
+
+
+def _slopes(shown: Array, said: Array, basis: Array, strengths: Sequence[float]) -> tuple[Array, RidgeFit]:
+    """The response (Δ, r, q, q) of frames (n, Δ, d) to frames (n, r, d), in the subspace."""
+    (n, r), out, q = shown.shape[:2], said.shape[1], basis.shape[1]
+    fit = ridge((shown @ basis).reshape(n, r * q), (said @ basis).reshape(n, out * q), strengths)
+    return fit.slope.reshape(r, q, out, q).transpose(2, 0, 3, 1), fit
+
+
+@dataclass(frozen=True)
+class PredictedDegradation:
+    """The predicted error of every generated frame.
+
+    Attributes:
+        proxy: which prediction it is.
+        frames: indices in the video of the generated frames, the prompt being given.
+        mse: mean squared error over all d pixels, (F,).
+        mean: mean error in the subspace, (F, q).
+        covariance: of the errors in the subspace, frame-major, (Fq, Fq).
+    """
+
+    proxy: Proxy
+    frames: range
+    mse: Array
+    mean: Array
+    covariance: Array
+
+    @property
+    def psnr(self) -> Array:
+        """10 log₁₀(4/MSE) in dB, (F,), to be held beside the PSNR of a measured *mean* squared error."""
+        return _decibel(self.mse)
+
+
+def predicted_degradation(
+    responses: StepResponse | Sequence[StepResponse],
+    plan: Plan,
+    prompt: int,
+    last: int,
+    proxy: Proxy = "linear_response",
+) -> PredictedDegradation:
+    """Propagates teacher-forced errors through the references of a plan: exact mean and covariance of all errors.
+
+    With L the responses of AR step k to all frames that came out before it, and (m, V) their errors' law, the new
+    frames have mean L m + b, covariance L V L' + S, and cross-covariance L V with the old. So a reference that two
+    frames share, at any distance, correlates them as it should.
+
+    AR steps run from the first one after the prompt. Frames that are out by then are given, and right. For a
+    staircase the last w - Δ frames of the prompt are noised and put out again: they get errors, which are
+    passed on, but are no part of the answer.
+
+    Args:
+        responses: of every AR step from the first to the last, in one subspace; or one for all of them.
+        plan: the plan.
+        prompt: how many frames are given.
+        last: K, the last AR step.
+        proxy: ``linear_response``, or ``constant`` for no accumulation.
+
+    Raises:
+        DegradationError: if no AR step is left, there are not as many responses as AR steps, subspaces differ, or
+            a response has other numbers of references or frames than its AR step.
+        PromptError: if no AR step starts after the prompt.
+
+    Example:
+        >>> from arvdm_theory.meta.catalogue import outpainting
+        >>> from arvdm_theory.meta.plan import References
+        >>> plan = outpainting(window=1, references=References.last(1))
+        >>> half = StepResponse(np.eye(1), np.full((1, 1, 1, 1), 0.5), np.zeros((1, 1)), np.eye(1), np.zeros(1))
+        >>> predicted_degradation(half, plan, prompt=1, last=3).mse.tolist()
+        [1.0, 1.25, 1.3125]
+    """
+    if proxy not in get_args(Proxy):
+        raise DegradationError(f"a proxy is {' or '.join(get_args(Proxy))}, got {proxy!r}")
+    first = first_ar_step(plan, prompt)
+    if first > last:
+        raise DegradationError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
+    each = [responses] * (last - first + 1) if isinstance(responses, StepResponse) else list(responses)
+    if len(each) != last - first + 1:
+        raise DegradationError(f"AR steps {first} to {last} need {last - first + 1} responses, got {len(each)}")
+    basis = each[0].basis
+    d, q = basis.shape
+    start, stop = plan.frames_out(first), plan.clean_frames(last)
+    mean, covariance = np.zeros((stop - start) * q), np.zeros(((stop - start) * q,) * 2)
+    outside = np.zeros(stop - start)
+    for k, own in zip(range(first, last + 1), each, strict=True):
+        told = plan.references_at(k)
+        if own.response.shape[:2] != (plan.stride, len(told)):
+            raise DegradationError(
+                f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but its response "
+                f"has {own.response.shape[0]} and {own.response.shape[1]}"
+            )
+        if own is not each[0] and not np.array_equal(own.basis, basis):
+            raise DegradationError(f"the responses of AR steps {first} and {k} are in different subspaces")
+        out = plan.frames_out(k) - start
+        old, new = slice(out * q), slice(out * q, (out + plan.stride) * q)
+        load = np.zeros((plan.stride, q, out, q))
+        if proxy == "linear_response":
+            for i, reference in enumerate(told):
+                if reference.frame >= start:
+                    load[:, :, reference.frame - start] = own.response[:, i]
+        flat = load.reshape(plan.stride * q, out * q)
+        cross = flat @ covariance[old, old]
+        mean[new] = flat @ mean[old] + own.bias.ravel()
+        covariance[new, old], covariance[old, new] = cross, cross.T
+        covariance[new, new] = cross @ flat.T + own.covariance
+        outside[out : out + plan.stride] = own.outside
+    skip = prompt - start
+    mean, covariance = mean[skip * q :].reshape(-1, q), covariance[skip * q :, skip * q :]
+    inside = (mean**2).sum(1) + np.diag(covariance).reshape(mean.shape).sum(1)
+    return PredictedDegradation(proxy, range(prompt, stop), inside / d + outside[skip:], mean, covariance)
+
+
+@dataclass(frozen=True)
+class DecaySlope:
+    """How fast PSNR falls along a rollout, in dB a generated frame; negative for a decay.
+
+    Attributes:
+        of_mean: slope of the PSNR of the mean squared error over curves at each index, the curve that a prediction
+            is of. Its standard error is linearised in the squared errors, clustered by video.
+        of_each: mean of the slopes of the curves that are finite throughout, clustered by video. It weighs dB, not
+            errors, and so another quantity.
+        dropped: curves with an infinite PSNR (an exact copy), which have no slope and are not in ``of_each``. They
+            are copies, not failures: with many of them ``of_each`` speaks of the worse videos only.
+    """
+
+    of_mean: ClusterInterval
+    of_each: ClusterInterval
+    dropped: int
+
+
+def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: float = 0.95) -> DecaySlope:
+    """Least-squares slopes of PSNR over the rollout index.
+
+    With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean M_t over curves, the slope of
+    the mean curve is Σ_t a_t 10 log₁₀(4/M_t). Exact copies count in M_t as no error. To first order a curve moves
+    it by -(10/ln 10) Σ_t a_t MSE_vt/M_t, whose clustered standard error is the slope's.
+
+    Args:
+        psnr_curves: in dB, (curves, frames); one curve will do, without a standard error.
+        videos: (curves,), a label each: curves of one video are one cluster. Left out, each is a video.
+        level: of the Student-t intervals.
+
+    Raises:
+        DegradationError: if there are fewer than two frames or no curve, a PSNR is NaN or -∞, or all curves are
+            exact copies at an index.
+        ValueError: as :func:`~arvdm_theory.video.intervals.cluster_mean`.
+
+    Example:
+        >>> found = decay_slope([[20.0, 18.0, 16.0], [22.0, 20.0, 18.0]])
+        >>> round(found.of_mean.value, 12), round(found.of_each.value, 12), found.dropped
+        (-2.0, -2.0, 0)
+    """
+    curves = np.asarray(psnr_curves, dtype=np.float64)
+    if curves.ndim != 2 or len(curves) < 1 or curves.shape[1] < 2:
+        raise DegradationError(f"PSNR curves have shape (curves, 2 or more frames), got {curves.shape}")
+    if np.isnan(curves).any() or np.isneginf(curves).any():
+        raise DegradationError("a PSNR is NaN or -∞; only +∞, of an exact copy, has a meaning")
+    labels = np.arange(len(curves)) if videos is None else np.asarray(videos)
+    index = np.arange(curves.shape[1]) - (curves.shape[1] - 1) / 2
+    weights = index / (index @ index)
+    errors = _PEAK**2 * 10 ** (-curves / 10)
+    middle = errors.mean(0)
+    if not middle.all():
+        raise DegradationError(f"all curves are exact copies at rollout index {int(np.argmin(middle))}: no slope")
+    slope = float(_decibel(middle) @ weights)
+    moves = -10 / math.log(10) * (errors / middle - 1) @ weights
+    finite = np.isfinite(curves).all(1)
+    # The moves' mean is 0: the weights sum to 0.
+    of_mean = cluster_mean(slope + moves, labels, level)
+    of_each = cluster_mean(curves[finite] @ weights, labels[finite], level)
+    return DecaySlope(of_mean, of_each, int((~finite).sum()))
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Spearman's rank correlation of a prediction with what was measured, over runs.
+
+    Attributes:
+        value: ρ, Pearson's correlation of midranks.
+        pvalue: two-sided, of all orders of the runs being equally likely.
+        low: lower end of the confidence interval; NaN for ρ = ±1, where its formula has width 0.
+        high: its upper end.
+        runs: how many.
+        exact: whether the p-value went through all orders, not through random ones.
+    """
+
+    value: float
+    pvalue: float
+    low: float
+    high: float
+    runs: int
+    exact: bool
+
+
+def rank_agreement(
+    predicted: ArrayLike, measured: ArrayLike, level: float = 0.95, permutations: int = 9999, seed: int = 0
+) -> RankAgreement:
+    """Spearman's rank correlation with a permutation p-value and a confidence interval.
+
+    The p-value is the share of orders of the measured ranks with |ρ| no less than the observed one: of all n!
+    orders up to 8 runs; above, of the observed and random ones, so it is never 0. The interval is Fisher's,
+    tanh(artanh ρ ± z √((1 + ρ²/2)/(n - 3))), with the variance of Bonett and Wright (2000), *Sample size
+    requirements for estimating Pearson, Kendall and Spearman correlations*; for few runs it is rough.
+
+    Args:
+        predicted: shape (runs,), 4 or more.
+        measured: the same runs.
+        level: of the interval.
+        permutations: random orders for more than 8 runs.
+        seed: of them.
+
+    Raises:
+        DegradationError: if shapes differ, there are fewer than 4 runs, a number is not finite, one side is
+            constant (as every decay predicted without accumulation may be), the level is not between 0 and 1, or
+            no order is to be drawn.
+
+    Example:
+        >>> found = rank_agreement([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0])
+        >>> found.value, round(found.pvalue * 24), found.exact
+        (1.0, 2, True)
+    """
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    n = x.size
+    if x.ndim != 1 or x.shape != y.shape or n < 4:
+        raise DegradationError(f"two lists of one length, 4 or more runs, are needed, got {x.shape} and {y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise DegradationError("a run's prediction or measurement is NaN or infinite: it has no rank here")
+    if not 0 < level < 1:
+        raise DegradationError(f"the level of an interval lies between 0 and 1, got {level}")
+    if permutations < 1:
+        raise DegradationError(f"at least one permutation is needed, got {permutations}")
+    # Twice the centred midranks are whole numbers, so equal correlations compare as equal.
+    a, b = (np.rint(2 * rankdata(values)).astype(np.int64) - (n + 1) for values in (x, y))
+    spread = int(a @ a) * int(b @ b)
+    if spread == 0:
+        raise DegradationError("all runs are equal on one side: constant values have no rank correlation")
+    exact = n <= _MOST_EXACT
+    if exact:
+        orders = b[np.array(list(itertools.permutations(range(n))))]
+    else:
+        drawn = np.random.default_rng(seed).permuted(np.tile(b, (permutations, 1)), axis=1)
+        orders = np.concatenate([b[None], drawn])
+    shared = int(a @ b)
+    pvalue = float((np.abs(orders @ a) >= abs(shared)).mean())
+    value = shared / math.sqrt(spread)
+    if shared**2 == spread:
+        return RankAgreement(float(np.sign(shared)), pvalue, math.nan, math.nan, n, exact)
+    width = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    low, high = (math.tanh(math.atanh(value) + side * width) for side in (-1, 1))
+    return RankAgreement(value, pvalue, low, high, n, exact)
+
+
+def _decibel(mse: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        ratio: Array = 10 * np.log10(_PEAK**2 / mse)
+    return ratio
+
+
+def _rows(values: Array, what: str, axes: int) -> Array:
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != axes or not np.isfinite(rows).all():
+        raise DegradationError(f"the {what} are finite numbers with {axes} axes, got shape {rows.shape}")
+    return rows
+
+
+def _check_basis(basis: Array) -> None:
+    # Rounding leaves some 1e-13; a basis that was never made orthonormal is off by far more.
+    if basis.ndim != 2 or 0 in basis.shape or np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() > 1e-8:
+        raise DegradationError(f"a basis has orthonormal columns, (d, q), got shape {basis.shape}")
