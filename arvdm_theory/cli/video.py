@@ -10,7 +10,7 @@ __all__ = ["SUBCOMMANDS", "configure", "run"]
 SUBCOMMANDS = {
     "train": "train a network with a memory on first-person video; resumable",
     "sample": "generate test windows with a trained network and score what it retrieved",
-    "sweep": "train and score networks over memory structures and seeds",
+    "sweep": "train and score many networks: retrieval, decay of long rollouts, nats of the memory",
     "evaluate": "score generated videos against true ones: quality, retrieval of what was seen",
 }
 """A subcommand NAME is a module ``arvdm_theory.cli.video_NAME`` with ``configure(parser)`` and ``run(args)``."""

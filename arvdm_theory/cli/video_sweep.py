@@ -1,4 +1,4 @@
-"""``arvdm video sweep``: networks over memory structures and seeds, trained, sampled and set side by side."""
+"""``arvdm video sweep``: networks trained, sampled, rolled out and set side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import argparse
 
 from arvdm_theory.cli.video_train import add_data_options, run_from
 
-__all__ = ["configure", "run"]
+__all__ = ["SUITES", "configure", "run"]
+
+# As arvdm_theory.studies.video has them, which would import torch.
+SUITES = (
+    "structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft", "long",
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,25 +22,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_data_options(parser)
     add = parser.add_argument
+    add("--suite", nargs="+", metavar="NAME", default=None,
+        help=f"sets of networks, in place of options that describe them: {', '.join(SUITES)}, or all")  # fmt: skip
     add("--memory", nargs="+", choices=("none", "prepend", "concat", "cross"),
         default=["none", "concat", "prepend", "cross"], help="memory structures")  # fmt: skip
     add("--seeds", nargs="+", type=int, default=[0], metavar="S", help="of the networks")
     add("--out", required=True, metavar="DIR", help="folder for data, networks, tables and figures")
     add("--publish", metavar="DIR", default=None, help="folder to copy the finished tables to")
+    add("--no-rollouts", action="store_true", help="retrieval only: no long rollouts, and no nats of the memory")
     add("--no-figures", action="store_true", help="tables only")
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing, prints the table."""
     import shutil
+    from dataclasses import replace
     from pathlib import Path
 
     from arvdm_theory.files import atomic_path
-    from arvdm_theory.studies.video import headline, sweep
+    from arvdm_theory.studies.video import headline, suite, sweep
 
     folder = Path(args.out)
-    runs = [run_from(args, memory=memory, seed=seed) for seed in args.seeds for memory in args.memory]
-    tables = sweep(runs, folder)
+    if args.suite is not None:
+        runs = suite(SUITES if args.suite == ["all"] else args.suite)
+        if args.device != "auto":
+            runs = [replace(run, device=args.device) for run in runs]
+    else:
+        runs = [run_from(args, memory=memory, seed=seed) for seed in args.seeds for memory in args.memory]
+    tables = sweep(runs, folder, rollouts=not args.no_rollouts)
     print(headline(tables["video"]))
     if not args.no_figures:
         from arvdm_theory.plots.style import draw_all

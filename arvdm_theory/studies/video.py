@@ -1,7 +1,9 @@
-"""Memory structures side by side: networks trained on first-person video, and what each retrieves.
+"""Networks with a memory on first-person video, set side by side: retrieval, decay, information, and their trade.
 
-A cell is a network: trained once (its checkpoints are kept), sampled on held-out worlds and scored. Its rows are
-those of :func:`arvdm_theory.video.runs.summarise`.
+A network is trained once and its checkpoints are kept. Each of three tables then has a cell a network, computed or
+read again: what it retrieves (``video``), how a long rollout decays and was predicted to (``video-rollouts``), and
+what its memory tells in nats beside a network without one (``video-information``). The rest is derived from them:
+``video-summary``, a row a network, and ``video-agreement``, the rank correlation of predicted and measured decay.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +20,148 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from arvdm_theory.studies.record import Cell, read_table, run_cells, write_table
-from arvdm_theory.video.runs import Samples, VideoRun, sample_folder, summarise, train_run
+from arvdm_theory.files import write_json
+from arvdm_theory.models.denoiser import Denoiser
+from arvdm_theory.studies.record import Cell, provenance, read_table, run_cells, write_table
+from arvdm_theory.training.checkpoint import load_denoiser
+from arvdm_theory.video.degradation import DegradationError, decay_slope, rank_agreement
+from arvdm_theory.video.information import memory_information
+from arvdm_theory.video.metrics import psnr
+from arvdm_theory.video.retrieval import SOURCES
+from arvdm_theory.video.rollouts import PROXIES, decay_table, predict_decay, rollout_source
+from arvdm_theory.video.runs import (
+    Compression,
+    Samples,
+    Structure,
+    VideoRun,
+    sample_folder,
+    sample_run,
+    summarise,
+    train_run,
+)
+from arvdm_theory.video.windows import WindowSource, find_windows
 
-__all__ = ["decode_picture", "film_table", "headline", "sweep"]
+__all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep"]
 
 _WINDOWS_SHOWN = 3
+_ROLLOUTS_SHOWN = 1
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
+# Of the information: true windows, nodes a reverse step, and the level of the window.
+_CLIPS, _POINTS, _STOP = 200, 2, 0.02
+_MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
+_ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
+# Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
+_COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
+    ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (4, 16)),
+)  # fmt: skip
 
 
-def sweep(runs: Sequence[VideoRun], folder: Path, progress: bool = True) -> dict[str, pd.DataFrame]:
+def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]:
+    return [VideoRun(memory=memory, **fields) for memory in memories]
+
+
+SUITES: dict[str, Callable[[], list[VideoRun]]] = {
+    "structures": lambda: [run for seed in (0, 1, 2) for run in _each(seed=seed)],
+    "length": lambda: [run for frames in (2, 4, 6) for run in _each(_MEMORIES, memory_frames=frames)],
+    "compression": lambda: [
+        VideoRun(memory=memory, compress=factor, compression=parts)
+        for memory in _MEMORIES
+        for parts, factors in _COMPRESSIONS
+        for factor in (factors if memory == "cross" else factors[:1])
+    ],
+    "plans": lambda: _each(plan="fifo"),
+    "unet": lambda: _each(("none", "cross"), architecture="unet"),
+    "between": lambda: _each(preset="cpu-between"),
+    "actions": lambda: _each(told="actions"),
+    "walking": lambda: _each(preset="cpu-walk"),
+    "minecraft": lambda: _each(data="minecraft"),
+    "long": lambda: _each(("cross",), preset="cpu-long"),
+}
+"""Sets of networks, each of which answers one question; several of them share networks."""
+
+
+def suite(names: Sequence[str]) -> list[VideoRun]:
+    """The networks of some suites, each once.
+
+    Raises:
+        ValueError: if there is no such suite.
+    """
+    unknown = [name for name in names if name not in SUITES]
+    if unknown:
+        raise ValueError(f"suites are {', '.join(SUITES)}; got {', '.join(unknown)}")
+    return list(dict.fromkeys(run for name in names for run in SUITES[name]()))
+
+
+def sweep(
+    runs: Sequence[VideoRun], folder: Path, progress: bool = True, rollouts: bool = True
+) -> dict[str, pd.DataFrame]:
     """Trains, samples and scores every run that is not finished yet.
 
     Args:
-        runs: networks on the same data.
-        folder: for everything; ``video.csv`` and ``video-film.csv`` are the tables.
+        runs: networks.
+        folder: for everything; the tables are ``NAME.csv`` in it.
         progress: whether to show progress bars.
+        rollouts: whether to make the tables of long rollouts and of information too.
 
     Returns:
-        ``video``: a row a network, source and place ``ahead`` of the last given frame (0: all places), with the
-        network's fields, ``updates``, the ``seconds`` of training and the number of ``weights``; ``film``: the
-        pictures of a few windows, see :func:`film_table`.
+        by name. ``video``: a row a network, source and place ``ahead`` of the last given frame (0: all places),
+        with the network's fields, ``updates``, the ``seconds`` of training and the number of ``weights``.
+        ``video-film`` and ``video-rollout-film``: the pictures of a few windows, see :func:`film_table`. And the
+        other tables of this module.
+
+    Raises:
+        ValueError: if two runs are the same, or data or networks cannot be had.
     """
     by_name = {_name(run): run for run in runs}
     if len(by_name) < len(runs):
         raise ValueError("a sweep trains each network once, but two of its runs are the same")
-    films = folder / "films"
-    films.mkdir(parents=True, exist_ok=True)
+    work = _Work(by_name, folder, progress)
+    for part in ("films", "rollouts"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    cells = [{"network": name, **_fields(run)} for name, run in by_name.items()]
+    seed = min(run.seed for run in runs)
+    tables = {"video": run_cells("video", cells, work.retrieval, folder, seed, progress)}
+    tables["video-film"] = _films(by_name, runs, folder, "films", "video-film")
+    if rollouts:
+        tables["video-rollouts"] = run_cells("video-rollouts", cells, work.rollouts, folder, seed, progress)
+        tables["video-rollout-film"] = _films(by_name, runs, folder, "rollouts", "video-rollout-film")
+        told = [cell for cell in cells if work.twin(by_name[cell["network"]]) is not None]
+        if told:
+            tables["video-information"] = run_cells(
+                "video-information", told, work.information, folder, seed, progress
+            )
+        tables |= _derived(tables, folder, seed)
+    return tables
 
-    def compute(cell: Cell) -> pd.DataFrame:
-        run = by_name[cell["network"]]
-        place = folder / "networks" / cell["network"]
-        trained = train_run(run, place, folder / "data", progress)
-        samples, scores = sample_folder(run, place, progress=progress)
-        write_table(film_table({run.memory: samples}), films / f"{cell['network']}.csv")
+
+class _Work:
+    """What a cell of each table takes, with the networks at hand."""
+
+    def __init__(self, runs: Mapping[str, VideoRun], folder: Path, progress: bool) -> None:
+        self.runs, self.folder, self.progress = runs, folder, progress
+
+    def place(self, run: VideoRun) -> Path:
+        return self.folder / "networks" / _name(run)
+
+    def twin(self, run: VideoRun) -> VideoRun | None:
+        """The network without memory that is trained on the same windows, if it is one of the runs."""
+        if run.memory == "none":
+            return None
+        frames = run.windows.laid_out
+        other = replace(run, memory="none", compress=1, compression="spatial", memory_frames=frames)
+        return self.runs.get(_name(other))
+
+    def network(self, run: VideoRun) -> Denoiser:
+        if not (self.place(run) / "run.json").exists():
+            train_run(run, self.place(run), self.folder / "data", self.progress)
+        return load_denoiser(self.place(run) / "training")
+
+    def retrieval(self, cell: Cell) -> pd.DataFrame:
+        run = self.runs[cell["network"]]
+        trained = train_run(run, self.place(run), self.folder / "data", self.progress)
+        samples, scores = sample_folder(run, self.place(run), progress=self.progress)
+        write_table(film_table({run.memory: samples}), self.folder / "films" / f"{cell['network']}.csv")
         parts = [(0, scores), *((int(ahead), part) for ahead, part in scores.groupby("ahead"))]  # type: ignore[arg-type]
         rows = pd.concat([summarise(part).assign(ahead=ahead) for ahead, part in parts], ignore_index=True)
         last = trained.history.iloc[-1]
@@ -59,20 +169,121 @@ def sweep(runs: Sequence[VideoRun], folder: Path, progress: bool = True) -> dict
         rows["weights"] = sum(weight.numel() for weight in trained.denoiser.parameters())
         return rows
 
-    cells = [{"network": name, **_fields(run)} for name, run in by_name.items()]
-    seed = min(run.seed for run in runs)
-    table = run_cells("video", cells, compute, folder, seed, progress)
-    # One seed's pictures are enough, and all structures show the same windows.
-    shown = [films / f"{name}.csv" for name, run in by_name.items() if run.seed == runs[0].seed]
+    def rollouts(self, cell: Cell) -> pd.DataFrame:
+        run, store = self.runs[cell["network"]], self.folder / "data"
+        network = self.network(run)
+        source = rollout_source(run, store, self.progress)
+        samples = sample_run(run, network, source, run.settings.rollout[1], progress=self.progress)
+        shown = film_table({run.memory: samples}, _ROLLOUTS_SHOWN)
+        write_table(shown, self.folder / "rollouts" / f"{cell['network']}.csv")
+        predicted = predict_decay(run, network, store, progress=self.progress)
+        table = decay_table(samples, predicted)
+        made = slice(samples.given, None)
+        slope = decay_slope(
+            psnr(samples.truth[:, made], samples.generated[:, made]),
+            [window.episode for window in samples.windows],
+        ).of_mean
+        own = table["source"] == SOURCES[0]
+        for name, value in (("slope", slope.value), ("slope_low", slope.low), ("slope_high", slope.high)):
+            table.loc[own, name] = value
+        for proxy, part in predicted.items():
+            table.loc[own, f"slope_{proxy}"] = decay_slope(part.psnr[None]).of_mean.value
+        return table
+
+    def information(self, cell: Cell) -> pd.DataFrame:
+        run, store = self.runs[cell["network"]], self.folder / "data"
+        twin = self.twin(run)
+        assert twin is not None  # cells without one are not asked for
+        plan = run.windows
+        episodes = run.episodes.load("test", store, self.progress)
+        source = WindowSource(find_windows(episodes, plan, 0, run.settings.skip))
+        chosen = np.random.default_rng(0).permutation(len(source.windows))[:_CLIPS]
+        found = memory_information(
+            self.network(twin).as_score(64), twin.windows.plan, self.network(run).as_score(64), plan.plan,
+            source.take(chosen.tolist()), plan.first, stop=_STOP, points=_POINTS,
+            clusters=source.windows.episode[chosen].tolist(), progress=self.progress,
+        ).per_frame  # fmt: skip
+        row = {"nats": found.value, "nats_low": found.ci_low, "nats_high": found.ci_high, "stop": _STOP}
+        return pd.DataFrame([{**row, "clips": len(chosen)}])
+
+
+def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dict[str, pd.DataFrame]:
+    """The tables that follow from the others."""
+    summary = _summary(tables)
+    write_table(summary, folder / "video-summary.csv")
+    rows = []
+    # Other pictures decay for other reasons, and what a staircase's window hands on is not predicted at all.
+    for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
+        for proxy in PROXIES:
+            try:
+                found = rank_agreement(group[f"slope_{proxy}"], group["slope"], seed=seed)
+            except DegradationError:
+                continue  # too few networks to rank, or all are ranked alike
+            rows.append({
+                "data": data, "preset": preset, "plan": plan, "proxy": proxy, "spearman": found.value,
+                "low": found.low, "high": found.high,
+                "pvalue": found.pvalue, "networks": found.runs, "exact": found.exact,
+            })  # fmt: skip
+    columns = ["data", "preset", "plan", "proxy", "spearman", "low", "high", "pvalue", "networks", "exact"]
+    agreement = pd.DataFrame(rows, columns=columns)
+    write_table(agreement, folder / "video-agreement.csv")
+    for name in ("video-summary", "video-agreement"):
+        write_json(folder / f"{name}.provenance.json", provenance({"from": sorted(tables)}, seed))
+    return {"video-summary": summary, "video-agreement": agreement}
+
+
+def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a network: retrieval, quality, decay and information; ``front_rate`` and ``front_nats`` say whether no
+    other network of the same data and preset is better on both axes."""
+    own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
+    rolled = tables["video-rollouts"]
+    rolled = rolled[rolled["source"] == SOURCES[0]]
+    by_network = rolled.groupby("network", sort=False)
+    slopes = [name for name in rolled.columns if str(name).startswith("slope")]
+    ends = (
+        by_network[slopes]
+        .first()
+        .assign(psnr_first=by_network["psnr"].first(), psnr_last=by_network["psnr"].last())
+    )
+    summary = own.drop(columns=["source", "ahead"]).merge(ends.reset_index(), on="network", how="left")
+    if "video-information" in tables:
+        columns = ["network", "nats", "nats_low", "nats_high"]
+        summary = summary.merge(tables["video-information"][columns], on="network", how="left")
+        # A network without memory adds nothing to itself.
+        summary.loc[summary["memory"] == "none", ["nats", "nats_low", "nats_high"]] = 0.0
+    for axis in ("rate", "nats"):
+        if axis in summary:
+            summary[f"front_{axis}"] = False
+            for _, group in summary.groupby(["data", "preset"], sort=False):
+                summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
+    return summary
+
+
+def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:
+    """Which points no other one is at least as good as on both axes and better on one; more is better on both."""
+    points = np.stack([gain, slope], 1)
+    no_worse = (points[:, None] >= points).all(-1)
+    better = (points[:, None] > points).any(-1)
+    front: NDArray[np.bool_] = ~(no_worse & better).any(0) & np.isfinite(points).all(1)
+    return front
+
+
+def _films(
+    by_name: Mapping[str, VideoRun], runs: Sequence[VideoRun], folder: Path, part: str, name: str
+) -> pd.DataFrame:
+    """The pictures of the first run's twins: networks that differ from it in nothing but their memory."""
+    alike = {key: run for key, run in by_name.items() if replace(run, memory=runs[0].memory) == runs[0]}
+    shown = [folder / part / f"{key}.csv" for key in alike]
     film = pd.concat([read_table(path) for path in shown if path.exists()], ignore_index=True)
     film = film.drop_duplicates(["window", "source", "frame"], ignore_index=True)
-    write_table(film, folder / "video-film.csv")
-    return {"video": table, "film": film}
+    write_table(film, folder / f"{name}.csv")
+    return film
 
 
 def _fields(run: VideoRun) -> dict[str, Any]:
     fields = {name: value for name, value in run.to_json().items() if name not in _FREE}
-    fields["memory_frames"] = run.windows.laid_out
+    # Without memory, what twins with one remember.
+    fields["memory_frames"] = run.windows.memory or run.windows.laid_out
     return fields
 
 

@@ -71,8 +71,8 @@ _CPU = VideoPreset(
     },
     prediction="x0",
     training=TrainingConfig(
-        steps=800, batch=32, lr=3e-3, warmup=100, ema=0.99, levels="continuous", checkpoint_every=100, log_every=50,
-        keep=2,
+        steps=800, batch=32, lr=3e-3, warmup=100, ema=0.99, levels="continuous", checkpoint_every=100,
+        log_every=50, keep=2,
     ),
     least=3, windows=100,
     note="one CPU core, under 1 GiB, two to five minutes of its time a network (a U-Net: fifteen)",
@@ -93,8 +93,7 @@ _SMOKE = replace(
 
 _CPU_WALK = replace(
     _CPU, trajectory=Trajectory("walk", frames=96, context=16), episodes=(2000, 100), memory=24,
-    training=replace(_CPU.training, steps=1500),
-    note="one CPU core, under 1 GiB, ten to fifteen minutes of its time a network",
+    note="one CPU core, 1 GiB, two to fifteen minutes of its time a network",
 )  # fmt: skip
 
 # Half a turn step of 15 degrees is the way to either neighbour, so every frame is shown.
@@ -103,10 +102,9 @@ _CPU_BETWEEN = replace(
 )  # fmt: skip
 
 _CPU_LONG = replace(
-    _CPU_WALK, size=32, episodes=(4000, 200), reverse_steps=32,
-    networks={"transformer": {"width": 96, "depth": 3, "heads": 4, "patch": 4}},
-    training=replace(_CPU.training, steps=6000, lr=2e-3, warmup=300, ema=0.999, checkpoint_every=200),
-    windows=200, note="one CPU core, 2 GiB, an hour a network",
+    _CPU_WALK, size=32,
+    training=replace(_CPU.training, steps=1600, batch=16, ema=0.995),
+    note="one CPU core, 2 GiB, half an hour of its time a network",
 )  # fmt: skip
 
 _GPU_TRAINING = TrainingConfig(

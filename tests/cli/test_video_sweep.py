@@ -39,7 +39,11 @@ def test_a_sweep_goes_on_where_it_stopped(
     assert "memory" in capsys.readouterr().out
 
     names = sorted(path.name for path in published.iterdir())
-    assert names == ["video-film.csv", "video.csv", "video.provenance.json"]
+    tables = ("video-agreement", "video-information", "video-rollouts", "video-summary", "video")
+    films = ("video-film.csv", "video-rollout-film.csv")
+    assert names == sorted(
+        [*films, *(f"{name}{end}" for name in tables for end in (".csv", ".provenance.json"))]
+    )
     table = pd.read_csv(published / "video.csv")
     assert table[table["ahead"] == 0].groupby("memory").size().to_dict() == {"cross": 3, "none": 3}
     own = table[(table["source"] == "generated") & (table["memory"] == "cross")].set_index("ahead")
@@ -69,7 +73,55 @@ def test_a_sweep_goes_on_where_it_stopped(
     for name in ("retrieval", "film-strips"):
         assert (out / "figures" / f"{name}.png").stat().st_size > 0
 
+    rolled = pd.read_csv(published / "video-rollouts.csv")
+    assert rolled.groupby(["network", "source"]).size().tolist() == [8] * 4
+    generated = rolled[rolled["source"] == "generated"]
+    np.testing.assert_allclose(generated["psnr"], 10 * np.log10(4 / generated["mse"]), rtol=1e-12)
+    summary = pd.read_csv(published / "video-summary.csv").set_index("memory")
+    for _, curve in generated.groupby("network"):
+        # The slope is the least-squares one of the curve of mean errors.
+        slope = np.polyfit(curve["ahead"], curve["psnr"], 1)[0]
+        assert curve["slope"].iloc[0] == pytest.approx(slope)
+        assert summary.loc[curve["memory"].iloc[0], "slope"] == pytest.approx(slope)
+        # Constant errors make no slope but that of the frames within one window, and the first frame is foretold.
+        assert curve["predicted_constant"].iloc[0] == pytest.approx(curve["predicted_linear_response"].iloc[0])
+        assert len(curve["predicted_constant"].round(9).unique()) == 4
+    told = pd.read_csv(published / "video-information.csv")
+    assert told["memory"].tolist() == ["cross"]
+    assert summary.loc["cross", "nats"] == told["nats"].iloc[0]
+    assert summary.loc["none", "nats"] == 0
+    # Two networks: at least one is best on an axis, and there are too few to rank.
+    assert summary["front_rate"].any()
+    assert pd.read_csv(published / "video-agreement.csv").empty
+
 
 def test_the_same_network_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMOKE, "--seeds", "1", "1", "--out", str(tmp_path)]) == 2
     assert "two of its runs are the same" in capsys.readouterr().err
+
+
+def test_suites_are_known_by_name_and_name_each_network_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from arvdm_theory.cli.video_sweep import SUITES
+
+    assert tuple(study.SUITES) == SUITES
+    runs = study.suite(SUITES)
+    assert len(set(runs)) == len(runs)
+    # Every network with a memory has its twin without one, but for the large one.
+    twins = {study._name(run): run for run in runs}
+    work = study._Work(twins, tmp_path, progress=False)
+    alone = [run for run in runs if run.memory != "none" and work.twin(run) is None]
+    assert {run.preset for run in alone} == {"cpu-long"}
+    for run in runs:
+        twin = work.twin(run)
+        if twin is not None:
+            assert (twin.windows.prompt, twin.plan, twin.seed) == (run.windows.prompt, run.plan, run.seed)
+    assert main(["video", "sweep", "--suite", "colours", "--out", str(tmp_path)]) == 2
+    assert "suites are structures, length" in capsys.readouterr().err
+
+
+def test_the_front_is_what_nothing_beats_on_both_axes() -> None:
+    gain = pd.Series([0.1, 0.5, 0.5, 0.9, 0.9, np.nan])
+    slope = pd.Series([-0.1, -0.1, -0.2, -0.3, -0.3, 0.0])
+    assert study._front(gain, slope).tolist() == [False, True, False, True, True, False]
