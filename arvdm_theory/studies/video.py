@@ -63,17 +63,19 @@ def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]
 
 SUITES: dict[str, Callable[[], list[VideoRun]]] = {
     "structures": lambda: [run for seed in (0, 1, 2) for run in _each(seed=seed)],
-    "length": lambda: [run for frames in (2, 4, 6) for run in _each(_MEMORIES, memory_frames=frames)],
+    "length": lambda: [run for frames in (2, 4, 6) for run in _each(("concat", "cross"), memory_frames=frames)],
     "compression": lambda: [
         VideoRun(memory=memory, compress=factor, compression=parts)
         for memory in _MEMORIES
         for parts, factors in _COMPRESSIONS
         for factor in (factors if memory == "cross" else factors[:1])
+        # Prepended tokens are as many frames more, and merged places are spread out again.
+        if memory != "prepend" or parts == "temporal"
     ],
     "plans": lambda: _each(plan="fifo"),
     "unet": lambda: _each(("none", "cross"), architecture="unet"),
     "between": lambda: _each(preset="cpu-between"),
-    "actions": lambda: _each(told="actions"),
+    "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
     "walking": lambda: _each(preset="cpu-walk"),
     "minecraft": lambda: _each(data="minecraft"),
     "long": lambda: _each(("cross",), preset="cpu-long"),
@@ -119,7 +121,7 @@ def sweep(
     work = _Work(by_name, folder, progress)
     for part in ("films", "rollouts"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    cells = [{"network": name, **_fields(run)} for name, run in by_name.items()]
+    cells = [{"network": name, **_columns(run)} for name, run in by_name.items()]
     seed = min(run.seed for run in runs)
     tables = {"video": run_cells("video", cells, work.retrieval, folder, seed, progress)}
     tables["video-film"] = _films(by_name, runs, folder, "films", "video-film")
@@ -272,7 +274,8 @@ def _films(
     by_name: Mapping[str, VideoRun], runs: Sequence[VideoRun], folder: Path, part: str, name: str
 ) -> pd.DataFrame:
     """The pictures of the first run's twins: networks that differ from it in nothing but their memory."""
-    alike = {key: run for key, run in by_name.items() if replace(run, memory=runs[0].memory) == runs[0]}
+    others = {name: value for name, value in _fields(runs[0]).items() if name != "memory"}
+    alike = [key for key, run in by_name.items() if others.items() <= _fields(run).items()]
     shown = [folder / part / f"{key}.csv" for key in alike]
     film = pd.concat([read_table(path) for path in shown if path.exists()], ignore_index=True)
     film = film.drop_duplicates(["window", "source", "frame"], ignore_index=True)
@@ -285,6 +288,12 @@ def _fields(run: VideoRun) -> dict[str, Any]:
     # Without memory, what twins with one remember.
     fields["memory_frames"] = run.windows.memory or run.windows.laid_out
     return fields
+
+
+def _columns(run: VideoRun) -> dict[str, Any]:
+    """A run's fields as tables show them: what it has, in place of what the preset was left to say."""
+    architecture, _ = run.backbone
+    return {**_fields(run), "architecture": architecture, "memory_frames": run.windows.memory}
 
 
 def _name(run: VideoRun) -> str:

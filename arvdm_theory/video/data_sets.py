@@ -81,6 +81,7 @@ class Episodes:
         if root is None:
             walk = self.trajectory
             name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
+            name += "" if walk.farthest is None else f"-{walk.farthest}"
             root = store / name
             self._simulate(root, progress)
         elif not root.is_dir():

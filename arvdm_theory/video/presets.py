@@ -30,6 +30,7 @@ class VideoPreset:
         context: frames of the short context.
         generated: frames that are generated.
         rollout: frames that are generated in a long rollout, and how many videos.
+        rollout_trajectory: of long rollouts, as long as they need; None for the same.
         window: w.
         reverse_steps: M_AR, for outpainting; a staircase takes them in all for a frame's way from T to 0.
         schedule: of the noise levels.
@@ -60,10 +61,11 @@ class VideoPreset:
     windows: int
     note: str
     queries: Queries = "same"
+    rollout_trajectory: Trajectory | None = None
 
 
 _CPU = VideoPreset(
-    size=16, trajectory=Trajectory("turn", frames=96, context=24), skip=2, episodes=(1000, 100),
+    size=16, trajectory=Trajectory("turn", frames=96, context=6), skip=2, episodes=(1000, 100),
     memory=8, context=2, generated=4, rollout=(64, 40), window=4, reverse_steps=16, schedule="cosine",
     networks={
         "transformer": {"width": 64, "depth": 2, "heads": 4, "patch": 4},
@@ -75,11 +77,13 @@ _CPU = VideoPreset(
         log_every=50, keep=2,
     ),
     least=3, windows=100,
-    note="one CPU core, under 1 GiB, two to five minutes of its time a network (a U-Net: fifteen)",
+    note="one CPU core, under 1 GiB, two to eight minutes of its time a network (a U-Net: fifteen)",
+    # Turns to and fro within what the memory holds: whatever is lost on the way is lost by drift.
+    rollout_trajectory=Trajectory("turn", context=6, farthest=5),
 )  # fmt: skip
 
 _SMOKE = replace(
-    _CPU, trajectory=Trajectory("turn", frames=80, context=24), episodes=(6, 3), rollout=(8, 3), reverse_steps=3,
+    _CPU, trajectory=Trajectory("turn", frames=80, context=6), episodes=(6, 3), rollout=(8, 3), reverse_steps=3,
     networks={
         "transformer": {"width": 32, "depth": 1, "heads": 2, "patch": 4},
         "unet": {"width": 16, "multipliers": (1, 2), "heads": 2, "place_attention": 8},
@@ -93,12 +97,13 @@ _SMOKE = replace(
 
 _CPU_WALK = replace(
     _CPU, trajectory=Trajectory("walk", frames=96, context=16), episodes=(2000, 100), memory=24,
+    rollout_trajectory=None,
     note="one CPU core, 1 GiB, two to fifteen minutes of its time a network",
 )  # fmt: skip
 
 # Half a turn step of 15 degrees is the way to either neighbour, so every frame is shown.
 _CPU_BETWEEN = replace(
-    _CPU, trajectory=Trajectory("turn", frames=64, context=16, between=True), skip=1, queries="between",
+    _CPU, trajectory=Trajectory("turn", frames=64, context=6, between=True), skip=1, queries="between",
 )  # fmt: skip
 
 _CPU_LONG = replace(

@@ -59,7 +59,7 @@ def rollout_plan(run: VideoRun) -> MemoryPlan:
 
 
 def rollout_source(run: VideoRun, store: Path, progress: bool = True) -> WindowSource:
-    """Windows as long as a rollout, of test worlds that are walked for longer.
+    """Windows as long as a rollout, of test worlds that are walked for longer, and maybe in another way.
 
     Raises:
         ValueError: if the episodes cannot be had, or those of a folder are too short.
@@ -67,7 +67,8 @@ def rollout_source(run: VideoRun, store: Path, progress: bool = True) -> WindowS
     plan, skip = rollout_plan(run), run.settings.skip
     need = (plan.total_frames - 1) * skip + 1
     episodes = run.episodes
-    longer = dataclasses.replace(episodes.trajectory, frames=max(need, episodes.trajectory.frames))
+    walk = run.settings.rollout_trajectory or episodes.trajectory
+    longer = dataclasses.replace(walk, frames=max(need, episodes.trajectory.frames))
     episodes = dataclasses.replace(episodes, trajectory=longer, train=0, test=run.settings.rollout[1])
     return WindowSource(find_windows(episodes.load("test", store, progress), plan, 0, skip))
 

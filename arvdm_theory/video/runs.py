@@ -193,7 +193,7 @@ class VideoRun:
         memory: dict[str, Any] = {"structure": _CONTEXT_STRUCTURE if self.memory == "none" else self.memory}
         if self.compress > 1:
             memory |= self._compressed(windows.references)
-        architecture, options = self._backbone
+        architecture, options = self.backbone
         config = DenoiserConfig(
             architecture,
             (chosen.size, chosen.size, channels),
@@ -210,7 +210,8 @@ class VideoRun:
         return config
 
     @property
-    def _backbone(self) -> tuple[Architecture, Mapping[str, Any]]:
+    def backbone(self) -> tuple[Architecture, Mapping[str, Any]]:
+        """The architecture, and its options without the memory's."""
         networks = self.settings.networks
         name: Architecture = next(iter(networks)) if self.architecture is None else self.architecture
         return name, networks[name]
@@ -223,18 +224,19 @@ class VideoRun:
             if side * side != self.compress:
                 raise RunError(f"compress is a square number for squares of places, got {self.compress}")
             return {"compression": "spatial", "factor": side}
-        patch = self._backbone[1].get("patch", 1)
+        patch = self.backbone[1].get("patch", 1)
         places = (self.settings.size // patch) ** 2
         return {"compression": "tokens", "tokens": max(references * places // self.compress, 1)}
 
     def source(self, split: Split, store: Path, progress: bool = True) -> WindowSource:
-        """Windows of a split.
+        """Windows of a split: all that there are to train on, and to test those with queries.
 
         Raises:
             ValueError: if its episodes cannot be had or hold no window.
         """
         episodes, chosen = self.episodes.load(split, store, progress), self.settings
-        return WindowSource(find_windows(episodes, self.windows, chosen.least, chosen.skip, chosen.queries))
+        least = chosen.least if split == "test" else 0
+        return WindowSource(find_windows(episodes, self.windows, least, chosen.skip, chosen.queries))
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain JSON values."""

@@ -18,6 +18,7 @@ from arvdm_theory.video.degradation import (
     StepResponse,
     decay_slope,
     leading_components,
+    perturbed_response,
     predicted_degradation,
     rank_agreement,
     ridge,
@@ -293,6 +294,32 @@ def test_without_noise_the_response_is_recovered() -> None:
     # Ridge shrinks a direction by λ/(s² + λ) at most; to that comes rounding.
     slack = (strength * values.mean() / values.min() + 1e-13) * np.linalg.norm(known)
     np.testing.assert_allclose(step.response, known, rtol=0, atol=slack)
+
+
+def test_put_in_errors_find_the_response_that_true_frames_hide() -> None:
+    """Two references that always agree: only their sum can be regressed on, until errors part them."""
+    rng = np.random.default_rng(11)
+    n, d = 400, 3
+    truth = rng.normal(size=(n, 1, d))
+    references = np.repeat(truth, 2, 1)
+    first, second = 0.9 * np.eye(d), 0.1 * rng.normal(size=(d, d))
+
+    def network(told: Array) -> Array:
+        said: Array = told[:, :1] @ first.T + told[:, 1:] @ second.T
+        return said
+
+    step = step_response(references, truth, network(references), np.eye(d))
+    both = step.response[0].sum(0)
+    # Ridge, at its smallest strength, halves what it cannot tell apart; its bias is that of the strength.
+    np.testing.assert_allclose(both, first + second, atol=1e-4)
+    np.testing.assert_allclose(step.response[0, 0], both / 2, atol=1e-4)
+    shift = 0.05 * rng.normal(size=references.shape)
+    moved = network(references + shift) - network(references)
+    found = perturbed_response(step, shift, moved)
+    np.testing.assert_allclose(found.response[0], np.stack([first, second]), atol=1e-4)
+    assert (found.bias is step.bias, found.covariance is step.covariance) == (True, True)
+    with pytest.raises(DegradationError, match=r"shifts \(n, 2, 3\)"):
+        perturbed_response(step, shift[:, :1], moved)
 
 
 def test_error_moments_are_those_of_the_pixels() -> None:

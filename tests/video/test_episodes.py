@@ -193,11 +193,21 @@ def test_an_exploration_sees_much_and_comes_back() -> None:
         ({"turn_steps": 6}, "multiple of 4"),
         ({"kind": "turn", "context": 46}, "no needle fits"),
         ({"kind": "turn", "frames": 17, "context": 16}, "no needle fits"),
+        ({"kind": "turn", "context": 10, "farthest": 5}, "by at most 5 steps"),
     ],
 )
 def test_trajectories_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SimulationError, match=message):
         Trajectory(**options)
+
+
+def test_a_turn_goes_no_farther_than_it_may() -> None:
+    trajectory = Trajectory("turn", frames=200, context=6, farthest=5)
+    for seed in range(5):
+        walk = trajectory.walk(_open_floor(2, 2), np.random.default_rng(seed))
+        away = (walk.poses[:, 2] - walk.poses[0, 2] + 180) % 360 - 180
+        # Legs of 4 or 5 steps of 15 degrees, to either side.
+        assert (away.min(), away.max()) == (-75, 75)
 
 
 def test_the_shortest_turn_that_holds_a_needle_does() -> None:

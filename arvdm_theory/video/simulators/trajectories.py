@@ -78,6 +78,7 @@ class Trajectory:
         between: put every second leg of a ``turn``, every second round of a ``walk`` and a random half of an
             exploration halfway between the poses of whole steps. Such a leg begins and ends with half a step,
             which carries the action of a whole one: the poses tell them apart.
+        farthest: the most steps that a ``turn`` goes to one side; None for as many as there is room for.
         cell_steps: forward steps from the middle of a cell to the middle of the next.
         turn_steps: turn steps in a full circle, a multiple of 4.
 
@@ -97,6 +98,7 @@ class Trajectory:
     frames: int = 300
     context: int = 16
     between: bool = False
+    farthest: int | None = None
     cell_steps: int = 4
     turn_steps: int = 24
 
@@ -110,8 +112,8 @@ class Trajectory:
         fewest, most = self._sweeps()
         if self.kind == "turn" and fewest > most:
             raise SimulationError(
-                f"turning in place, no needle fits: turning away (by less than {self.turn_steps} steps, a circle) "
-                f"and back must take more than {self.context} frames (the context) and fewer than {self.frames}"
+                f"turning in place, no needle fits: turning away (by at most {most} steps) and back must take "
+                f"more than {self.context} frames (the context) and fewer than {self.frames}"
             )
 
     def walk(self, passages: NDArray[np.bool_], rng: np.random.Generator) -> Path:
@@ -137,7 +139,8 @@ class Trajectory:
 
     def _sweeps(self) -> tuple[int, int]:
         """The fewest and the most steps to one side of a ``turn``: away and back is one needle at the least."""
-        return self.context // 2 + 1, min(self.turn_steps - 1, (self.frames - 1 - self.between) // 2)
+        most = min(self.turn_steps - 1, (self.frames - 1 - self.between) // 2)
+        return self.context // 2 + 1, most if self.farthest is None else min(most, self.farthest)
 
     def _turn(self, passages: NDArray[np.bool_], floor: Sequence[_Cell], rng: np.random.Generator) -> _Outing:
         def legs() -> Iterator[_Leg]:

@@ -1,0 +1,139 @@
+"""Long rollouts, measured and predicted, with networks whose errors are known in place of trained ones."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from arvdm_theory.diffusion.prediction import NetworkScore
+from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory.video.degradation import decay_slope, leading_components
+from arvdm_theory.video.rollouts import (
+    COMPONENTS,
+    PROXIES,
+    decay_table,
+    predict_decay,
+    rollout_plan,
+    rollout_source,
+)
+from arvdm_theory.video.runs import Samples, VideoRun, sample_run
+from arvdm_theory.video.windows import EpisodeSet, Window
+
+SMOKE = VideoRun(preset="smoke", device="cpu")
+
+
+class Copying:
+    """In a denoiser's place: the newest frame that is remembered of each pose, or else the newest of all."""
+
+    def as_score(self, batch: int = 64) -> NetworkScore:
+        def network(window: Tensor, levels: Tensor, references: ReferenceBatch, actions: Tensor | None) -> Tensor:
+            assert references.actions is not None
+            assert actions is not None
+            same = (actions[:, :, None] == references.actions[:, None]).all(-1)
+            age = torch.arange(same.shape[-1], 0, -1)
+            newest = torch.where(same, age, 10_000).argmin(-1)
+            newest = torch.where(same.any(-1), newest, same.shape[-1] - 1)
+            index = newest[..., None].expand(-1, -1, references.values.shape[-1])
+            return torch.gather(references.values, 1, index)
+
+        return NetworkScore(network, "x0", batch=batch)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("labmaze", reason="labmaze is not installed (there is none for Python 3.13)")
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("plan", ["outpainting", "fifo"])
+def test_a_rollout_turns_to_and_fro_within_what_is_remembered(plan: str, store: Path) -> None:
+    run = dataclasses.replace(SMOKE, plan=plan)  # type: ignore[arg-type]
+    source, long = rollout_source(run, store, progress=False), rollout_plan(run)
+    assert (long.generated, long.total_frames) == (8, source.plan.total_frames)
+    assert source.episodes.poses is not None
+    for poses in source.episodes.poses:
+        away = (poses[:, 2] - poses[0, 2] + 180) % 360 - 180
+        assert np.abs(away).max() <= 75
+    samples = sample_run(run, Copying(), source, 3, progress=False)  # type: ignore[arg-type]
+    assert samples.truth.shape[1] == long.prompt + 8
+    # A network that copies what it remembers of a pose is right wherever the pose is remembered.
+    for number, window in enumerate(samples.windows):
+        assert len(window.queries) == 0 or all(
+            np.abs(
+                samples.generated[number, asked].astype(int) - samples.truth[number, asked].astype(int)
+            ).max() <= 1
+            for _, asked in window.queries
+        )  # fmt: skip
+
+
+def test_fading_copies_decay_and_are_predicted_as_the_closed_form_says(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Still pictures x and a network that shows its newest reference times κ: AR step i errs by (κ^i - 1) x.
+
+    Its response to errors in that reference is κ, and to others 0. Linear response takes the errors (κ - 1) x of
+    both steps for independent: in the components it has the mean (κ² - 1) m and the covariance (1 - κ)²(1 + κ²) Σ.
+    """
+    run, keep = dataclasses.replace(SMOKE, memory="none"), 0.9
+
+    class Newest:
+        def as_score(self, batch: int = 64) -> NetworkScore:
+            def network(
+                window: Tensor, levels: Tensor, references: ReferenceBatch, actions: Tensor | None
+            ) -> Tensor:
+                return keep * references.values[:, -1:].expand_as(window)
+
+            return NetworkScore(network, "x0", batch=batch)
+
+    rng = np.random.default_rng(1)
+    pictures = rng.integers(64, 256, (30, 16, 16, 3), dtype=np.uint8)
+    videos = [np.repeat(picture[None], 60, 0) for picture in pictures]
+    poses = [np.zeros((60, 3))] * 30
+    episodes = EpisodeSet(videos, [f"{number}.npz:0" for number in range(30)], poses, [np.zeros(60, int)] * 30, 3)
+    monkeypatch.setattr(type(run.episodes), "load", lambda self, *words: episodes)
+    source = rollout_source(run, store, progress=False)
+    samples = sample_run(run, Newest(), source, 30, progress=False)  # type: ignore[arg-type]
+    predicted = predict_decay(run, Newest(), store, 60, progress=False)  # type: ignore[arg-type]
+    assert set(predicted) == set(PROXIES)
+    table = decay_table(samples, predicted)
+    own = table[table["source"] == "generated"]
+    x = (pictures / 127.5 - 1).reshape(30, -1)
+    step = 1 + np.arange(8) // run.windows.window
+    # Pictures are rounded to bytes: an error of at most 1/255 beside a root mean square error of 0.06 or more.
+    np.testing.assert_allclose(own["mse"], (1 - keep**step) ** 2 * (x**2).mean(), rtol=0.01)
+
+    basis = leading_components(x, COMPONENTS)
+    inside = x @ basis
+    mean, variance = (inside.mean(0) ** 2).sum(), inside.var(0).sum()
+    outside = (x**2).sum() / 30 - (inside**2).sum() / 30
+    first = (1 - keep) ** 2 * (mean + variance + outside)
+    second = (1 - keep**2) ** 2 * mean + (1 - keep) ** 2 * ((1 + keep**2) * variance + outside)
+    expected = np.where(step == 1, first, second) / x.shape[1]
+    # The network runs in float32, and ridge at its smallest strength shrinks the response by a millionth or so.
+    np.testing.assert_allclose(predicted["perturbed_response"].mse, expected, rtol=1e-3)
+    np.testing.assert_allclose(predicted["constant"].mse, first / x.shape[1], rtol=1e-4)
+    assert np.isinf(table.loc[table["source"] == "copy of the last frame", "psnr"]).all()
+
+
+def test_curves_are_means_over_videos_with_intervals_by_episode() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 256, (6, 5, 12, 12, 3), dtype=np.uint8)
+    generated = truth.copy()
+    generated[:, 2:] = rng.integers(0, 256, (6, 3, 12, 12, 3), dtype=np.uint8)
+    windows = tuple(Window(number // 2, 0) for number in range(6))
+    table = decay_table(Samples(windows, tuple("abcdef"), truth, generated, 2), {})
+    own = table[table["source"] == "generated"]
+    assert own["ahead"].tolist() == [1, 2, 3]
+    apart = (truth[:, 2:].astype(float) - generated[:, 2:]) ** 2
+    byte = apart.mean((0, 2, 3, 4))
+    np.testing.assert_allclose(own["psnr"], 10 * np.log10(255**2 / byte), rtol=1e-12)
+    each = 10 * np.log10(255**2 / apart.mean((2, 3, 4)))
+    np.testing.assert_allclose(own["psnr_mean"], each.mean(0), rtol=1e-12)
+    assert (own["psnr_mean_low"] < own["psnr_mean"]).all()
+    assert (own["psnr_mean"] > own["psnr"]).all()  # Jensen: the logarithm of a mean error against a mean logarithm
+    slope = decay_slope(each, [window.episode for window in windows]).of_mean
+    assert slope.value == pytest.approx(np.polyfit([1, 2, 3], own["psnr"], 1)[0])
+    assert slope.clusters == 3
