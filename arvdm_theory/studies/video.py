@@ -53,7 +53,7 @@ _MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
 _ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
 # Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
 _COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
-    ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (4, 16)),
+    ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (16, 40)),
 )  # fmt: skip
 
 
