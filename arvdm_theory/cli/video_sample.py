@@ -11,13 +11,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""
     parser.epilog = (
         "Writes truth/ and generated/ (clips for arvdm video evaluate), queries.csv (a row a query and source), "
-        "retrieval.csv (rates and qualities with 95 % intervals), and figures/film-strips.png."
+        "retrieval.csv (rates and qualities with 95 % intervals), and the first windows as "
+        "figures/film-strips.png and figures/grid.mp4 (above the truth, below the network; red frames: generated)."
     )
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="folder of the run, as arvdm video train made it")
     add("--windows", type=int, metavar="N", default=None, help="how many test windows (default: the preset's)")
     add("--out", metavar="DIR", default=None, help="folder for what comes out (default: the run's own)")
-    add("--no-figures", action="store_true", help="no film strips")
+    add("--no-figures", action="store_true", help="no film strips and no grid")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,12 +38,15 @@ def run(args: argparse.Namespace) -> int:
     summary = summarise(scores)
     write_table(scores, out / "queries.csv")
     write_table(summary, out / "retrieval.csv")
-    write_table(film_table({chosen.memory: samples}), out / "film.csv")
+    film = film_table({chosen.memory: samples})
+    write_table(film, out / "film.csv")
     if not args.no_figures:
         from arvdm_theory.plots.style import draw_all
-        from arvdm_theory.plots.video import FILM
+        from arvdm_theory.plots.video_film import FILM
+        from arvdm_theory.plots.video_grid import draw_grid
 
         draw_all(out, FILM)
+        draw_grid(film, out / "figures" / "grid.mp4")
     print(summary.to_string(index=False, float_format="{:.3f}".format))
     print(f"{len(samples.windows)} windows, frames from {samples.given} on generated: {out}")
     return 0

@@ -18,7 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""
     parser.epilog = (
         "An interrupted sweep goes on where it was: each network has a folder with its checkpoints, and each "
-        "finished one a file with its rows. --publish copies the table with its provenance."
+        "finished one a file with its rows. --publish copies the tables with their provenance. figures/ holds "
+        "what the tables allow: retrieval, decay, the trade of both, and films as grids (.mp4)."
     )
     add_data_options(parser)
     add = parser.add_argument
@@ -52,10 +53,9 @@ def run(args: argparse.Namespace) -> int:
     tables = sweep(runs, folder, rollouts=not args.no_rollouts)
     print(headline(tables["video"]))
     if not args.no_figures:
-        from arvdm_theory.plots.style import draw_all
-        from arvdm_theory.plots.video import FIGURES
+        from arvdm_theory.plots.video import draw_sweep
 
-        print("figures: " + ", ".join(str(path) for path in draw_all(folder, FIGURES)))
+        print("figures: " + ", ".join(str(path) for path in draw_sweep(folder)))
     if args.publish is not None:
         target = Path(args.publish)
         target.mkdir(parents=True, exist_ok=True)

@@ -12,18 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from arvdm_theory.plots.style import Figures
+from arvdm_theory.plots.video_families import COLOURS, NAMES
 from arvdm_theory.studies.video_cost import BASELINE
 
 __all__ = ["FIGURES", "cost"]
 
-# The colours of the retrieval figure.
-_COLOURS = {"none": "#7f7f7f", "concat": "#e69f00", "prepend": "#0072b2", "cross": "#009e73"}
-_NAMES = {
-    "none": "no memory",
-    "concat": "concatenated channels",
-    "prepend": "prepended frames",
-    "cross": "cross attention",
-}
 _LINES: dict[str, Any] = {
     "none": {"ls": "-", "marker": "o"},
     "spatial": {"ls": "--", "marker": "s"},
@@ -55,7 +48,7 @@ def cost(table: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 5.0))
     kinds = [
         (memory, compression)
-        for memory in _COLOURS
+        for memory in COLOURS
         for compression in _LINES
         if ((table["memory"] == memory) & (table["compression"] == compression)).any()
     ]
@@ -64,7 +57,7 @@ def cost(table: pd.DataFrame) -> Figure:
             rows = table[(table["memory"] == memory) & (table["compression"] == compression)]
             rows = rows.sort_values("memory_frames")
             axes.plot(
-                rows["memory_frames"], rows[column], color=_COLOURS[memory], lw=1.4, ms=4, mfc="white",
+                rows["memory_frames"], rows[column], color=COLOURS[memory], lw=1.4, ms=4, mfc="white",
                 **_LINES[compression],
             )  # fmt: skip
         _logarithmic(axes, sorted(table["memory_frames"].unique()))
@@ -89,9 +82,7 @@ def _logarithmic(axes: Axes, frames: list[int]) -> None:
 
 def _legend(figure: Figure, kinds: list[tuple[str, str]], factor: int) -> None:
     shown = {memory for memory, _ in kinds}, {compression for _, compression in kinds}
-    handles = [
-        Line2D([], [], color=_COLOURS[name], lw=3, label=_NAMES[name]) for name in _NAMES if name in shown[0]
-    ]
+    handles = [Line2D([], [], color=COLOURS[name], lw=3, label=NAMES[name]) for name in NAMES if name in shown[0]]
     for name, label in _COMPRESSED.items():
         if name in shown[1]:
             text = label if name == "none" else f"{label}, {factor} to 1"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +46,16 @@ __all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep
 
 _WINDOWS_SHOWN = 3
 _ROLLOUTS_SHOWN = 1
+# Frames at the end of a rollout.
+_LAST = 8
+_AGREEMENT = (
+    "data", "preset", "plan", "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
+)  # fmt: skip
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
-# Of the information: true windows, nodes a reverse step, and the level of the window.
-_CLIPS, _POINTS, _STOP = 200, 2, 0.02
+# Of the information: true windows, nodes a reverse step, and the level of the window. Below it small networks err
+# by no less than the noise that they are to remove, and the gap of their losses tells of them, not of the memory.
+_CLIPS, _POINTS, _STOP = 200, 2, 0.1
 _MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
 _ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
 # Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
@@ -178,8 +185,7 @@ class _Work:
         samples = sample_run(run, network, source, run.settings.rollout[1], progress=self.progress)
         shown = film_table({run.memory: samples}, _ROLLOUTS_SHOWN)
         write_table(shown, self.folder / "rollouts" / f"{cell['network']}.csv")
-        predicted = predict_decay(run, network, store, progress=self.progress)
-        table = decay_table(samples, predicted)
+        table = decay_table(samples, predict_decay(run, network, source, progress=self.progress))
         made = slice(samples.given, None)
         slope = decay_slope(
             psnr(samples.truth[:, made], samples.generated[:, made]),
@@ -188,8 +194,6 @@ class _Work:
         own = table["source"] == SOURCES[0]
         for name, value in (("slope", slope.value), ("slope_low", slope.low), ("slope_high", slope.high)):
             table.loc[own, name] = value
-        for proxy, part in predicted.items():
-            table.loc[own, f"slope_{proxy}"] = decay_slope(part.psnr[None]).of_mean.value
         return table
 
     def information(self, cell: Cell) -> pd.DataFrame:
@@ -217,17 +221,14 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
     # Other pictures decay for other reasons, and what a staircase's window hands on is not predicted at all.
     for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
         for proxy in PROXIES:
-            try:
-                found = rank_agreement(group[f"slope_{proxy}"], group["slope"], seed=seed)
-            except DegradationError:
-                continue  # too few networks to rank, or all are ranked alike
-            rows.append({
-                "data": data, "preset": preset, "plan": plan, "proxy": proxy, "spearman": found.value,
-                "low": found.low, "high": found.high,
-                "pvalue": found.pvalue, "networks": found.runs, "exact": found.exact,
-            })  # fmt: skip
-    columns = ["data", "preset", "plan", "proxy", "spearman", "low", "high", "pvalue", "networks", "exact"]
-    agreement = pd.DataFrame(rows, columns=columns)
+            for measure in ("slope", "end"):
+                try:
+                    found = rank_agreement(group[f"{measure}_{proxy}"], group[measure], seed=seed)
+                except DegradationError:
+                    continue  # too few networks to rank, or a proxy that has no such measure
+                values = (found.value, found.low, found.high, found.pvalue, found.runs, found.exact)
+                rows.append((data, preset, plan, proxy, measure, *values))
+    agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
     for name in ("video-summary", "video-agreement"):
         write_json(folder / f"{name}.provenance.json", provenance({"from": sorted(tables)}, seed))
@@ -240,14 +241,8 @@ def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
     rolled = tables["video-rollouts"]
     rolled = rolled[rolled["source"] == SOURCES[0]]
-    by_network = rolled.groupby("network", sort=False)
-    slopes = [name for name in rolled.columns if str(name).startswith("slope")]
-    ends = (
-        by_network[slopes]
-        .first()
-        .assign(psnr_first=by_network["psnr"].first(), psnr_last=by_network["psnr"].last())
-    )
-    summary = own.drop(columns=["source", "ahead"]).merge(ends.reset_index(), on="network", how="left")
+    decay = pd.DataFrame([_decay(part) for _, part in rolled.groupby("network", sort=False)])
+    summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
     if "video-information" in tables:
         columns = ["network", "nats", "nats_low", "nats_high"]
         summary = summary.merge(tables["video-information"][columns], on="network", how="left")
@@ -259,6 +254,20 @@ def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             for _, group in summary.groupby(["data", "preset"], sort=False):
                 summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
     return summary
+
+
+def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
+    """Of a network's rollout: slopes in dB a frame, and ``end``, the PSNR of the mean error of the last frames."""
+    row = {name: rolled[name].iloc[0] for name in ("network", "slope", "slope_low", "slope_high")}
+    curves = {"": rolled["psnr"], **{f"_{proxy}": rolled[f"predicted_{proxy}"] for proxy in PROXIES}}
+    for name, curve in curves.items():
+        last = 4 * 10 ** (-curve.to_numpy()[-_LAST:] / 10)
+        row[f"end{name}"] = 10 * math.log10(4 / last.mean())
+        # What is constant has no slope but that of the frames of one window.
+        if name and name != "_constant":
+            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).of_mean.value
+    row["slope_constant"] = math.nan
+    return {**row, "psnr_first": rolled["psnr"].iloc[0]}
 
 
 def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:

@@ -1,24 +1,24 @@
 """How fast a video network's rollout decays, predicted from its teacher-forced outputs: nothing is rolled out.
 
-Clips have no known law, so no KL is claimed. Two *named proxies* of the squared error of every generated frame:
+Clips have no known law, so no KL is claimed. Three *named proxies* of the squared error of every generated frame:
 
 - ``linear_response``: on true references an AR step errs by ε = Y - X, and wrong references move its output.
   Output frame j is regressed on the r references, and the errors of a rollout follow
 
       e_f = Σ_i A_{j,i} e_{ref i} + ε_j,      e of a given frame = 0.
 
-  The slopes come from the true references' own variation (:func:`step_response`), or from errors put into them on
-  purpose (:func:`perturbed_response`).
+- ``error_gain``: squared errors in place of errors, mse_f = Σ_i g_{j,i} mse_{ref i} + m_j, with gains from errors
+  that are put into the references on purpose (:func:`error_gain`, :func:`predicted_by_gain`).
 - ``constant``: A = 0. Every AR step errs as it does on true references; nothing accumulates.
 
-Neither is a bound. What linear response takes for granted:
+None is a bound. What linear response takes for granted:
 
 - ε is independent of the errors of the references. No one controls that: ε depends on the true references, and so
   do earlier errors. It holds where E[Y - X | C] is free of C, as for a network that only errs by a bias and noise.
   A network that shrinks what it is shown is underrated: on AR(1) frames of correlation 0.9 and variance 1, one
   with half the right slope ends at an error of 1, the rollout having faded, and is predicted to end at 0.49.
 - The response to an error is the slope along which outputs follow *true* references. Errors point elsewhere; along
-  directions in which true frames hardly vary, ridge regression puts the response near 0. Put-in errors mend this.
+  directions in which true frames hardly vary, ridge regression puts the response near 0.
 - Errors live in q principal components of true frames. What lies outside neither responds nor passes on: it is the
   teacher-forced residual's, the same at every AR step.
 - For a staircase (w > Δ) only references and the Δ frames that come out are followed. Errors of the noisy window,
@@ -34,12 +34,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
+from scipy.optimize import nnls
 from scipy.stats import norm, rankdata
 
 from arvdm_theory.diffusion.rollout import first_ar_step
@@ -56,8 +57,9 @@ __all__ = [
     "RidgeFit",
     "StepResponse",
     "decay_slope",
+    "error_gain",
     "leading_components",
-    "perturbed_response",
+    "predicted_by_gain",
     "predicted_degradation",
     "rank_agreement",
     "ridge",
@@ -286,41 +288,77 @@ def step_response(
     return StepResponse(directions, response, bias, spread.T @ spread / n, outside, fit)
 
 
-def perturbed_response(
-    step: StepResponse, shift: Array, moved: Array, strengths: Sequence[float] = STRENGTHS
-) -> StepResponse:
-    """The same step with its response to errors that were put into its references.
+def error_gain(shift: Array, moved: Array) -> Array:
+    """How much of a reference's squared error an AR step passes on to each frame that it puts out, (Δ, r).
 
-    Outputs are made twice from the same noise, shown the references C and C + ``shift``; what they differ by,
-    ``moved``, is regressed on the shift. Shifts drawn as the step errs itself, apart for every reference, ask for
-    the response where a rollout will need it. It is still one AR step, and nothing is rolled out.
+    Outputs are made twice from the same noise, shown the references C and C + ``shift``. What they differ by,
+    ``moved``, is fitted by ‖moved_j‖² ≈ Σ_i g_ji ‖shift_i‖², g ≥ 0, with least squares over windows. Where a
+    network looks up one remembered frame, and which one differs from window to window, its mean response to each
+    is small, but the energy that it passes on is not. Shifts are best drawn as the step errs itself, and put into
+    a random half of the references of each window. It is still one AR step, and nothing is rolled out.
 
     Args:
-        step: on true references.
         shift: put into the references, (n, r, d).
         moved: by so much the outputs differ, (n, Δ, d).
-        strengths: as :func:`ridge`.
 
     Raises:
-        DegradationError: if shapes do not fit or numbers are not finite, and as :func:`ridge`.
+        DegradationError: if shapes do not fit, numbers are not finite, or there are fewer windows than references.
 
     Example:
-        >>> rng = np.random.default_rng(0)
-        >>> truth, shift = rng.normal(size=(200, 1, 5)), 0.1 * rng.normal(size=(200, 1, 5))
-        >>> step = step_response(truth, truth, 0.8 * truth, np.eye(5))
-        >>> again = perturbed_response(step, shift, 0.3 * shift)
-        >>> bool(np.allclose(again.response[0, 0], 0.3 * np.eye(5), atol=1e-4))
-        True
+        >>> shift = np.random.default_rng(0).normal(size=(200, 2, 5)) * [[[1.0], [2.0]]]
+        >>> error_gain(shift, 0.5 * shift[:, 1:]).round(6).tolist()
+        [[0.0, 0.25]]
     """
     put, answer = _rows(shift, "shifts", 3), _rows(moved, "differences", 3)
-    out, r = step.response.shape[:2]
-    d = len(step.basis)
-    if put.shape[1:] != (r, d) or answer.shape != (len(put), out, d):
-        raise DegradationError(
-            f"shifts (n, {r}, {d}) and differences (n, {out}, {d}) are needed, got {put.shape} and {answer.shape}"
-        )
-    response, fit = _slopes(put, answer, step.basis, strengths)
-    return replace(step, response=response, fit=fit)
+    n, r, d = put.shape
+    if answer.shape[::2] != (n, d) or 0 in put.shape or 0 in answer.shape:
+        raise DegradationError(f"shifts (n, r, d) and differences (n, Δ, d), got {put.shape} and {answer.shape}")
+    if n < r:
+        raise DegradationError(f"{r} references need as many windows or more, got {n}")
+    energy, passed = (put**2).sum(2), (answer**2).sum(2)
+    return np.stack([nnls(energy, part)[0] for part in passed.T])
+
+
+def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: int, last: int) -> Array:
+    """Squared errors of the generated frames, passed on from references to frames, (F,).
+
+    mse_f = m_j + Σ_i g_ji mse_{ref i}, and 0 for given frames: as if the errors of the references and the step's
+    own, of mean square m, had nothing to do with one another.
+
+    Args:
+        gain: g, (Δ, r): :func:`error_gain`.
+        teacher_forced: m, of an AR step on true references, (Δ,).
+        plan: the plan.
+        prompt: how many frames are given.
+        last: K, the last AR step.
+
+    Raises:
+        DegradationError: if an AR step has other numbers of references or frames, or none is left.
+        PromptError: if no AR step starts after the prompt.
+
+    Example:
+        >>> from arvdm_theory.meta.catalogue import outpainting
+        >>> from arvdm_theory.meta.plan import References
+        >>> plan = outpainting(window=1, references=References.last(1))
+        >>> predicted_by_gain(np.array([[0.5]]), np.ones(1), plan, prompt=1, last=3).tolist()
+        [1.0, 1.5, 1.75]
+    """
+    first = first_ar_step(plan, prompt)
+    if first > last:
+        raise DegradationError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
+    start = plan.frames_out(first)
+    mse = np.zeros(plan.clean_frames(last) - start)
+    for k in range(first, last + 1):
+        told = plan.references_at(k)
+        if gain.shape != (plan.stride, len(told)) or teacher_forced.shape != (plan.stride,):
+            raise DegradationError(
+                f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but the gain has "
+                f"shape {gain.shape} and the teacher-forced errors {teacher_forced.shape}"
+            )
+        wrong = np.array([mse[r.frame - start] if r.frame >= start else 0.0 for r in told])
+        out = plan.frames_out(k) - start
+        mse[out : out + plan.stride] = teacher_forced + gain @ wrong
+    return mse[prompt - start :]
 
 
 def _slopes(shown: Array, said: Array, basis: Array, strengths: Sequence[float]) -> tuple[Array, RidgeFit]:

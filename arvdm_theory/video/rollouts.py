@@ -2,7 +2,7 @@
 
 A rollout starts from true frames and goes on until what the network remembers is its own work. Episodes are the
 test worlds, walked for longer. Predictions see teacher-forced outputs alone
-(:mod:`arvdm_theory.video.degradation`): one AR step on given frames, of windows all over the test episodes.
+(:mod:`arvdm_theory.video.degradation`): one AR step on given frames, of windows all over the same episodes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.models.denoiser import Denoiser
 from arvdm_theory.video.degradation import (
-    PredictedDegradation,
-    Proxy,
-    StepResponse,
+    error_gain,
     leading_components,
-    perturbed_response,
+    predicted_by_gain,
     predicted_degradation,
     step_response,
 )
@@ -46,7 +45,7 @@ __all__ = [
 COMPONENTS = 16
 """q, the principal components of frames in which errors are followed."""
 
-PROXIES = ("linear_response", "perturbed_response", "constant")
+PROXIES = ("linear_response", "error_gain", "constant")
 """Predictions of a decay, see :func:`predict_decay`."""
 
 TEACHER_FORCED = 400
@@ -73,12 +72,12 @@ def rollout_source(run: VideoRun, store: Path, progress: bool = True) -> WindowS
     return WindowSource(find_windows(episodes.load("test", store, progress), plan, 0, skip))
 
 
-def decay_table(samples: Samples, predicted: Mapping[str, PredictedDegradation]) -> pd.DataFrame:
+def decay_table(samples: Samples, predicted: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     """Quality against the rollout index.
 
     Args:
         samples: of rollouts.
-        predicted: by proxy; may be empty.
+        predicted: mean squared errors (F,) by proxy; may be empty.
 
     Returns:
         a row a source (``generated``, or ``copy of the last frame`` that was given) and ``ahead``, the frames
@@ -102,57 +101,54 @@ def decay_table(samples: Samples, predicted: Mapping[str, PredictedDegradation])
                 interval = cluster_mean(values, videos)
                 row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
             if source == SOURCES[0]:
-                row |= {f"predicted_{name}": _decibel(part.mse[place]) for name, part in predicted.items()}
+                row |= {f"predicted_{name}": _decibel(part[place]) for name, part in predicted.items()}
             rows.append({**row, "videos": len(videos)})
     return pd.DataFrame(rows)
 
 
 def predict_decay(
-    run: VideoRun, denoiser: Denoiser, store: Path, count: int = TEACHER_FORCED, progress: bool = True
-) -> dict[str, PredictedDegradation]:
+    run: VideoRun, denoiser: Denoiser, source: WindowSource, count: int = TEACHER_FORCED, progress: bool = True
+) -> dict[str, NDArray[np.float64]]:
     """The squared error of every frame of a long rollout, predicted from one AR step on given frames.
 
     Args:
         run: what the network was trained for.
         denoiser: the network.
-        store: folder of the data.
-        count: windows, of all test episodes in turn, whether anything is asked there or not.
+        source: of rollouts; windows for the prediction are cut from the same episodes.
+        count: how many windows, of all episodes in turn.
         progress: whether to show progress bars.
 
     Returns:
-        ``linear_response`` and ``constant``, the proxies of :mod:`arvdm_theory.video.degradation`, and
-        ``perturbed_response``, linear response to the network's own errors put into the references.
+        for each of :data:`PROXIES` the predicted mean squared error of every generated frame, (F,); see
+        :mod:`arvdm_theory.video.degradation`.
 
     Raises:
-        ValueError: if the episodes cannot be had, or too few windows for a regression.
+        DegradationError: if there are too few windows for a regression.
     """
     # One AR step: the frames that it puts out first.
     plan = dataclasses.replace(run.windows, generated=run.windows.plan.stride)
-    windows = find_windows(run.episodes.load("test", store, progress), plan, 0, run.settings.skip)
+    windows = find_windows(source.episodes, plan, 0, source.windows.skip)
     clips = WindowSource(windows).take(one_an_episode(windows, count))
     shown = [reference.frame for reference in plan.plan.references_at(plan.last)]
     asked = list(plan.generated_frames)
     made = continue_clips(run, denoiser, plan, clips, progress=progress)[:, asked]
     truth = clips.frames[:, asked]
-    # Every reference gets the error of some frame of some other window.
-    source = torch.Generator().manual_seed(run.seed)
-    which, place = (torch.randint(n, (len(made), len(shown)), generator=source) for n in (len(made), len(asked)))
-    shift = (made - truth)[which, place]
-    wrong = clips.frames.clone()
-    wrong[:, shown] += shift
-    moved = continue_clips(run, denoiser, plan, dataclasses.replace(clips, frames=wrong), progress=progress)
     basis = leading_components(clips.frames[:, : plan.prompt].numpy(), COMPONENTS)
     step = step_response(clips.frames[:, shown].numpy(), truth.numpy(), made.numpy(), basis)
-    perturbed = perturbed_response(step, shift.numpy(), (moved[:, asked] - made).numpy())
-    long = rollout_plan(run)
-
-    def predicted(response: StepResponse, proxy: Proxy) -> PredictedDegradation:
-        return predicted_degradation(response, long.plan, long.prompt, long.last, proxy)
-
+    # A random half of the references get the error of some frame of some other window each.
+    draw = torch.Generator().manual_seed(run.seed)
+    shape = (len(made), len(shown))
+    which, place = (torch.randint(n, shape, generator=draw) for n in (len(made), len(asked)))
+    shift = (made - truth)[which, place] * torch.randint(2, shape, generator=draw)[..., None]
+    wrong = clips.frames.clone()
+    wrong[:, shown] += shift
+    again = dataclasses.replace(clips, frames=wrong)
+    moved = continue_clips(run, denoiser, plan, again, progress=progress)[:, asked] - made
+    gain, long = error_gain(shift.numpy(), moved.numpy()), source.plan
     return {
-        "linear_response": predicted(step, "linear_response"),
-        "perturbed_response": predicted(perturbed, "linear_response"),
-        "constant": predicted(step, "constant"),
+        "linear_response": predicted_degradation(step, long.plan, long.prompt, long.last).mse,
+        "error_gain": predicted_by_gain(gain, step.teacher_forced, long.plan, long.prompt, long.last),
+        "constant": predicted_degradation(step, long.plan, long.prompt, long.last, "constant").mse,
     }
 
 

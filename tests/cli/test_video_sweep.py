@@ -41,9 +41,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     names = sorted(path.name for path in published.iterdir())
     tables = ("video-agreement", "video-information", "video-rollouts", "video-summary", "video")
     films = ("video-film.csv", "video-rollout-film.csv")
-    assert names == sorted(
-        [*films, *(f"{name}{end}" for name in tables for end in (".csv", ".provenance.json"))]
-    )
+    assert names == sorted([*films, *(f"{name}{end}" for name in tables for end in (".csv", ".provenance.json"))])
     table = pd.read_csv(published / "video.csv")
     assert table[table["ahead"] == 0].groupby("memory").size().to_dict() == {"cross": 3, "none": 3}
     own = table[(table["source"] == "generated") & (table["memory"] == "cross")].set_index("ahead")
@@ -52,7 +50,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     mean = (by_place["rate"].fillna(0) * by_place["queries"]).sum() / by_place["queries"].sum()
     assert own.loc[0, "rate"] == pytest.approx(mean)
     # The references do not depend on the network: both are asked the same queries.
-    own = ["network", "memory", "updates", "seconds", "weights"]
+    own = ["network", "memory", "memory_frames", "updates", "seconds", "weights"]
     references = table[table["source"] != "generated"]
     none, cross = (
         references[references["memory"] == name].drop(columns=own).reset_index(drop=True)
@@ -70,7 +68,7 @@ def test_a_sweep_goes_on_where_it_stopped(
         np.testing.assert_array_equal(
             decode_picture(row["pixels"], row["shape"]), decode_picture(seen["pixels"], seen["shape"])
         )
-    for name in ("retrieval", "film-strips"):
+    for name in ("video-retrieval", "video-film-strips"):
         assert (out / "figures" / f"{name}.png").stat().st_size > 0
 
     rolled = pd.read_csv(published / "video-rollouts.csv")

@@ -17,10 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.models.denoiser import ModelError
-from arvdm_theory.plots import video
 from arvdm_theory.plots import video_cost as figure_of_cost
 from arvdm_theory.plots.style import draw_all
 from arvdm_theory.studies import video_cost as study
+from arvdm_theory.studies.peak_memory import peak_bytes
 from arvdm_theory.studies.record import read_table
 from arvdm_theory.studies.video_cost import (
     CostConfig,
@@ -28,7 +28,6 @@ from arvdm_theory.studies.video_cost import (
     Seconds,
     alternating_seconds,
     calls_a_frame,
-    peak_bytes,
     step_inputs,
 )
 from arvdm_theory.video.runs import VideoRun
@@ -232,10 +231,6 @@ def test_a_run_goes_on_where_it_stopped_and_draws_its_figure(
     assert {axes.get_xscale() for axes in figure.axes} | {axes.get_yscale() for axes in figure.axes} == {"log"}
     with pytest.raises(ValueError, match="one preset"):
         figure_of_cost.cost(pd.concat([table, table.assign(preset="cpu")]))
-
-
-def test_structures_have_the_colours_of_the_retrieval_figure() -> None:
-    assert figure_of_cost._COLOURS == video._COLOURS
 
 
 def test_a_compression_that_the_network_refuses_is_left_out_and_a_structure_never() -> None:

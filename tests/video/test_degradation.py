@@ -17,8 +17,9 @@ from arvdm_theory.video.degradation import (
     DegradationError,
     StepResponse,
     decay_slope,
+    error_gain,
     leading_components,
-    perturbed_response,
+    predicted_by_gain,
     predicted_degradation,
     rank_agreement,
     ridge,
@@ -296,30 +297,48 @@ def test_without_noise_the_response_is_recovered() -> None:
     np.testing.assert_allclose(step.response, known, rtol=0, atol=slack)
 
 
-def test_put_in_errors_find_the_response_that_true_frames_hide() -> None:
-    """Two references that always agree: only their sum can be regressed on, until errors part them."""
+def test_gains_are_the_energy_that_a_network_passes_on() -> None:
+    """A network that looks up one reference, a different one in every window: small mean response, gain 0.64."""
     rng = np.random.default_rng(11)
-    n, d = 400, 3
-    truth = rng.normal(size=(n, 1, d))
-    references = np.repeat(truth, 2, 1)
-    first, second = 0.9 * np.eye(d), 0.1 * rng.normal(size=(d, d))
+    n, r, d = 4000, 4, 6
+    pick = rng.choice(r, n, p=[0.5, 0.25, 0.25, 0.0])
+    shift = 0.3 * rng.normal(size=(n, r, d)) * rng.integers(0, 2, (n, r, 1))
+    moved = 0.8 * shift[np.arange(n), pick][:, None]
+    gain = error_gain(shift, moved)
+    assert gain.shape == (1, r)
+    # E‖moved‖² given the shifts is 0.64 Σ_i p_i ‖shift_i‖². Residuals have at most the spread of ‖shift‖² itself,
+    # some 0.4 a window, and each regressor has a variance of 0.1: standard errors below 0.4/√(4000·0.1) = 0.02.
+    np.testing.assert_allclose(gain[0], 0.64 * np.array([0.5, 0.25, 0.25, 0.0]), atol=0.06)
+    exact = error_gain(shift, 0.8 * shift[:, 1:2])
+    np.testing.assert_allclose(exact, [[0, 0.64, 0, 0]], atol=1e-10)
+    with pytest.raises(DegradationError, match=r"shifts \(n, r, d\)"):
+        error_gain(shift, moved[:, :, 1:])
+    with pytest.raises(DegradationError, match="4 references need as many windows"):
+        error_gain(shift[:3], moved[:3])
 
-    def network(told: Array) -> Array:
-        said: Array = told[:, :1] @ first.T + told[:, 1:] @ second.T
-        return said
 
-    step = step_response(references, truth, network(references), np.eye(d))
-    both = step.response[0].sum(0)
-    # Ridge, at its smallest strength, halves what it cannot tell apart; its bias is that of the strength.
-    np.testing.assert_allclose(both, first + second, atol=1e-4)
-    np.testing.assert_allclose(step.response[0, 0], both / 2, atol=1e-4)
-    shift = 0.05 * rng.normal(size=references.shape)
-    moved = network(references + shift) - network(references)
-    found = perturbed_response(step, shift, moved)
-    np.testing.assert_allclose(found.response[0], np.stack([first, second]), atol=1e-4)
-    assert (found.bias is step.bias, found.covariance is step.covariance) == (True, True)
-    with pytest.raises(DegradationError, match=r"shifts \(n, 2, 3\)"):
-        perturbed_response(step, shift[:, :1], moved)
+@pytest.mark.parametrize(
+    "plan", [outpainting(window=2, references=References.last(3)), fifo(3, References.last(4))]
+)
+def test_the_prediction_by_gain_is_that_of_independent_errors(plan: Plan) -> None:
+    """One entry a frame and no bias: the covariance recursion without its correlations, unrolled."""
+    rng = np.random.default_rng(3)
+    prompt, stride = (6, 2) if plan.stride == 2 else (8, 1)
+    first, last = (3, 8) if plan.stride == 2 else (7, 14)
+    references = len(plan.references_at(first))
+    gain, own = rng.uniform(0, 0.5, (stride, references)), rng.uniform(size=stride)
+    found = predicted_by_gain(gain, own, plan, prompt, last)
+    frames = [f for k in range(first, last + 1) for f in plan.window_frames(k)[:stride]]
+    links = np.zeros((len(frames), len(frames)))
+    for k in range(first, last + 1):
+        for j, frame in enumerate(plan.window_frames(k)[:stride]):
+            for i, reference in enumerate(plan.references_at(k)):
+                if reference.frame in frames:
+                    links[frames.index(frame), frames.index(reference.frame)] = gain[j, i]
+    expected = np.linalg.solve(np.eye(len(frames)) - links, np.tile(own, last + 1 - first))
+    np.testing.assert_allclose(found, expected[[f >= prompt for f in frames]], rtol=1e-12)
+    with pytest.raises(DegradationError, match="gain has shape"):
+        predicted_by_gain(gain[:, 1:], own, plan, prompt, last)
 
 
 def test_error_moments_are_those_of_the_pixels() -> None:

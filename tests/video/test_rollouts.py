@@ -74,8 +74,10 @@ def test_fading_copies_decay_and_are_predicted_as_the_closed_form_says(
 ) -> None:
     """Still pictures x and a network that shows its newest reference times κ: AR step i errs by (κ^i - 1) x.
 
-    Its response to errors in that reference is κ, and to others 0. Linear response takes the errors (κ - 1) x of
-    both steps for independent: in the components it has the mean (κ² - 1) m and the covariance (1 - κ)²(1 + κ²) Σ.
+    Its gain of errors in that reference is κ², and of others 0, so the second step is predicted to err by 1 + κ²
+    times the square of the first. Of true references, all alike, linear response cannot tell which one it is: its
+    responses add up to κ. It takes the errors (κ - 1) x of both steps for independent, and in the components that
+    gives a mean of (κ² - 1) m and a covariance of (1 - κ)²(1 + κ²) Σ, both references being frames of one step.
     """
     run, keep = dataclasses.replace(SMOKE, memory="none"), 0.9
 
@@ -96,7 +98,7 @@ def test_fading_copies_decay_and_are_predicted_as_the_closed_form_says(
     monkeypatch.setattr(type(run.episodes), "load", lambda self, *words: episodes)
     source = rollout_source(run, store, progress=False)
     samples = sample_run(run, Newest(), source, 30, progress=False)  # type: ignore[arg-type]
-    predicted = predict_decay(run, Newest(), store, 60, progress=False)  # type: ignore[arg-type]
+    predicted = predict_decay(run, Newest(), source, 60, progress=False)  # type: ignore[arg-type]
     assert set(predicted) == set(PROXIES)
     table = decay_table(samples, predicted)
     own = table[table["source"] == "generated"]
@@ -113,8 +115,10 @@ def test_fading_copies_decay_and_are_predicted_as_the_closed_form_says(
     second = (1 - keep**2) ** 2 * mean + (1 - keep) ** 2 * ((1 + keep**2) * variance + outside)
     expected = np.where(step == 1, first, second) / x.shape[1]
     # The network runs in float32, and ridge at its smallest strength shrinks the response by a millionth or so.
-    np.testing.assert_allclose(predicted["perturbed_response"].mse, expected, rtol=1e-3)
-    np.testing.assert_allclose(predicted["constant"].mse, first / x.shape[1], rtol=1e-4)
+    np.testing.assert_allclose(predicted["linear_response"], expected, rtol=1e-3)
+    np.testing.assert_allclose(predicted["constant"], first / x.shape[1], rtol=1e-4)
+    by_gain = np.where(step == 1, 1, 1 + keep**2) * first / x.shape[1]
+    np.testing.assert_allclose(predicted["error_gain"], by_gain, rtol=1e-4)
     assert np.isinf(table.loc[table["source"] == "copy of the last frame", "psnr"]).all()
 
 
