@@ -10,6 +10,7 @@ __all__ = ["SUBCOMMANDS", "configure", "run"]
 SUBCOMMANDS = {
     "train": "train a network with a memory on first-person video; resumable",
     "sample": "generate test windows with a trained network and score what it retrieved",
+    "information": "what one network's memory tells beyond another's, in nats",
     "sweep": "train and score many networks: retrieval, decay of long rollouts, nats of the memory",
     "evaluate": "score generated videos against true ones: quality, retrieval of what was seen",
 }

@@ -17,6 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="folder of the run, as arvdm video train made it")
     add("--windows", type=int, metavar="N", default=None, help="how many test windows (default: the preset's)")
+    add("--rollout", action="store_true",
+        help="long rollouts instead: writes decay.csv, quality against the rollout index, beside the prediction "
+        "from one step")  # fmt: skip
     add("--out", metavar="DIR", default=None, help="folder for what comes out (default: the run's own)")
     add("--no-figures", action="store_true", help="no film strips and no grid")
 
@@ -27,17 +30,27 @@ def run(args: argparse.Namespace) -> int:
 
     from arvdm_theory.studies.record import write_table
     from arvdm_theory.studies.video import film_table
+    from arvdm_theory.video.retrieval import SOURCES
+    from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
     from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples
 
     folder = Path(args.run)
     chosen = load_run(folder)
-    samples, scores = sample_folder(chosen, folder, args.windows)
     out = folder if args.out is None else Path(args.out)
+    if args.rollout:
+        samples, table = roll_out_folder(chosen, folder, args.windows)
+        out, name = (folder / "rollout" if args.out is None else out), "decay"
+        own = table[table["source"] == SOURCES[0]]
+        shown = own.iloc[:: max(len(own) // 8, 1)][["ahead", "psnr", "ssim", *(f"predicted_{p}" for p in PROXIES)]]
+    else:
+        samples, scores = sample_folder(chosen, folder, args.windows)
+        table, name = summarise(scores), "retrieval"
+        shown = table
     out.mkdir(parents=True, exist_ok=True)
     write_samples(samples, out)
-    summary = summarise(scores)
-    write_table(scores, out / "queries.csv")
-    write_table(summary, out / "retrieval.csv")
+    write_table(table, out / f"{name}.csv")
+    if not args.rollout:
+        write_table(scores, out / "queries.csv")
     film = film_table({chosen.memory: samples})
     write_table(film, out / "film.csv")
     if not args.no_figures:
@@ -45,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
         from arvdm_theory.plots.video_film import FILM
         from arvdm_theory.plots.video_grid import draw_grid
 
-        draw_all(out, FILM)
+        (out / "figures").mkdir(exist_ok=True)
+        if not args.rollout:
+            draw_all(out, FILM)
         draw_grid(film, out / "figures" / "grid.mp4")
-    print(summary.to_string(index=False, float_format="{:.3f}".format))
+    print(shown.to_string(index=False, float_format="{:.3f}".format))
     print(f"{len(samples.windows)} windows, frames from {samples.given} on generated: {out}")
     return 0

@@ -26,21 +26,19 @@ from arvdm_theory.models.denoiser import Denoiser
 from arvdm_theory.studies.record import Cell, provenance, read_table, run_cells, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.degradation import DegradationError, decay_slope, rank_agreement
-from arvdm_theory.video.information import memory_information
+from arvdm_theory.video.information import information_of_runs
 from arvdm_theory.video.metrics import psnr
 from arvdm_theory.video.retrieval import SOURCES
-from arvdm_theory.video.rollouts import PROXIES, decay_table, predict_decay, rollout_source
+from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
 from arvdm_theory.video.runs import (
     Compression,
     Samples,
     Structure,
     VideoRun,
     sample_folder,
-    sample_run,
     summarise,
     train_run,
 )
-from arvdm_theory.video.windows import WindowSource, find_windows
 
 __all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep"]
 
@@ -53,9 +51,6 @@ _AGREEMENT = (
 )  # fmt: skip
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
-# Of the information: true windows, nodes a reverse step, and the level of the window. Below it small networks err
-# by no less than the noise that they are to remove, and the gap of their losses tells of them, not of the memory.
-_CLIPS, _POINTS, _STOP = 200, 2, 0.1
 _MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
 _ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
 # Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
@@ -179,13 +174,11 @@ class _Work:
         return rows
 
     def rollouts(self, cell: Cell) -> pd.DataFrame:
-        run, store = self.runs[cell["network"]], self.folder / "data"
-        network = self.network(run)
-        source = rollout_source(run, store, self.progress)
-        samples = sample_run(run, network, source, run.settings.rollout[1], progress=self.progress)
+        run = self.runs[cell["network"]]
+        self.network(run)
+        samples, table = roll_out_folder(run, self.place(run), progress=self.progress)
         shown = film_table({run.memory: samples}, _ROLLOUTS_SHOWN)
         write_table(shown, self.folder / "rollouts" / f"{cell['network']}.csv")
-        table = decay_table(samples, predict_decay(run, network, source, progress=self.progress))
         made = slice(samples.given, None)
         slope = decay_slope(
             psnr(samples.truth[:, made], samples.generated[:, made]),
@@ -200,17 +193,12 @@ class _Work:
         run, store = self.runs[cell["network"]], self.folder / "data"
         twin = self.twin(run)
         assert twin is not None  # cells without one are not asked for
-        plan = run.windows
-        episodes = run.episodes.load("test", store, self.progress)
-        source = WindowSource(find_windows(episodes, plan, 0, run.settings.skip))
-        chosen = np.random.default_rng(0).permutation(len(source.windows))[:_CLIPS]
-        found = memory_information(
-            self.network(twin).as_score(64), twin.windows.plan, self.network(run).as_score(64), plan.plan,
-            source.take(chosen.tolist()), plan.first, stop=_STOP, points=_POINTS,
-            clusters=source.windows.episode[chosen].tolist(), progress=self.progress,
-        ).per_frame  # fmt: skip
-        row = {"nats": found.value, "nats_low": found.ci_low, "nats_high": found.ci_high, "stop": _STOP}
-        return pd.DataFrame([{**row, "clips": len(chosen)}])
+        found = information_of_runs(
+            run, self.network(run), twin, self.network(twin), store, progress=self.progress
+        )  # fmt: skip
+        value = found.per_frame
+        row = {"nats": value.value, "nats_low": value.ci_low, "nats_high": value.ci_high, "stop": found.stop}
+        return pd.DataFrame([{**row, "clips": value.n}])
 
 
 def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dict[str, pd.DataFrame]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.models.denoiser import Denoiser
+from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.degradation import (
     error_gain,
     leading_components,
@@ -29,7 +30,14 @@ from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.memory_plans import MemoryPlan
 from arvdm_theory.video.metrics import mean_squared_error, psnr, ssim
 from arvdm_theory.video.retrieval import SOURCES
-from arvdm_theory.video.runs import Samples, VideoRun, continue_clips, one_an_episode
+from arvdm_theory.video.runs import (
+    Samples,
+    VideoRun,
+    continue_clips,
+    one_an_episode,
+    run_store,
+    sample_run,
+)
 from arvdm_theory.video.windows import WindowSource, find_windows
 
 __all__ = [
@@ -38,6 +46,7 @@ __all__ = [
     "TEACHER_FORCED",
     "decay_table",
     "predict_decay",
+    "roll_out_folder",
     "rollout_plan",
     "rollout_source",
 ]
@@ -150,6 +159,26 @@ def predict_decay(
         "error_gain": predicted_by_gain(gain, step.teacher_forced, long.plan, long.prompt, long.last),
         "constant": predicted_degradation(step, long.plan, long.prompt, long.last, "constant").mse,
     }
+
+
+def roll_out_folder(
+    run: VideoRun, folder: Path, count: int | None = None, progress: bool = True
+) -> tuple[Samples, pd.DataFrame]:
+    """Long rollouts of a trained run's folder, and their :func:`decay_table`.
+
+    Args:
+        run: the network.
+        folder: of its training.
+        count: how many videos; the preset's number by default, and no more than that.
+        progress: whether to show progress bars.
+
+    Raises:
+        ValueError: if the folder holds no trained network, or the data cannot be had.
+    """
+    source, network = rollout_source(run, run_store(folder), progress), load_denoiser(folder / "training")
+    videos = run.settings.rollout[1]
+    samples = sample_run(run, network, source, videos if count is None else min(count, videos), progress=progress)
+    return samples, decay_table(samples, predict_decay(run, network, source, progress=progress))
 
 
 def _decibel(mse: float) -> float:

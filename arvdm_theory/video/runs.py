@@ -50,6 +50,7 @@ __all__ = [
     "load_run",
     "one_an_episode",
     "quality_summary",
+    "run_store",
     "sample_folder",
     "sample_run",
     "score_samples",
@@ -258,6 +259,18 @@ def load_run(folder: Path) -> VideoRun:
         raise RunError(f"{folder / 'run.json'}: not what a training run writes ({error})") from error
 
 
+def run_store(folder: Path) -> Path:
+    """The folder of the data of a trained run.
+
+    Raises:
+        RunError: if the folder holds no run.
+    """
+    try:
+        return Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["store"])
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
+
+
 def train_run(run: VideoRun, folder: Path, store: Path | None = None, progress: bool = True) -> Trained:
     """Trains a network, or goes on with it where an earlier call stopped.
 
@@ -457,7 +470,6 @@ def sample_folder(run: VideoRun, folder: Path, count: int | None = None, progres
     Raises:
         ValueError: if the folder holds no trained network, or the data cannot be had.
     """
-    store = Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["store"])
-    source = run.source("test", store, progress)
+    source = run.source("test", run_store(folder), progress)
     samples = sample_run(run, load_denoiser(folder / "training"), source, count, progress=progress)
     return samples, score_samples(samples, source)
