@@ -24,7 +24,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="the frame that an action of its files leads to: of the same number, or the next")  # fmt: skip
     add("--preset", choices=PRESETS, default="cpu",
         help="smoke: does it run; cpu: 16 x 16 pixels, turning in place; cpu-walk: walking; cpu-between: views "
-        "between remembered ones; cpu-long: 32 x 32, walking, an hour; gpu: full size")  # fmt: skip
+        "between remembered ones; cpu-long: 32 x 32, walking; gpu: full size")  # fmt: skip
     add("--size", type=int, metavar="PX", default=None, help="height and width (default: the preset's)")
     add("--memory-frames", type=int, metavar="M", default=None, help="that are remembered (default: the preset's)")
     add("--compress", type=int, metavar="R", default=1, help="so many parts of the memory become one")

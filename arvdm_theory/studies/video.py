@@ -75,7 +75,7 @@ SUITES: dict[str, Callable[[], list[VideoRun]]] = {
         if memory != "prepend" or parts == "temporal"
     ],
     "plans": lambda: _each(plan="fifo"),
-    "unet": lambda: _each(("none", "cross"), architecture="unet"),
+    "unet": lambda: _each(("none", "cross"), architecture="unet", steps=400),
     "between": lambda: _each(preset="cpu-between"),
     "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
     "walking": lambda: _each(preset="cpu-walk"),
