@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         runs = [run_from(args, memory=memory, seed=seed) for seed in args.seeds for memory in args.memory]
     tables = sweep(runs, folder, rollouts=not args.no_rollouts)
-    print(headline(tables["video"]))
+    print(headline(tables))
     if not args.no_figures:
         from arvdm_theory.plots.video import draw_sweep
 

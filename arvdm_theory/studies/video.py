@@ -327,16 +327,19 @@ def decode_picture(pixels: str, shape: str) -> NDArray[np.uint8]:
     return flat.reshape([int(side) for side in shape.split("x")])
 
 
-def headline(table: pd.DataFrame) -> str:
-    """Every network's retrieval and quality, and the two references."""
-    columns = [
-        "memory", "seed", "source", "rate", "rate_low", "rate_high", "chance", "psnr", "ssim", "updates",
-        "seconds",
-    ]  # fmt: skip
-    table = table[table["ahead"] == 0]
+def headline(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Every network's retrieval and quality, with its decay and nats where there are any, and the references."""
+    table = tables["video"][tables["video"]["ahead"] == 0]
     first = table["network"] == table["network"].iloc[0]
-    shown = table[(table["source"] == "generated") | first]
-    text: str = shown[[name for name in columns if name in shown]].to_string(
-        index=False, float_format="{:.3f}".format
+    shown = table[(table["source"] == SOURCES[0]) | first]
+    if "video-summary" in tables:
+        more = tables["video-summary"].assign(source=SOURCES[0])
+        names = [name for name in ("end", "slope", "nats") if name in more]
+        shown = shown.merge(more[["network", "source", *names]], on=["network", "source"], how="left")
+    # What is the same for all networks need not be said.
+    told = [name for name in _columns(VideoRun()) if shown[name].nunique(dropna=False) > 1]
+    columns = [*told, "source", "rate", "rate_low", "rate_high", "chance", "psnr", "ssim", "end", "slope", "nats"]
+    text: str = shown[[name for name in [*columns, "updates", "seconds"] if name in shown]].to_string(
+        index=False, float_format="{:.3f}".format, na_rep="-"
     )
     return text

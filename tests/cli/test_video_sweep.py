@@ -36,7 +36,9 @@ def test_a_sweep_goes_on_where_it_stopped(
         patch.setattr(study, "train_run", lambda *words: (again.append(words[0].memory), train(*words))[1])
         assert main([*SMOKE, "--out", str(out), "--publish", str(published)]) == 0
     assert again == ["cross"]
-    assert "memory" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("memory", "slope", "nats", "copy of the last frame"))
+    assert "preset" not in shown  # both networks have the same
 
     names = sorted(path.name for path in published.iterdir())
     tables = ("video-agreement", "video-information", "video-rollouts", "video-summary", "video")
