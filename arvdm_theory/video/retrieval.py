@@ -207,7 +207,7 @@ def retrieval_summary(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
     Returns:
         columns source, rate, rate_low, rate_high, chance, psnr, psnr_low, psnr_high, ssim, ssim_low, ssim_high,
-        queries, left_out, episodes. Without a complete query the values are NaN.
+        ssim_median, queries, left_out, episodes. Without a complete query the values are NaN.
 
     Raises:
         RetrievalError: if the table has no rows.
@@ -223,6 +223,7 @@ def retrieval_summary(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         for name in ("psnr", "ssim"):
             mean = cluster_mean(counted[name], counted["episode"], level)
             row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+        row["ssim_median"] = counted["ssim"].median()
         row |= {"queries": len(counted), "left_out": len(group) - len(counted), "episodes": rate.clusters}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -160,6 +160,8 @@ def test_the_summary_clusters_by_episode_and_shows_the_references() -> None:
     assert memory["rate_low"] == pytest.approx(0.025 ** (1 / 6))
     assert last["psnr_low"] < last["psnr"] < last["psnr_high"]
     assert last["ssim"] < 0.2
+    own = table[table["source"] == "generated"]["ssim"]
+    assert (own >= generated["ssim_median"]).sum() == (own <= generated["ssim_median"]).sum() == 9
     assert np.isposinf(memory["psnr"])
     assert (summary["queries"] == 18).all()
 
