@@ -33,10 +33,12 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.video.information import CLIPS, STOP, information_of_runs
     from arvdm_theory.video.runs import load_run, run_store
 
+    if args.windows is not None and args.windows < 2:
+        raise ValueError(f"--windows is at least 2, got {args.windows}")
     folders = [Path(args.run), Path(args.without)]
     own, other = (load_run(folder) for folder in folders)
     network, network_without = (load_denoiser(folder / "training") for folder in folders)
-    clips, stop = args.windows or CLIPS, STOP if args.stop is None else args.stop
+    clips, stop = CLIPS if args.windows is None else args.windows, STOP if args.stop is None else args.stop
     found = information_of_runs(
         own, network, other, network_without, run_store(folders[0]), clips=clips, stop=stop
     )  # fmt: skip

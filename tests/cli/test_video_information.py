@@ -75,3 +75,6 @@ def test_networks_that_are_no_twins_are_refused(runs: dict[str, Path], capsys: p
         assert main(["video", "information", "--run", str(runs[own]), "--without", str(runs[other])]) == 2
         (error,) = [line for line in capsys.readouterr().err.splitlines() if "arvdm" in line]
         assert message in error
+    one = ["video", "information", "--run", str(runs["cross"]), "--without", str(runs["none"]), "--windows", "1"]
+    assert main(one) == 2
+    assert "--windows is at least 2, got 1" in capsys.readouterr().err
