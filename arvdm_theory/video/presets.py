@@ -97,7 +97,8 @@ _SMOKE = replace(
 
 _CPU_WALK = replace(
     _CPU, trajectory=Trajectory("walk", frames=96, context=16), episodes=(2000, 100), memory=24,
-    rollout_trajectory=None,
+    # Rounds of 48 steps, 24 frames, are remembered whole.
+    rollout_trajectory=Trajectory("walk", context=16, farthest=48),
     note="one CPU core, 1 GiB, two to fifteen minutes of its time a network",
 )  # fmt: skip
 

@@ -210,6 +210,17 @@ def test_a_turn_goes_no_farther_than_it_may() -> None:
         assert (away.min(), away.max()) == (-75, 75)
 
 
+def test_a_round_of_a_walk_takes_no_more_steps_than_it_may() -> None:
+    for seed in range(5):
+        walk = _walk("walk", seed=seed, frames=200, passages=_open_floor(5, 5), farthest=48)
+        first = walk.poses[0]
+        again = np.flatnonzero((walk.poses == first).all(1))
+        assert again[1] <= 48
+        assert np.diff(again).tolist() == [again[1]] * (len(again) - 1)
+    with pytest.raises(SimulationError, match="at most 20 steps"):
+        _walk("walk", passages=_open_floor(1, 2), farthest=20)
+
+
 def test_the_shortest_turn_that_holds_a_needle_does() -> None:
     walk = _walk("turn", frames=19, context=16)
     assert [0, 18] in walk.needles.tolist()

@@ -7,6 +7,7 @@ reached only where they are asked for.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class Trajectory:
         between: put every second leg of a ``turn``, every second round of a ``walk`` and a random half of an
             exploration halfway between the poses of whole steps. Such a leg begins and ends with half a step,
             which carries the action of a whole one: the poses tell them apart.
-        farthest: the most steps that a ``turn`` goes to one side; None for as many as there is room for.
+        farthest: the most steps that a ``turn`` goes to one side, or that a round of a ``walk`` takes; None for as
+            many as there is room for.
         cell_steps: forward steps from the middle of a cell to the middle of the next.
         turn_steps: turn steps in a full circle, a multiple of 4.
 
@@ -157,17 +159,19 @@ class Trajectory:
     def _walk(self, passages: NDArray[np.bool_], floor: Sequence[_Cell], rng: np.random.Generator) -> _Outing:
         for start in rng.permutation(len(floor))[:_STARTS].tolist():
             rounds = []
+            longest = math.inf if self.farthest is None else self.farthest
             for way in _ways(passages, floor[start]).values():
                 legs = self._there_and_back(way) if way else []
-                if self.context < sum(leg.steps for leg in legs) < 2 / 3 * self.frames:
+                steps = sum(leg.steps for leg in legs)
+                if self.context < steps < 2 / 3 * self.frames and steps <= longest:
                     rounds.append((way[0], legs))
             if rounds:
                 heading, legs = rounds[int(rng.integers(len(rounds)))]
                 halfway = [_Leg(leg.action, leg.steps, self.between) for leg in legs]
                 return floor[start], heading, cycle([*legs, *halfway])
         raise SimulationError(
-            f"no way there and back was found that takes more than {self.context} frames (the context) and fewer "
-            f"than two thirds of all {self.frames}"
+            f"no way there and back was found that takes more than {self.context} frames (the context), fewer "
+            f"than two thirds of all {self.frames} and at most {self.farthest or 'as many'} steps"
         )
 
     def _explore(self, passages: NDArray[np.bool_], floor: Sequence[_Cell], rng: np.random.Generator) -> _Outing:
