@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from arvdm_theory.plots.video_families import (
     COLOURS,
@@ -62,6 +63,7 @@ def prediction(table: pd.DataFrame) -> Figure:
                 continue
             _points(panel, part, measure, f"{measure}_{proxy}")
             panel.set_title("\n".join([_TITLES[proxy], *titles[measure, proxy]]), fontsize=9)
+            panel.xaxis.set_major_locator(MaxNLocator(5))
             panel.set_xlabel(f"predicted {label}")
         row[0].set_ylabel(f"measured {label}")
     handles = structure_key(structures(part))
