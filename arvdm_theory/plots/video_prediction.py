@@ -19,7 +19,7 @@ from arvdm_theory.plots.video_families import (
     structure_key,
     structures,
 )
-from arvdm_theory.video.degradation import DegradationError, rank_agreement
+from arvdm_theory.video.decay import DecayError, rank_agreement
 from arvdm_theory.video.rollouts import PROXIES
 
 __all__ = ["prediction"]
@@ -95,7 +95,7 @@ def _agreement(part: pd.DataFrame, measure: str, proxy: str, seed: int) -> list[
     for plan, group in part.groupby("plan", sort=False):
         try:
             found = rank_agreement(group[f"{measure}_{proxy}"], group[measure], seed=seed)
-        except DegradationError:
+        except DecayError:
             continue  # too few networks to rank, or a proxy that has no such measure
         # Two equal orders have no interval.
         interval = f" [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.low) else ""

@@ -25,7 +25,7 @@ from arvdm_theory.files import write_json
 from arvdm_theory.models.denoiser import Denoiser
 from arvdm_theory.studies.record import Cell, provenance, read_table, run_cells, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
-from arvdm_theory.video.degradation import DegradationError, decay_slope, rank_agreement
+from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
 from arvdm_theory.video.information import information_of_runs
 from arvdm_theory.video.metrics import psnr
 from arvdm_theory.video.retrieval import SOURCES
@@ -212,7 +212,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
             for measure in ("slope", "end"):
                 try:
                     found = rank_agreement(group[f"{measure}_{proxy}"], group[measure], seed=seed)
-                except DegradationError:
+                except DecayError:
                     continue  # too few networks to rank, or a proxy that has no such measure
                 values = (found.value, found.low, found.high, found.pvalue, found.runs, found.exact)
                 rows.append((data, preset, plan, proxy, measure, *values))

@@ -25,43 +25,36 @@ None is a bound. What linear response takes for granted:
   which stays from step to step, are not tracked, though they too add up.
 - No pixel's range is known: where errors expand, the prediction grows past what pictures can show.
 
-So judge it by how it ranks runs beside their measured decay (:func:`decay_slope`, :func:`rank_agreement`). Its
-relative for videos of a known law is :mod:`arvdm_theory.errors.predict`.
+So judge it by how it ranks runs beside their measured decay (:mod:`arvdm_theory.video.decay`). Its relative for
+videos of a known law is :mod:`arvdm_theory.errors.predict`.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import nnls
-from scipy.stats import norm, rankdata
 
 from arvdm_theory.diffusion.rollout import first_ar_step
 from arvdm_theory.meta.plan import Plan
-from arvdm_theory.video.intervals import ClusterInterval, cluster_mean
 
 __all__ = [
     "STRENGTHS",
-    "DecaySlope",
     "DegradationError",
     "PredictedDegradation",
     "Proxy",
-    "RankAgreement",
     "RidgeFit",
     "StepResponse",
-    "decay_slope",
     "error_gain",
     "leading_components",
     "predicted_by_gain",
     "predicted_degradation",
-    "rank_agreement",
     "ridge",
     "step_response",
 ]
@@ -74,12 +67,10 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 3, 28))
 
 # Of a squared error on [-1, 1], as in arvdm_theory.video.metrics.
 _PEAK = 2.0
-# Most runs for which all orders are gone through: 8! = 40320.
-_MOST_EXACT = 8
 
 
 class DegradationError(ValueError):
-    """A decay cannot be predicted, measured or compared from what was given."""
+    """A decay cannot be predicted from what was given."""
 
 
 @dataclass(frozen=True)
@@ -468,146 +459,6 @@ def predicted_degradation(
     mean, covariance = mean[skip * q :].reshape(-1, q), covariance[skip * q :, skip * q :]
     inside = (mean**2).sum(1) + np.diag(covariance).reshape(mean.shape).sum(1)
     return PredictedDegradation(proxy, range(prompt, stop), inside / d + outside[skip:], mean, covariance)
-
-
-@dataclass(frozen=True)
-class DecaySlope:
-    """How fast PSNR falls along a rollout, in dB a generated frame; negative for a decay.
-
-    Attributes:
-        of_mean: slope of the PSNR of the mean squared error over curves at each index, the curve that a prediction
-            is of. Its standard error is linearised in the squared errors, clustered by video.
-        of_each: mean of the slopes of the curves that are finite throughout, clustered by video. It weighs dB, not
-            errors, and so another quantity.
-        dropped: curves with an infinite PSNR (an exact copy), which have no slope and are not in ``of_each``. They
-            are copies, not failures: with many of them ``of_each`` speaks of the worse videos only.
-    """
-
-    of_mean: ClusterInterval
-    of_each: ClusterInterval
-    dropped: int
-
-
-def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: float = 0.95) -> DecaySlope:
-    """Least-squares slopes of PSNR over the rollout index.
-
-    With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean M_t over curves, the slope of
-    the mean curve is Σ_t a_t 10 log₁₀(4/M_t). Exact copies count in M_t as no error. To first order a curve moves
-    it by -(10/ln 10) Σ_t a_t MSE_vt/M_t, whose clustered standard error is the slope's.
-
-    Args:
-        psnr_curves: in dB, (curves, frames); one curve will do, without a standard error.
-        videos: (curves,), a label each: curves of one video are one cluster. Left out, each is a video.
-        level: of the Student-t intervals.
-
-    Raises:
-        DegradationError: if there are fewer than two frames or no curve, a PSNR is NaN or -∞, or all curves are
-            exact copies at an index.
-        ValueError: as :func:`~arvdm_theory.video.intervals.cluster_mean`.
-
-    Example:
-        >>> found = decay_slope([[20.0, 18.0, 16.0], [22.0, 20.0, 18.0]])
-        >>> round(found.of_mean.value, 12), round(found.of_each.value, 12), found.dropped
-        (-2.0, -2.0, 0)
-    """
-    curves = np.asarray(psnr_curves, dtype=np.float64)
-    if curves.ndim != 2 or len(curves) < 1 or curves.shape[1] < 2:
-        raise DegradationError(f"PSNR curves have shape (curves, 2 or more frames), got {curves.shape}")
-    if np.isnan(curves).any() or np.isneginf(curves).any():
-        raise DegradationError("a PSNR is NaN or -∞; only +∞, of an exact copy, has a meaning")
-    labels = np.arange(len(curves)) if videos is None else np.asarray(videos)
-    index = np.arange(curves.shape[1]) - (curves.shape[1] - 1) / 2
-    weights = index / (index @ index)
-    errors = _PEAK**2 * 10 ** (-curves / 10)
-    middle = errors.mean(0)
-    if not middle.all():
-        raise DegradationError(f"all curves are exact copies at rollout index {int(np.argmin(middle))}: no slope")
-    slope = float(_decibel(middle) @ weights)
-    moves = -10 / math.log(10) * (errors / middle - 1) @ weights
-    finite = np.isfinite(curves).all(1)
-    # The moves' mean is 0: the weights sum to 0.
-    of_mean = cluster_mean(slope + moves, labels, level)
-    of_each = cluster_mean(curves[finite] @ weights, labels[finite], level)
-    return DecaySlope(of_mean, of_each, int((~finite).sum()))
-
-
-@dataclass(frozen=True)
-class RankAgreement:
-    """Spearman's rank correlation of a prediction with what was measured, over runs.
-
-    Attributes:
-        value: ρ, Pearson's correlation of midranks.
-        pvalue: two-sided, of all orders of the runs being equally likely.
-        low: lower end of the confidence interval; NaN for ρ = ±1, where its formula has width 0.
-        high: its upper end.
-        runs: how many.
-        exact: whether the p-value went through all orders, not through random ones.
-    """
-
-    value: float
-    pvalue: float
-    low: float
-    high: float
-    runs: int
-    exact: bool
-
-
-def rank_agreement(
-    predicted: ArrayLike, measured: ArrayLike, level: float = 0.95, permutations: int = 9999, seed: int = 0
-) -> RankAgreement:
-    """Spearman's rank correlation with a permutation p-value and a confidence interval.
-
-    The p-value is the share of orders of the measured ranks with |ρ| no less than the observed one: of all n!
-    orders up to 8 runs; above, of the observed and random ones, so it is never 0. The interval is Fisher's,
-    tanh(artanh ρ ± z √((1 + ρ²/2)/(n - 3))), with the variance of Bonett and Wright (2000), *Sample size
-    requirements for estimating Pearson, Kendall and Spearman correlations*; for few runs it is rough.
-
-    Args:
-        predicted: shape (runs,), 4 or more.
-        measured: the same runs.
-        level: of the interval.
-        permutations: random orders for more than 8 runs.
-        seed: of them.
-
-    Raises:
-        DegradationError: if shapes differ, there are fewer than 4 runs, a number is not finite, one side is
-            constant (as every decay predicted without accumulation may be), the level is not between 0 and 1, or
-            no order is to be drawn.
-
-    Example:
-        >>> found = rank_agreement([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0])
-        >>> found.value, round(found.pvalue * 24), found.exact
-        (1.0, 2, True)
-    """
-    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
-    n = x.size
-    if x.ndim != 1 or x.shape != y.shape or n < 4:
-        raise DegradationError(f"two lists of one length, 4 or more runs, are needed, got {x.shape} and {y.shape}")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DegradationError("a run's prediction or measurement is NaN or infinite: it has no rank here")
-    if not 0 < level < 1:
-        raise DegradationError(f"the level of an interval lies between 0 and 1, got {level}")
-    if permutations < 1:
-        raise DegradationError(f"at least one permutation is needed, got {permutations}")
-    # Twice the centred midranks are whole numbers, so equal correlations compare as equal.
-    a, b = (np.rint(2 * rankdata(values)).astype(np.int64) - (n + 1) for values in (x, y))
-    spread = int(a @ a) * int(b @ b)
-    if spread == 0:
-        raise DegradationError("all runs are equal on one side: constant values have no rank correlation")
-    exact = n <= _MOST_EXACT
-    if exact:
-        orders = b[np.array(list(itertools.permutations(range(n))))]
-    else:
-        drawn = np.random.default_rng(seed).permuted(np.tile(b, (permutations, 1)), axis=1)
-        orders = np.concatenate([b[None], drawn])
-    shared = int(a @ b)
-    pvalue = float((np.abs(orders @ a) >= abs(shared)).mean())
-    value = shared / math.sqrt(spread)
-    if shared**2 == spread:
-        return RankAgreement(float(np.sign(shared)), pvalue, math.nan, math.nan, n, exact)
-    width = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
-    low, high = (math.tanh(math.atanh(value) + side * width) for side in (-1, 1))
-    return RankAgreement(value, pvalue, low, high, n, exact)
 
 
 def _decibel(mse: Array) -> Array:

@@ -24,7 +24,7 @@ from arvdm_theory.plots.video_prediction import prediction
 from arvdm_theory.plots.video_retrieval import retrieval
 from arvdm_theory.studies.record import write_table
 from arvdm_theory.studies.video import film_table
-from arvdm_theory.video.degradation import rank_agreement
+from arvdm_theory.video.decay import rank_agreement
 from arvdm_theory.video.rollouts import PROXIES
 from arvdm_theory.video.runs import Samples
 from arvdm_theory.video.windows import Window

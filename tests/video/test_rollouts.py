@@ -10,7 +10,8 @@ from torch import Tensor
 
 from arvdm_theory.diffusion.prediction import NetworkScore
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.video.degradation import decay_slope, leading_components
+from arvdm_theory.video.decay import decay_slope
+from arvdm_theory.video.degradation import leading_components
 from arvdm_theory.video.rollouts import (
     COMPONENTS,
     PROXIES,
