@@ -27,7 +27,7 @@ from arvdm_theory.studies.record import Cell, provenance, read_table, run_cells,
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
 from arvdm_theory.video.information import information_of_runs
-from arvdm_theory.video.metrics import psnr
+from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
 from arvdm_theory.video.runs import (
@@ -250,7 +250,7 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
     curves = {"": rolled["psnr"], **{f"_{proxy}": rolled[f"predicted_{proxy}"] for proxy in PROXIES}}
     for name, curve in curves.items():
         last = 4 * 10 ** (-curve.to_numpy()[-_LAST:] / 10)
-        row[f"end{name}"] = 10 * math.log10(4 / last.mean())
+        row[f"end{name}"] = float(decibel(last.mean()))
         # What is constant has no slope but that of the frames of one window.
         if name and name != "_constant":
             row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).of_mean.value

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
 from arvdm_theory.video.intervals import ClusterInterval, cluster_mean
+from arvdm_theory.video.metrics import decibel
 
 __all__ = ["DecayError", "DecaySlope", "RankAgreement", "decay_slope", "rank_agreement"]
 
@@ -78,7 +79,7 @@ def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: 
     middle = errors.mean(0)
     if not middle.all():
         raise DecayError(f"all curves are exact copies at rollout index {int(np.argmin(middle))}: no slope")
-    slope = float(10 * np.log10(_PEAK**2 / middle) @ weights)
+    slope = float(decibel(middle) @ weights)
     moves = -10 / math.log(10) * (errors / middle - 1) @ weights
     finite = np.isfinite(curves).all(1)
     # The moves' mean is 0: the weights sum to 0.

@@ -43,6 +43,7 @@ from scipy.optimize import nnls
 
 from arvdm_theory.diffusion.rollout import first_ar_step
 from arvdm_theory.meta.plan import Plan
+from arvdm_theory.video.metrics import decibel
 
 __all__ = [
     "STRENGTHS",
@@ -64,9 +65,6 @@ Proxy = Literal["linear_response", "constant"]
 
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 3, 28))
 """Ridge strengths that are tried, in units of the mean squared singular value of the centred regressors."""
-
-# Of a squared error on [-1, 1], as in arvdm_theory.video.metrics.
-_PEAK = 2.0
 
 
 class DegradationError(ValueError):
@@ -380,7 +378,7 @@ class PredictedDegradation:
     @property
     def psnr(self) -> Array:
         """10 log₁₀(4/MSE) in dB, (F,), to be held beside the PSNR of a measured *mean* squared error."""
-        return _decibel(self.mse)
+        return decibel(self.mse)
 
 
 def predicted_degradation(
@@ -459,12 +457,6 @@ def predicted_degradation(
     mean, covariance = mean[skip * q :].reshape(-1, q), covariance[skip * q :, skip * q :]
     inside = (mean**2).sum(1) + np.diag(covariance).reshape(mean.shape).sum(1)
     return PredictedDegradation(proxy, range(prompt, stop), inside / d + outside[skip:], mean, covariance)
-
-
-def _decibel(mse: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        ratio: Array = 10 * np.log10(_PEAK**2 / mse)
-    return ratio
 
 
 def _rows(values: Array, what: str, axes: int) -> Array:

@@ -32,10 +32,10 @@ from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.runs import VideoRun
 from arvdm_theory.video.windows import WindowSource, find_windows
 
-__all__ = ["MemoryInformation", "information_of_runs", "memory_information"]
+__all__ = ["CLIPS", "STOP", "MemoryInformation", "information_of_runs", "memory_information"]
 
 CLIPS, STOP = 200, 0.1
-"""True windows, and the level of what is asked about, of :func:`information_of_runs`.
+"""True windows, and the level of what is asked about, unless others are given.
 
 Far below that level a small network errs by no less than the noise that it is to remove, and the gap of two losses
 tells of the networks, not of the memory.
@@ -76,7 +76,7 @@ def memory_information(
     clips: VideoBatch,
     ar_step: int,
     *,
-    stop: float = 0.02,
+    stop: float = STOP,
     form: ScoreGap = "losses",
     points: int = 3,
     batch: int = 64,
@@ -96,7 +96,7 @@ def memory_information(
         plan_with_past: its plan: the same levels, and all references of ``plan``.
         clips: frames (n, N, d) and actions (n, N, a) or None, N as many as the step touches or more.
         ar_step: k.
-        stop: s. 0.02 is noise of a standard deviation of 0.14, on a scale from black at -1 to white at 1.
+        stop: s. 0.1 is noise of a standard deviation of 0.31, on a scale from black at -1 to white at 1.
         form: see :func:`arvdm_theory.errors.immse.memory_bottleneck_from_scores`.
         points: Gauss-Legendre nodes a reverse step, each a call of both networks: fewer do where steps are many.
         batch: clips at once.

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import correlate1d
 
 from arvdm_theory.data.clips import ClipError, to_unit
 
-__all__ = ["MetricError", "Quality", "curve_table", "mean_squared_error", "psnr", "quality", "ssim"]
+__all__ = ["MetricError", "Quality", "curve_table", "decibel", "mean_squared_error", "psnr", "quality", "ssim"]
 
 Array = NDArray[np.float64]
 
@@ -48,6 +48,13 @@ def mean_squared_error(truth: NDArray[Any], generated: NDArray[Any]) -> Array:
     return _squared_error(*_pair(truth, generated))
 
 
+def decibel(squared_error: ArrayLike) -> Array:
+    """The peak signal-to-noise ratio of a mean squared error of pixels on [-1, 1], 10 log₁₀(4/MSE); ∞ for 0."""
+    with np.errstate(divide="ignore"):
+        ratio: Array = 10 * np.log10(_PEAK**2 / np.asarray(squared_error, dtype=np.float64))
+    return ratio
+
+
 def psnr(truth: NDArray[Any], generated: NDArray[Any]) -> Array:
     """Peak signal-to-noise ratio of every frame, 10 log₁₀(peak² / MSE) in dB; infinite for equal frames.
 
@@ -68,7 +75,7 @@ def psnr(truth: NDArray[Any], generated: NDArray[Any]) -> Array:
         >>> bool(np.isclose(psnr(black, grey)[0], 20 * np.log10(5)))
         True
     """
-    return _decibel(*_pair(truth, generated))
+    return decibel(_squared_error(*_pair(truth, generated)))
 
 
 def ssim(truth: NDArray[Any], generated: NDArray[Any]) -> Array:
@@ -137,7 +144,7 @@ def quality(
         MetricError: as :func:`psnr` and :func:`ssim`.
     """
     pair = _pair(truth, generated)
-    return Quality(_decibel(*pair), _similarity(*pair), None if lpips is None else lpips(*pair))
+    return Quality(decibel(_squared_error(*pair)), _similarity(*pair), None if lpips is None else lpips(*pair))
 
 
 def curve_table(clips: Mapping[str, Quality], first_frame: Mapping[str, int]) -> pd.DataFrame:
@@ -169,12 +176,6 @@ def _pair(truth: NDArray[Any], generated: NDArray[Any]) -> tuple[Array, Array]:
 def _squared_error(truth: Array, generated: Array) -> Array:
     error: Array = ((truth - generated) ** 2).mean((-3, -2, -1))
     return error
-
-
-def _decibel(truth: Array, generated: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        ratio: Array = 10 * np.log10(_PEAK**2 / _squared_error(truth, generated))
-    return ratio
 
 
 def _similarity(truth: Array, generated: Array) -> Array:

@@ -105,6 +105,8 @@ _CPU_WALK = replace(
 # Half a turn step of 15 degrees is the way to either neighbour, so every frame is shown.
 _CPU_BETWEEN = replace(
     _CPU, trajectory=Trajectory("turn", frames=64, context=6, between=True), skip=1, queries="between",
+    # Rounds of eight frames, of the ten that are shown.
+    rollout_trajectory=Trajectory("turn", context=2, farthest=2),
 )  # fmt: skip
 
 _CPU_LONG = replace(

@@ -28,7 +28,7 @@ from arvdm_theory.video.degradation import (
 )
 from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.memory_plans import MemoryPlan
-from arvdm_theory.video.metrics import mean_squared_error, psnr, ssim
+from arvdm_theory.video.metrics import decibel, mean_squared_error, psnr, ssim
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.runs import (
     Samples,
@@ -105,12 +105,12 @@ def decay_table(samples: Samples, predicted: Mapping[str, NDArray[np.float64]]) 
         errors, each, alike = mean_squared_error(truth, shown), psnr(truth, shown), ssim(truth, shown)
         for place in range(truth.shape[1]):
             mean = float(errors[:, place].mean())
-            row = {"source": source, "ahead": place + 1, "psnr": _decibel(mean), "mse": mean}
+            row = {"source": source, "ahead": place + 1, "psnr": float(decibel(mean)), "mse": mean}
             for name, values in (("psnr_mean", each[:, place]), ("ssim", alike[:, place])):
                 interval = cluster_mean(values, videos)
                 row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
             if source == SOURCES[0]:
-                row |= {f"predicted_{name}": _decibel(part[place]) for name, part in predicted.items()}
+                row |= {f"predicted_{name}": float(decibel(part[place])) for name, part in predicted.items()}
             rows.append({**row, "videos": len(videos)})
     return pd.DataFrame(rows)
 
@@ -179,7 +179,3 @@ def roll_out_folder(
     videos = run.settings.rollout[1]
     samples = sample_run(run, network, source, videos if count is None else min(count, videos), progress=progress)
     return samples, decay_table(samples, predict_decay(run, network, source, progress=progress))
-
-
-def _decibel(mse: float) -> float:
-    return float(10 * np.log10(4 / mse)) if mse > 0 else float("inf")

@@ -89,8 +89,8 @@ def test_exact_networks_find_what_the_memory_tells(stop: float, form: str) -> No
 
 def test_the_default_is_stopped_and_told_a_generated_frame() -> None:
     found = told_by_memory(clips(200, 1))
-    assert (found.stop, found.frames, found.clusters, found.window.n) == (0.02, 2, 200, 200)
-    assert abs(found.window.value - known(0.02)) < 4 * found.window.stderr
+    assert (found.stop, found.frames, found.clusters, found.window.n) == (0.1, 2, 200, 200)
+    assert abs(found.window.value - known(0.1)) < 4 * found.window.stderr
     assert found.window.stderr < 0.05 * found.window.value
     frame = found.per_frame
     for name in ("value", "stderr", "ci_low", "ci_high"):
@@ -103,8 +103,8 @@ def test_clips_of_one_episode_count_as_one_draw() -> None:
     labels, scores = np.repeat(np.arange(40), 4).tolist(), []
     for seed in range(10):
         given = clips(40, seed, copies=4)
-        found = told_by_memory(given, clusters=labels, form="difference", points=2, seed=seed).window
-        alone = told_by_memory(given, form="difference", points=2, seed=seed).window
+        found = told_by_memory(given, clusters=labels, stop=0.02, form="difference", points=2, seed=seed).window
+        alone = told_by_memory(given, stop=0.02, form="difference", points=2, seed=seed).window
         assert found.value == alone.value
         assert found.stderr > 1.5 * alone.stderr
         assert found.ci_high - found.value == pytest.approx(2.0227 * found.stderr, rel=1e-4)  # t at 39, 97.5 %

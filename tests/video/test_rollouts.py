@@ -70,6 +70,25 @@ def test_a_rollout_turns_to_and_fro_within_what_is_remembered(plan: str, store: 
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["cpu", "cpu-walk", "cpu-between"])
+@pytest.mark.parametrize("plan", ["outpainting", "fifo"])
+def test_every_view_of_a_rollout_is_one_that_the_memory_was_shown(name: str, plan: str) -> None:
+    """As the presets walk, in an open hall: what is lost in their rollouts is lost by drift."""
+    run = VideoRun(preset=name, plan=plan)  # type: ignore[arg-type]
+    long, chosen = rollout_plan(run), run.settings
+    hall = np.ones((6, 6, 4), bool)
+    hall[0, :, 0] = hall[:, -1, 1] = hall[-1, :, 2] = hall[:, 0, 3] = False
+    assert chosen.rollout_trajectory is not None
+    steps = (long.total_frames - 1) * chosen.skip + 1
+    for seed in range(10):
+        walk = dataclasses.replace(chosen.rollout_trajectory, frames=steps).walk(hall, np.random.default_rng(seed))
+        poses = [tuple(pose) for pose in walk.poses[:: chosen.skip].tolist()]
+        for k in range(long.first, long.last + 1):
+            shown = {poses[reference.frame] for reference in long.plan.references_at(k)}
+            out = [f for f in long.plan.window_frames(k)[: long.plan.stride] if f >= long.prompt]
+            assert {poses[frame] for frame in out} <= shown
+
+
 def test_fading_copies_decay_and_are_predicted_as_the_closed_form_says(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
