@@ -12,10 +12,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from arvdm_theory.files import atomic_path
-from arvdm_theory.plots.estimators import FIGURES
-from arvdm_theory.plots.style import draw_all
-from arvdm_theory.studies.estimators import (
+from arvdm_theory.experiments.estimators.figures import FIGURES
+from arvdm_theory.experiments.estimators.run import (
     SIZES,
     benchmark,
     comparison,
@@ -23,7 +21,9 @@ from arvdm_theory.studies.estimators import (
     coverage_summary,
     summary,
 )
-from arvdm_theory.studies.record import write_table
+from arvdm_theory.experiments.record import write_table
+from arvdm_theory.files import atomic_path
+from arvdm_theory.report.style import draw_all
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])

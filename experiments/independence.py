@@ -9,9 +9,9 @@ figures/independence.png are copies of what ``--size full`` writes.
 import argparse
 from pathlib import Path
 
-from arvdm_theory.plots.independence import FIGURES
-from arvdm_theory.plots.style import draw_all
-from arvdm_theory.studies.independence import SIZES, independence_study
+from arvdm_theory.experiments.independence.figures import FIGURES
+from arvdm_theory.experiments.independence.run import SIZES, independence_study
+from arvdm_theory.report.style import draw_all
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
+from arvdm_theory.experiments.video.cost import CostConfig, video_cost
+from arvdm_theory.experiments.video.cost_figure import FIGURES
 from arvdm_theory.files import atomic_path
-from arvdm_theory.plots.style import draw_all
-from arvdm_theory.plots.video_cost import FIGURES
-from arvdm_theory.studies.video_cost import CostConfig, video_cost
+from arvdm_theory.report.style import draw_all
 
 RESULTS, PICTURES = Path("experiments/results/video"), Path("figures")
 

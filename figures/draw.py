@@ -5,14 +5,15 @@ import pkgutil
 import sys
 from pathlib import Path
 
-from arvdm_theory import plots
-from arvdm_theory.plots.style import Figures, draw_all
+from arvdm_theory import experiments
+from arvdm_theory.report.style import Figures, draw_all
 
 
 def figures_of(folder: Path) -> Figures:
     """The largest set of figures whose tables all lie there: two runs may call one of their tables the same."""
-    names = [module.name for module in pkgutil.walk_packages(plots.__path__, f"{plots.__name__}.")]
-    sets: list[Figures] = [getattr(importlib.import_module(name), "FIGURES", {}) for name in names]
+    names = [module.name for module in pkgutil.walk_packages(experiments.__path__, f"{experiments.__name__}.")]
+    drawn = [name for name in names if name.endswith(("figure", "figures"))]
+    sets: list[Figures] = [getattr(importlib.import_module(name), "FIGURES", {}) for name in drawn]
     whole = [each for each in sets if all((folder / f"{table}.csv").exists() for table, _ in each.values())]
     return max(whole, key=len)
 

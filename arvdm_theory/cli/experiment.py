@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from arvdm_theory.studies.experiments import EXPERIMENTS, PRESET_NAMES
+from arvdm_theory.experiments import EXPERIMENTS, PRESET_NAMES
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
 
     from pathlib import Path
 
-    from arvdm_theory.studies.experiments import experiment
-    from arvdm_theory.studies.networks import Setting
+    from arvdm_theory.experiments import experiment
+    from arvdm_theory.experiments.networks import Setting
 
     for name in names:
         folder = Path(f"runs/{name}-{args.preset}" if args.out is None else args.out)
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name} ({args.preset}): {EXPERIMENTS[name]}")
         print(module.headline(tables))
         if not args.no_figures:
-            import importlib
+            from arvdm_theory.report.style import draw_all
 
-            from arvdm_theory.plots.style import draw_all
-
-            plots = importlib.import_module(f"arvdm_theory.plots.experiments.{name.replace('-', '_')}")
-            print("figures: " + ", ".join(str(path) for path in draw_all(folder, plots.FIGURES)))
+            print(
+                "figures: "
+                + ", ".join(str(path) for path in draw_all(folder, experiment(name, "figures").FIGURES))
+            )
         print(f"tables with their provenance, and weights, in {folder}\n")
     return 0

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arvdm_theory.processes.fitted import FitReport, FittedVideo
+    from arvdm_theory.laws.fitted import FitReport, FittedVideo
 
 __all__ = ["configure", "run"]
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Fits, writes the video, then prints the scores."""
     from arvdm_theory.data.clips import ClipError, Region, looks_side_by_side, parse_size, prepare, read_frames
     from arvdm_theory.files import write_json
-    from arvdm_theory.processes.fitted import fit_video
+    from arvdm_theory.laws.fitted import fit_video
 
     order = _order(args.order)
     region = None if args.region is None else Region.parse(args.region)

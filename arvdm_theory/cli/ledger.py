@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arvdm_theory.errors.ledger import Ledger
+    from arvdm_theory.decomposition.ledger import Ledger
 
 _SERIES = {
     "nie_ar": "NIE_AR",
@@ -54,12 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
+    from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
-    from arvdm_theory.errors.ledger import ledger
     from arvdm_theory.files import load_array, write_json
-    from arvdm_theory.meta.catalogue import fifo, outpainting
-    from arvdm_theory.meta.plan import References
-    from arvdm_theory.processes.gaussian import ArrayVideo, GaussianVideo
+    from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
+    from arvdm_theory.plan.methods import fifo, outpainting
+    from arvdm_theory.plan.plan import References
 
     for name in ("window", "ar_steps", "reverse_steps", "init_steps"):
         if getattr(args, name) < 1:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     plan = build(args.window, references, args.reverse_steps, args.init_steps, args.horizon)
     video: GaussianVideo
     if args.video is not None:
-        from arvdm_theory.processes.fitted import load_fitted
+        from arvdm_theory.laws.fitted import load_fitted
 
         video = load_fitted(args.video)
     else:
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     if args.figure is not None:
         from pathlib import Path
 
-        from arvdm_theory.plots.ledger import ledger_steps
-        from arvdm_theory.plots.style import save, style
+        from arvdm_theory.report.ledger import ledger_steps
+        from arvdm_theory.report.style import save, style
 
         with style():
             save(ledger_steps(result.table), Path(args.figure))

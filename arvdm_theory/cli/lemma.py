@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from arvdm_theory.errors.impossibility import LemmaCheck
+    from arvdm_theory.bounds.impossibility import LemmaCheck
     from arvdm_theory.information.discrete import FiniteLaw
 
 __all__ = ["configure", "run"]
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks, prints, and returns the exit code."""
-    from arvdm_theory.errors.impossibility import check_lemma
+    from arvdm_theory.bounds.impossibility import check_lemma
     from arvdm_theory.information.discrete import FiniteLaw, marginal
 
     if args.json is not None and not args.json.parent.is_dir():

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from arvdm_theory.studies.needle import NeedleResult
+    from arvdm_theory.experiments.retrieval.run import NeedleResult
 
 
 def _lengths(text: str) -> tuple[int, ...]:
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table, draws needle.png and writes the JSON."""
     from pathlib import Path
 
-    from arvdm_theory.plots.needle import draw_needle
-    from arvdm_theory.studies.needle import NeedleConfig, run_needle, write_needle
+    from arvdm_theory.experiments.retrieval.figures import draw_needle
+    from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle, write_needle
 
     config = NeedleConfig(
         world=args.world, cells=args.cells, colours=args.colours, frames=args.frames, path=args.path,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arvdm_theory.meta.catalogue import Method
-    from arvdm_theory.meta.plan import Plan
+    from arvdm_theory.plan.methods import Method
+    from arvdm_theory.plan.plan import Plan
 
 __all__ = ["configure", "run"]
 
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the catalogue, or one method in full."""
-    from arvdm_theory.meta.catalogue import METHODS, method
+    from arvdm_theory.plan.methods import METHODS, method
 
     if args.key is None:
         shown = METHODS
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _checks(entry: Method) -> str:
-    from arvdm_theory.meta.catalogue import REQUIREMENTS
+    from arvdm_theory.plan.methods import REQUIREMENTS
 
     broken = entry.broken()
     if broken is None:
@@ -49,7 +49,7 @@ def _checks(entry: Method) -> str:
 
 
 def _listing(entries: tuple[Method, ...]) -> str:
-    from arvdm_theory.meta.staircase import LEGEND, compact, describe_references
+    from arvdm_theory.plan.drawing import LEGEND, compact, describe_references
 
     head = f"{'method':<18} {'arXiv':<11} {'w':>3} {'Δ':>3} {'M':>4}  {'references':<27} {'verdict':<11}  source"
     lines = [head, "─" * len(head)]
@@ -77,7 +77,7 @@ def _listing(entries: tuple[Method, ...]) -> str:
 
 
 def _in_full(entry: Method) -> str:
-    from arvdm_theory.meta.staircase import LEGEND, describe_references, inside_step, staircase, visibility
+    from arvdm_theory.plan.drawing import LEGEND, describe_references, inside_step, staircase, visibility
 
     number = f"arXiv {entry.arxiv}" if entry.arxiv else "no paper"
     rows = [
@@ -128,8 +128,8 @@ def _runs(levels: tuple[float, ...]) -> str:
 
 def _plain(value: object) -> str:
     """A parameter's value for reading."""
-    from arvdm_theory.meta.plan import References
-    from arvdm_theory.meta.staircase import describe_references
+    from arvdm_theory.plan.drawing import describe_references
+    from arvdm_theory.plan.plan import References
 
     if isinstance(value, References):
         return describe_references(value)

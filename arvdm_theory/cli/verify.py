@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> int:
     import pandas as pd
     import torch
 
-    from arvdm_theory.studies.finite import FINITE_SWEEPS, finite_checks
-    from arvdm_theory.studies.needle import NeedleConfig, needle_checks, run_needle, write_needle
-    from arvdm_theory.studies.sweeps import SWEEPS
-    from arvdm_theory.studies.verify import CHECK_COLUMNS, SIZES, bound_checks, lemma_checks
+    from arvdm_theory.experiments.retrieval.run import NeedleConfig, needle_checks, run_needle, write_needle
+    from arvdm_theory.experiments.verify.finite import FINITE_SWEEPS, finite_checks
+    from arvdm_theory.experiments.verify.run import CHECK_COLUMNS, SIZES, bound_checks, lemma_checks
+    from arvdm_theory.experiments.verify.sweeps import SWEEPS
 
     # The ledger's matrices are small: more threads only wait for each other.
     torch.set_num_threads(1)
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     print(_every(checks) if args.all else _tightest(checks))
     failed = checks[~checks.passed]
     if not args.no_figures:
-        from arvdm_theory.plots.needle import draw_needle
-        from arvdm_theory.plots.style import draw_all
-        from arvdm_theory.plots.verify import FIGURES
+        from arvdm_theory.experiments.retrieval.figures import draw_needle
+        from arvdm_theory.experiments.verify.figures import FIGURES
+        from arvdm_theory.report.style import draw_all
 
         drawn = draw_all(folder, FIGURES)
         draw_needle(needle, folder / "figures" / "needle.png")

@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Samples, writes, prints the summary."""
     from pathlib import Path
 
-    from arvdm_theory.studies.record import write_table
-    from arvdm_theory.studies.video import film_table
+    from arvdm_theory.experiments.record import write_table
+    from arvdm_theory.experiments.video.run import film_table
     from arvdm_theory.video.retrieval import SOURCES
     from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
     from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     film = film_table({chosen.memory: samples})
     write_table(film, out / "film.csv")
     if not args.no_figures:
-        from arvdm_theory.plots.style import draw_all
-        from arvdm_theory.plots.video_film import FILM
-        from arvdm_theory.plots.video_grid import draw_grid
+        from arvdm_theory.experiments.video.film_figure import FILM
+        from arvdm_theory.experiments.video.grid_figure import draw_grid
+        from arvdm_theory.report.style import draw_all
 
         (out / "figures").mkdir(exist_ok=True)
         if not args.rollout:

@@ -8,7 +8,7 @@ from arvdm_theory.cli.video_train import add_data_options, run_from
 
 __all__ = ["SUITES", "configure", "run"]
 
-# As arvdm_theory.studies.video has them, which would import torch.
+# As arvdm_theory.experiments.video.run has them, which would import torch.
 SUITES = (
     "structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft", "long",
 )  # fmt: skip
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from pathlib import Path
 
+    from arvdm_theory.experiments.video.run import headline, suite, sweep
     from arvdm_theory.files import atomic_path
-    from arvdm_theory.studies.video import headline, suite, sweep
 
     folder = Path(args.out)
     if args.suite is not None:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     tables = sweep(runs, folder, rollouts=not args.no_rollouts)
     print(headline(tables))
     if not args.no_figures:
-        from arvdm_theory.plots.video import draw_sweep
+        from arvdm_theory.experiments.video.figures import draw_sweep
 
         print("figures: " + ", ".join(str(path) for path in draw_sweep(folder)))
     if args.publish is not None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.processes.evidence import Evidence
-from arvdm_theory.processes.inference import infer
-from arvdm_theory.processes.markov import FiniteStateVideo
+from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.evidence import Evidence
+from arvdm_theory.laws.inference import infer
 
 __all__ = ["ExactFiniteScore"]
 

@@ -15,8 +15,8 @@ from arvdm_theory.diffusion.rollout import PromptError, first_ar_step, two_stage
 from arvdm_theory.diffusion.scores import AffineScore, HasScore, as_score, checked_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.meta.plan import Plan
-from arvdm_theory.processes.gaussian import standard_normal
+from arvdm_theory.laws.gaussian import standard_normal
+from arvdm_theory.plan.plan import Plan
 
 __all__ = ["GenerationError", "PromptError", "generate"]
 
@@ -76,8 +76,8 @@ def generate(
         ValueError: if the score is no finite tensor of the window's shape.
 
     Example:
-        >>> from arvdm_theory.meta.catalogue import outpainting
-        >>> from arvdm_theory.meta.plan import References
+        >>> from arvdm_theory.plan.methods import outpainting
+        >>> from arvdm_theory.plan.plan import References
         >>> plan = outpainting(window=2, references=References.last(1), reverse_steps=10)
         >>> def score_of_white_noise(window, levels, references):
         ...     return -window

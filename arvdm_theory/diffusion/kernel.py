@@ -13,8 +13,8 @@ from arvdm_theory.diffusion.steps import ReverseStep
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.interfaces import Score
+from arvdm_theory.laws.gaussian import standard_normal
 from arvdm_theory.noise import transition
-from arvdm_theory.processes.gaussian import standard_normal
 
 __all__ = [
     "GaussianSteps",

@@ -17,9 +17,9 @@ from arvdm_theory.diffusion.scores import AffineScore, ExactScore, HasScore, as_
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.interfaces import Score
-from arvdm_theory.meta.plan import Plan, Reference
+from arvdm_theory.laws.gaussian import GaussianVideo, frame_indices, standard_normal
 from arvdm_theory.noise import transition
-from arvdm_theory.processes.gaussian import GaussianVideo, frame_indices, standard_normal
+from arvdm_theory.plan.plan import Plan, Reference
 
 __all__ = ["PromptError", "SamplerLaw", "first_ar_step", "rollout", "two_stages"]
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.interfaces import ReferenceBatch, Score
+from arvdm_theory.laws.gaussian import standard_normal
 from arvdm_theory.noise import sigma2
-from arvdm_theory.processes.gaussian import standard_normal
 
 __all__ = [
     "AffineScore",
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class HasScore(Protocol):
-    """Anything that gives its score, like :class:`arvdm_theory.models.denoiser.Denoiser`."""
+    """Anything that gives its score, like :class:`arvdm_theory.networks.denoiser.Denoiser`."""
 
     def as_score(self) -> Score:
         """The score it stands for."""

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky, condition
-from arvdm_theory.meta.plan import Mask, Plan, Reference
+from arvdm_theory.laws.gaussian import frame_indices, noisy_covariance
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.processes.gaussian import frame_indices, noisy_covariance
+from arvdm_theory.plan.plan import Mask, Plan, Reference
 
 __all__ = ["AffineMap", "WindowLaw", "ar_window", "init_window"]
 

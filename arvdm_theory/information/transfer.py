@@ -5,7 +5,7 @@ state given the p before it (the oldest first), and the joint law of the first p
 sequences: laws of p-tuples of states are pushed forward one frame at a time, S^{p+1} products a frame.
 
 These are the numbers of a video whose clean frames show their states. Where they do not (hidden states, noise),
-the information has no linear closed form: see :mod:`arvdm_theory.processes.sampled_information`.
+the information has no linear closed form: see :mod:`arvdm_theory.laws.sampled_information`.
 
 Source: Cover and Thomas 2006, sections 2.5 and 4.2 (chain rules); arXiv 2503.10704, section 4.2 (the memory
 bottleneck I(Output_k; Past_k | Input_k)).
@@ -74,7 +74,7 @@ class _ReferencedFrame(Protocol):
 
 
 class ReferencePlan(Protocol):
-    """What :func:`memory_bottlenecks` reads of a plan (:class:`arvdm_theory.meta.plan.Plan` has it all)."""
+    """What :func:`memory_bottlenecks` reads of a plan (:class:`arvdm_theory.plan.plan.Plan` has it all)."""
 
     @property
     def overlapping(self) -> bool:
@@ -194,7 +194,7 @@ def memory_bottleneck(chain: Chain, out: range, references: Iterable[int]) -> Te
         TableSizeError: if the references that matter are too many.
 
     Example:
-        >>> from arvdm_theory.processes.markov import sticky_chain
+        >>> from arvdm_theory.laws.chains import sticky_chain
         >>> chain = sticky_chain(2, 0.9)
         >>> [round(float(memory_bottleneck(chain, range(5, 7), refs)), 6) for refs in ([], [2], [4])]
         [0.368064, 0.230564, 0.0]

@@ -6,7 +6,7 @@ plateaus of levels, freshly noised references. They need the package ``hypothesi
 Example::
 
     from hypothesis import given
-    from arvdm_theory.errors.impossibility import check_lemma
+    from arvdm_theory.bounds.impossibility import check_lemma
     from arvdm_theory.testing import finite_laws
 
     @given(finite_laws(("past", "in", "out")))

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arvdm_theory.errors.impossibility import AffineKernel, gaussian_minimising_kernel, minimising_kernel
+from arvdm_theory.bounds.impossibility import AffineKernel, gaussian_minimising_kernel, minimising_kernel
 from arvdm_theory.information.discrete import Axes, FiniteLaw
 from arvdm_theory.testing.covariances import covariances
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from arvdm_theory.meta.plan import Pick, Plan, References, causal_mask, parts_mask
+from arvdm_theory.plan.plan import Pick, Plan, References, causal_mask, parts_mask
 
 __all__ = ["plans", "references"]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from arvdm_theory.processes.gaussian import ArrayVideo
+from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.testing.covariances import covariances
 
 __all__ = ["gaussian_videos"]

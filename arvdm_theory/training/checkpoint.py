@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from arvdm_theory.files import atomic_path
-from arvdm_theory.models.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
 
 __all__ = [
     "CheckpointError",

@@ -18,8 +18,8 @@ import torch
 from torch import Generator, Tensor
 
 from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.models.denoiser import Denoiser
-from arvdm_theory.models.linear import LinearBackbone
+from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.networks.linear import LinearBackbone
 from arvdm_theory.training.config import TrainingError
 from arvdm_theory.training.windows import TrainingBatch, WindowSampler, step_generator
 

@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from arvdm_theory.files import write_json
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.meta.plan import Plan
-from arvdm_theory.models.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.plan.plan import Plan
 from arvdm_theory.provenance import provenance
 from arvdm_theory.training.checkpoint import (
     checkpoints,

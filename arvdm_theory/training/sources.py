@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.interfaces import VideoBatch, VideoSource
-from arvdm_theory.processes.gaussian import GaussianVideo, standard_normal
-from arvdm_theory.processes.gridworld import GridVideo
-from arvdm_theory.processes.markov import FiniteStateVideo
-from arvdm_theory.processes.pixels import PixelVideo
-from arvdm_theory.processes.rendering import Codebook
+from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
+from arvdm_theory.laws.gridworld.world import GridVideo
+from arvdm_theory.laws.pixels import PixelVideo
 
 __all__ = [
     "DatasetSource",

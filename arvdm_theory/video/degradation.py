@@ -26,7 +26,7 @@ None is a bound. What linear response takes for granted:
 - No pixel's range is known: where errors expand, the prediction grows past what pictures can show.
 
 So judge it by how it ranks runs beside their measured decay (:mod:`arvdm_theory.video.decay`). Its relative for
-videos of a known law is :mod:`arvdm_theory.errors.predict`.
+videos of a known law is :mod:`arvdm_theory.rollout.predict`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from scipy.linalg import eigh
 from scipy.optimize import nnls
 
 from arvdm_theory.diffusion.rollout import first_ar_step
-from arvdm_theory.meta.plan import Plan
+from arvdm_theory.plan.plan import Plan
 from arvdm_theory.video.metrics import decibel
 
 __all__ = [
@@ -326,8 +326,8 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
         PromptError: if no AR step starts after the prompt.
 
     Example:
-        >>> from arvdm_theory.meta.catalogue import outpainting
-        >>> from arvdm_theory.meta.plan import References
+        >>> from arvdm_theory.plan.methods import outpainting
+        >>> from arvdm_theory.plan.plan import References
         >>> plan = outpainting(window=1, references=References.last(1))
         >>> predicted_by_gain(np.array([[0.5]]), np.ones(1), plan, prompt=1, last=3).tolist()
         [1.0, 1.5, 1.75]
@@ -411,8 +411,8 @@ def predicted_degradation(
         PromptError: if no AR step starts after the prompt.
 
     Example:
-        >>> from arvdm_theory.meta.catalogue import outpainting
-        >>> from arvdm_theory.meta.plan import References
+        >>> from arvdm_theory.plan.methods import outpainting
+        >>> from arvdm_theory.plan.plan import References
         >>> plan = outpainting(window=1, references=References.last(1))
         >>> half = StepResponse(np.eye(1), np.full((1, 1, 1, 1), 0.5), np.zeros((1, 1)), np.eye(1), np.zeros(1))
         >>> predicted_degradation(half, plan, prompt=1, last=3).mse.tolist()

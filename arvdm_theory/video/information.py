@@ -5,7 +5,7 @@ context and a memory. With window frames at level s in place of clean ones, whic
 
     I(Out^s; R' | In^s) = MB(R) - MB(R')
 
-is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.errors.immse`): what the network
+is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.decomposition.immse`): what the network
 without the memory must do without. Networks are not exact, so the value is that information plus half the integral
 of the difference of their excess losses: it is too low where the larger network has learned less of what it could,
 and it may be negative.
@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from arvdm_theory.errors.immse import horizon_notes
-from arvdm_theory.errors.score_gap import ScoreGap, memory_contributions
-from arvdm_theory.information.estimate import Estimate, SampleError, conclude
+from arvdm_theory.decomposition.immse import horizon_notes
+from arvdm_theory.decomposition.score_gap import ScoreGap, memory_contributions
+from arvdm_theory.information.estimators.estimate import Estimate, SampleError, conclude
 from arvdm_theory.interfaces import Score, VideoBatch
-from arvdm_theory.meta.plan import Plan
-from arvdm_theory.models.denoiser import Denoiser
+from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.plan.plan import Plan
 from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.runs import VideoRun
 from arvdm_theory.video.windows import WindowSource, find_windows
@@ -97,7 +97,7 @@ def memory_information(
         clips: frames (n, N, d) and actions (n, N, a) or None, N as many as the step touches or more.
         ar_step: k.
         stop: s. 0.1 is noise of a standard deviation of 0.31, on a scale from black at -1 to white at 1.
-        form: see :func:`arvdm_theory.errors.immse.memory_bottleneck_from_scores`.
+        form: see :func:`arvdm_theory.decomposition.immse.memory_bottleneck_from_scores`.
         points: Gauss-Legendre nodes a reverse step, each a call of both networks: fewer do where steps are many.
         batch: clips at once.
         clusters: the episode of each clip, (n,): episodes are the independent draws, with Student's interval
@@ -107,7 +107,7 @@ def memory_information(
 
     Raises:
         SampleError: unless there is one cluster label a clip, and as
-            :func:`arvdm_theory.errors.immse.memory_bottleneck_from_scores`.
+            :func:`arvdm_theory.decomposition.immse.memory_bottleneck_from_scores`.
     """
     clips_given = len(clips.frames)
     labels = range(clips_given) if clusters is None else clusters

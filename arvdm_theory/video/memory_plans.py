@@ -19,8 +19,8 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from arvdm_theory.diffusion.rollout import first_ar_step
-from arvdm_theory.meta.plan import Plan, PlanError, References
 from arvdm_theory.noise import VPSchedule
+from arvdm_theory.plan.plan import Plan, PlanError, References
 
 __all__ = ["MemoryPlan", "PlanKind", "Schedule", "schedule_levels"]
 

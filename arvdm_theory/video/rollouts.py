@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from arvdm_theory.data.clips import to_unit
-from arvdm_theory.models.denoiser import Denoiser
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.degradation import (
     error_gain,

@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import torch
 
-from arvdm_theory.errors.ledger import ledger
-from arvdm_theory.errors.trajectory import trajectory_kl
-from arvdm_theory.meta.catalogue import fifo, outpainting
-from arvdm_theory.meta.plan import References
-from arvdm_theory.processes.linear import ar1, reference_video
-from arvdm_theory.processes.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.decomposition.trajectory import trajectory_kl
+from arvdm_theory.laws.linear import ar1, reference_video
+from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.plan.methods import fifo, outpainting
+from arvdm_theory.plan.plan import References
 
 
 def seconds(job: Callable[[], object], repeats: int) -> list[float]:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 import torch
 
 from arvdm_theory.information.transfer import entropy, kl_divergence, memory_bottlenecks
-from arvdm_theory.meta.plan import Plan, References
-from arvdm_theory.processes.evidence import Evidence
-from arvdm_theory.processes.gaussian import State
-from arvdm_theory.processes.inference import infer, log_density
-from arvdm_theory.processes.markov import FiniteStateVideo, MarkovChain, moving_sprite, random_chain, random_walk
-from arvdm_theory.processes.rendering import Codebook
-from arvdm_theory.processes.sampled_information import observe, sampled_information
+from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain, moving_sprite, random_chain, random_walk
+from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.evidence import Evidence
+from arvdm_theory.laws.gaussian import State
+from arvdm_theory.laws.inference import infer, log_density
+from arvdm_theory.laws.sampled_information import observe, sampled_information
+from arvdm_theory.plan.plan import Plan, References
 
 RULES = {
     "no references": References.none(),

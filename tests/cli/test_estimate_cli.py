@@ -15,10 +15,10 @@ import pytest
 from arvdm_theory.cli import estimate as command
 from arvdm_theory.cli import main
 from arvdm_theory.information import methods
-from arvdm_theory.information.methods import estimate_divergence, estimate_information
-from arvdm_theory.information.neural import Training
+from arvdm_theory.information.estimators.methods import estimate_divergence, estimate_information
+from arvdm_theory.information.estimators.neural import Training
 
-pytestmark = pytest.mark.filterwarnings("error::arvdm_theory.information.estimate.EstimationWarning")
+pytestmark = pytest.mark.filterwarnings("error::arvdm_theory.information.estimators.estimate.EstimationWarning")
 
 
 def run(*words: str) -> int:

@@ -14,12 +14,12 @@ import pytest
 from reference_cases import CASES, PRINTED, SIX_DIGITS, ar1, table_video
 
 from arvdm_theory.cli import main
+from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.errors.ledger import ledger
-from arvdm_theory.meta.catalogue import fifo, outpainting
-from arvdm_theory.meta.plan import References
-from arvdm_theory.processes.fitted import fit_video
-from arvdm_theory.processes.gaussian import ArrayVideo
+from arvdm_theory.laws.fitted import fit_video
+from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.plan.methods import fifo, outpainting
+from arvdm_theory.plan.plan import References
 
 TOTALS = {"kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound"}
 LISTS = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from arvdm_theory.bounds import impossibility
+from arvdm_theory.bounds.impossibility import LemmaCheck, check_lemma
 from arvdm_theory.cli import main
-from arvdm_theory.errors import impossibility
-from arvdm_theory.errors.impossibility import LemmaCheck, check_lemma
 from arvdm_theory.information.discrete import FiniteLaw
 
 AXES = ["--past", "0", "--input", "1", "--output", "2"]

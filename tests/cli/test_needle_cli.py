@@ -10,11 +10,11 @@ import pytest
 from matplotlib.image import imread
 
 from arvdm_theory.cli import main
-from arvdm_theory.errors.needle import expected_retrieval, retrieval_along
-from arvdm_theory.meta.catalogue import outpainting
-from arvdm_theory.meta.plan import References
-from arvdm_theory.processes.gridworld import GridVideo, View, maze, ring, torus, tour
-from arvdm_theory.studies.needle import NeedleConfig, run_needle
+from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle
+from arvdm_theory.laws.gridworld.retrieval import expected_retrieval, retrieval_along
+from arvdm_theory.laws.gridworld.world import GridVideo, View, maze, ring, torus, tour
+from arvdm_theory.plan.methods import outpainting
+from arvdm_theory.plan.plan import References
 
 
 def needle(tmp_path, *options):

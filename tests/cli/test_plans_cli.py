@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from arvdm_theory.cli import main
-from arvdm_theory.meta import METHODS, Method, Pick, Plan, References
+from arvdm_theory.plan import METHODS, Method, Pick, Plan, References
 
 
 def rebuilt(record: dict[str, Any]) -> Plan:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from arvdm_theory.cli import main
-from arvdm_theory.studies import video as study
-from arvdm_theory.studies.video import decode_picture
+from arvdm_theory.experiments.video import run as study
+from arvdm_theory.experiments.video.run import decode_picture
 
 pytest.importorskip("labmaze", reason="labmaze is not installed (there is none for Python 3.13)")
 

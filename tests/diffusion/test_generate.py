@@ -19,8 +19,8 @@ from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
 from arvdm_theory.diffusion.steps import STEPS
 from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.meta.plan import Plan, References
-from arvdm_theory.processes.gaussian import ArrayVideo, State
+from arvdm_theory.laws.gaussian import ArrayVideo, State
+from arvdm_theory.plan.plan import Plan, References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 VIDEOS = 20_000

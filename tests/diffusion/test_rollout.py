@@ -17,8 +17,8 @@ from arvdm_theory.diffusion.rollout import SamplerLaw, rollout
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.diffusion.steps import STEPS
 from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.processes.gaussian import ArrayVideo
-from arvdm_theory.processes.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 

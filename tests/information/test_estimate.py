@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from arvdm_theory.information import estimate as es
-from arvdm_theory.information.knn import ksg
-from arvdm_theory.information.methods import (
+from arvdm_theory.information.estimators.knn import ksg
+from arvdm_theory.information.estimators.methods import (
     DIVERGENCES,
     METHODS,
     NEURAL_DIVERGENCES,
@@ -20,9 +20,14 @@ from arvdm_theory.information.methods import (
     estimate_divergence,
     estimate_information,
 )
-from arvdm_theory.information.neural import Training
-from arvdm_theory.information.plugin import gaussian_information
-from arvdm_theory.information.uncertainty import block_length, contribution_error, half_width, subsampled
+from arvdm_theory.information.estimators.neural import Training
+from arvdm_theory.information.estimators.plugin import gaussian_information
+from arvdm_theory.information.estimators.uncertainty import (
+    block_length,
+    contribution_error,
+    half_width,
+    subsampled,
+)
 
 
 def ar1(n: int, phi: float, rng: np.random.Generator) -> np.ndarray:
@@ -258,7 +263,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(table, name, partial(estimator, training=training))
 
 
-@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
 @pytest.mark.parametrize("method", sorted(NEURAL_METHODS))
 def test_neural_estimators_are_chosen_by_name_and_seeded(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _quick(monkeypatch)
@@ -272,7 +277,7 @@ def test_neural_estimators_are_chosen_by_name_and_seeded(method: str, monkeypatc
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
-@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
 @pytest.mark.parametrize("method", sorted(NEURAL_DIVERGENCES))
 def test_neural_divergences_are_chosen_by_name_and_seeded(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _quick(monkeypatch)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arvdm_theory.information import discrete
-from arvdm_theory.information.exact_law import Block, JointLaw, LogSum
-from arvdm_theory.information.expressions import parse
+from arvdm_theory.information.inequalities.exact_law import Block, JointLaw, LogSum
+from arvdm_theory.information.inequalities.expressions import parse
 
 F = Fraction
 

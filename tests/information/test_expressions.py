@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvdm_theory.information.expressions import ExpressionError, format_form, parse
+from arvdm_theory.information.inequalities.expressions import ExpressionError, format_form, parse
 
 
 def form_of(text: str) -> dict[str, Fraction]:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from arvdm_theory.information.discrete import FiniteLaw
 from arvdm_theory.information.discrete import conditional_mutual_information as finite_information
-from arvdm_theory.information.estimate import Estimate, SampleError
-from arvdm_theory.information.gaussian import condition, conditional_mutual_information
-from arvdm_theory.information.immse import (
+from arvdm_theory.information.estimators.estimate import Estimate, SampleError
+from arvdm_theory.information.estimators.immse import (
     ExtrapolatedTailWarning,
     SNRGrid,
     from_ou_denoiser,
@@ -24,6 +23,7 @@ from arvdm_theory.information.immse import (
     immse_integral,
     information_from_losses,
 )
+from arvdm_theory.information.gaussian import condition, conditional_mutual_information
 from arvdm_theory.noise import clock_from_snr
 
 Array = NDArray[np.float64]

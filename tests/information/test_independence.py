@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from arvdm_theory.information import independence
-from arvdm_theory.information.estimate import SampleError
-from arvdm_theory.information.independence import (
+from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators.independence import (
     IndependenceTest,
     circular_shifts,
     independence_test,
     local_permutation,
     memory,
 )
-from arvdm_theory.information.knn import ksg_contributions
+from arvdm_theory.information.estimators.knn import ksg_contributions
 
 
 def rejections(draw, runs: int, **options) -> int:  # type: ignore[no-untyped-def]

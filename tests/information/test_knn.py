@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy.special import digamma
 from scipy.stats import t
 
-from arvdm_theory.information.estimate import EstimationWarning, SampleError, TooFewSamplesWarning
-from arvdm_theory.information.knn import (
+from arvdm_theory.information.estimators.estimate import EstimationWarning, SampleError, TooFewSamplesWarning
+from arvdm_theory.information.estimators.knn import (
     calibrated_divergence,
     knn_divergence,
     ksg,
     ksg_contributions,
     mixed_information,
 )
-from arvdm_theory.information.neighbours import (
+from arvdm_theory.information.estimators.neighbours import (
     count_in_boxes,
     count_within,
     nearest,
@@ -26,7 +26,7 @@ from arvdm_theory.information.neighbours import (
     radius_and_counts,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
 
 
 def distances(points: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:

@@ -9,26 +9,33 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from arvdm_theory.information.bounds import Bound, FewEffectiveSamplesWarning, second_part, warn_of_weights
-from arvdm_theory.information.critics import Critic, PairCritic, fit, normal_scores, split
-from arvdm_theory.information.estimate import (
+from arvdm_theory.information.estimators.critics import Critic, PairCritic, fit, normal_scores, split
+from arvdm_theory.information.estimators.estimate import (
     DeterministicRelationWarning,
     Estimate,
     NearCeilingWarning,
     SampleError,
     TooFewSamplesWarning,
 )
-from arvdm_theory.information.neural import (
+from arvdm_theory.information.estimators.neural import (
     Training,
     UnfinishedTrainingWarning,
     neural_divergence,
     neural_information,
 )
+from arvdm_theory.information.estimators.variational import (
+    Bound,
+    FewEffectiveSamplesWarning,
+    second_part,
+    warn_of_weights,
+)
 
 Array = NDArray[np.float64]
 
 # Small trainings are stopped early on purpose; where the warning is the point, pytest.warns sees it all the same.
-pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.neural.UnfinishedTrainingWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::arvdm_theory.information.estimators.neural.UnfinishedTrainingWarning"
+)
 
 SMALL = Training(folds=3, hidden=(16,), learning_rate=1e-2, epochs=80, patience=10, negatives=2)
 

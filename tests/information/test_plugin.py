@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from arvdm_theory.information import gaussian
-from arvdm_theory.information.estimate import SampleError, TooFewSamplesWarning
-from arvdm_theory.information.plugin import (
+from arvdm_theory.information.estimators.estimate import SampleError, TooFewSamplesWarning
+from arvdm_theory.information.estimators.plugin import (
     copula_information,
     discrete_information,
     gaussian_divergence,
@@ -18,7 +18,7 @@ from arvdm_theory.information.plugin import (
     normal_scores,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
 
 X, Z, Y = [0, 1], [2, 3, 4], [5, 6]
 

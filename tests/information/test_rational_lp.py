@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arvdm_theory.information.rational_lp import Alternative, Vector, _Table, exact_simplex, farkas
+from arvdm_theory.information.inequalities.rational_lp import Alternative, Vector, _Table, exact_simplex, farkas
 
 HEIGHT = 4
 ENTRIES = st.fractions(-3, 3, max_denominator=4)

@@ -9,11 +9,11 @@ from scipy.integrate import quad
 from scipy.stats import t as student
 
 from arvdm_theory.information import gaussian
-from arvdm_theory.information.estimate import SampleError
-from arvdm_theory.information.knn import ksg
-from arvdm_theory.information.plugin import normal_scores
-from arvdm_theory.information.regression import held_out_predictions, residuals
-from arvdm_theory.information.residual import (
+from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators.knn import ksg
+from arvdm_theory.information.estimators.plugin import normal_scores
+from arvdm_theory.information.estimators.regression import held_out_predictions, residuals
+from arvdm_theory.information.estimators.residual import (
     _averaged_error,
     calibrated_information,
     calibrated_parts,
@@ -21,7 +21,7 @@ from arvdm_theory.information.residual import (
     turned,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimate.EstimationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
 
 
 def gaussian_task(

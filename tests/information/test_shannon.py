@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from arvdm_theory.information import discrete
-from arvdm_theory.information.exact_law import Block, JointLaw
-from arvdm_theory.information.expressions import ExpressionError, format_form, parse
-from arvdm_theory.information.shannon import (
+from arvdm_theory.information.inequalities.exact_law import Block, JointLaw
+from arvdm_theory.information.inequalities.expressions import ExpressionError, format_form, parse
+from arvdm_theory.information.inequalities.shannon import (
     CertificateError,
     Derivation,
     Elemental,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from arvdm_theory.information.uncertainty import Dependence, cuts
+from arvdm_theory.information.estimators.uncertainty import Dependence, cuts
 
 
 @pytest.mark.parametrize("dependence", ["independent", "autocorrelated"])

@@ -8,12 +8,12 @@ from dense_reference import dense_ledger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arvdm_theory.bounds.accumulation import ClipBoundError, require_clip_bound
+from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
+from arvdm_theory.decomposition.trajectory import trajectory_kl
 from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.errors.clips import ClipBoundError, require_clip_bound
-from arvdm_theory.errors.terms import LedgerTerms, ledger_terms
-from arvdm_theory.errors.trajectory import trajectory_kl
-from arvdm_theory.meta.plan import Plan
-from arvdm_theory.processes.gaussian import ArrayVideo
+from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.plan.plan import Plan
 from arvdm_theory.testing import gaussian_videos, plans
 
 # Videos below have condition number κ ≤ 1e4 and scales up to 10; sums over n < 100 of their spectra are known to

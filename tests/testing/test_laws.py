@@ -10,7 +10,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from arvdm_theory.errors.impossibility import AffineKernel, check_gaussian_lemma, check_lemma
+from arvdm_theory.bounds.impossibility import AffineKernel, check_gaussian_lemma, check_lemma
 from arvdm_theory.information.discrete import (
     FiniteLaw,
     check_kernel,

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.processes.gridworld import GridVideo, RandomWalk, View, ring, torus
-from arvdm_theory.processes.linear import reference_video
-from arvdm_theory.processes.markov import FiniteStateVideo, moving_sprite, sticky_chain
-from arvdm_theory.processes.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.processes.rendering import Codebook
+from arvdm_theory.laws.chains import FiniteStateVideo, moving_sprite, sticky_chain
+from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, ring, torus
+from arvdm_theory.laws.linear import reference_video
+from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
 from arvdm_theory.training.sources import (
     SourceError,
     data_moments,

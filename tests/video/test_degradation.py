@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag, solve_discrete_lyapunov
 
 from arvdm_theory.diffusion.rollout import PromptError
-from arvdm_theory.meta.catalogue import fifo, outpainting
-from arvdm_theory.meta.plan import Plan, References
+from arvdm_theory.plan.methods import fifo, outpainting
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.video.degradation import (
     DegradationError,
     StepResponse,

@@ -1,0 +1,1 @@
+"""Bounds: path KL, accumulation, impossibility, memory of limited information."""

@@ -1,0 +1,398 @@
+"""The Fréchet distance of short clips does not see the memory bottleneck: which length does?
+
+A generator that sees the last m frames (w = Δ = 1) and samples the true conditional given them makes every window
+of m + 1 frames of a stationary video exactly right, by induction: frame k is drawn from the true law given the m
+before it, whose joint law is the true one. So every metric of windows of L ≤ m + 1 frames is blind to a memory
+bottleneck however large, per-frame quality first of all, and what it can see from m + 2 frames on is a matter of
+the number of videos.
+
+The Fréchet distance is that of frame entries, between as many true as generated videos, the last L frames of each.
+It is biased upwards, so the distance between two sets of true videos of the same number is taken off. It *sees*
+the bottleneck of a short memory from the length on at which, there and at all longer ones, its excess over the
+distance of the longest memory is more than two standard deviations of one such measurement.
+
+``perfect sampler`` has no error but its memory: for a Gaussian video the ancestral step under the exact score,
+whose law is Gaussian and known; for the finite-state one the Markov chain whose memory is m, on states as in
+"decode inside the kernel". ``trained`` is a network's rollout: its distance also holds its score error, which
+differs from network to network, so a short memory may be told from the longest sooner or later than by what it
+forgets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from arvdm_theory.decomposition.memory import memory_bottleneck
+from arvdm_theory.decomposition.state_kernels import frames_law
+from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.diffusion.kernel import stage_kernel
+from arvdm_theory.diffusion.rollout import SamplerLaw
+from arvdm_theory.diffusion.steps import reverse_step
+from arvdm_theory.diffusion.window import ar_window, init_window
+from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, train_job
+from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.information.gaussian import kl_divergence
+from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain
+from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
+from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.rollout.decoded import decoded_kl
+from arvdm_theory.rollout.measure import divergence_from_known
+from arvdm_theory.training.config import TrainingConfig
+from arvdm_theory.video.frechet import feature_distance, frechet_distance
+
+__all__ = ["PRESETS", "headline", "networks", "run", "sampler_law", "seen_from", "with_memory"]
+
+_PERFECT, _TRAINED = "perfect sampler", "trained"
+_FLOOR, _HORIZON = 0.02, 8.0
+_TRUTH = -1
+"""Memory of the true videos that stand in for generated ones in the bias."""
+
+PRESETS = {
+    "smoke": Preset(
+        Network(options={"width": 16, "depth": 1}),
+        TrainingConfig(steps=20, batch=32, ar_steps=1, warmup=5, ema=0.9, tensorboard=False),
+        rollouts=120, samples=0, ar_steps=3, reverse_steps=4, note="seconds on one core",
+        options={
+            "videos": {"needle": (4, (0, 2)), "walker on a circle": (4, (0, 2))}, "sizes": (20, 40), "repeats": 3,
+            "read": 1,
+        },
+    ),
+    "cpu": Preset(
+        Network(options={"width": 128, "depth": 2}),
+        TrainingConfig(steps=2500, batch=256, ar_steps=1, lr=2e-3, warmup=100, ema=0.995),
+        rollouts=8000, samples=0, ar_steps=0, reverse_steps=20, note="two cores, under 1 GiB",
+        options={
+            "videos": {
+                "needle": (10, (0, 2, 8)), "long memory": (16, (0, 2, 8)), "walker on a circle": (10, (0, 1, 2)),
+            },
+            "sizes": (250, 1000, 4000), "repeats": 8, "read": 4,
+        },
+    ),
+    "gpu": Preset(
+        Network("transformer", options={"width": 512, "depth": 8, "heads": 8}),
+        TrainingConfig(steps=100_000, batch=4096, ar_steps=1, lr=3e-4, warmup=2000, ema=0.9999),
+        rollouts=400_000, samples=0, ar_steps=0, reverse_steps=40,
+        note="one CUDA device of 24 GiB, about an hour a network",
+        options={
+            "videos": {
+                "needle": (14, (0, 2, 4, 12)), "long memory": (32, (0, 2, 8, 16)),
+                "walker on a circle": (10, (0, 1, 2)),
+            },
+            "sizes": (250, 1000, 4000, 16_000), "repeats": 25, "read": 5,
+        },
+    ),
+}  # fmt: skip
+
+
+def _plan(preset: Preset, memory: int) -> Plan:
+    m = preset.reverse_steps
+    references = References.last(memory)
+    return Plan(
+        (_HORIZON,), 1, _HORIZON, m, init_steps=m, references=references, floor=_FLOOR, spacing="geometric"
+    )
+
+
+def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
+    """Of a stationary video all AR steps are alike once m frames are out: it is trained on these alone."""
+    video, training = SUBJECTS[name](), preset.training
+    moving = name == "needle"
+    steps = frames - 1 if moving else max(memory, 1)
+    training = TrainingConfig.from_json({**training.to_json(), "ar_steps": steps})
+    network = preset.network
+    if moving:
+        # In units of 64 frames the few positions of so short a video could hardly be told apart.
+        network = Network(network.architecture, network.prediction, {**network.options, "horizon_frames": 4})
+    return Job(video, _plan(preset, memory), network, training, absolute=moving)
+
+
+def networks(preset: str) -> list[Job]:
+    """The networks that a preset trains."""
+    chosen = PRESETS[preset]
+    videos: Mapping[str, tuple[int, tuple[int, ...]]] = chosen.options["videos"]
+    return [_job(chosen, name, frames, m) for name, (frames, memories) in videos.items() for m in memories]
+
+
+def run(setting: Setting) -> dict[str, pd.DataFrame]:
+    """Two tables.
+
+    ``blind-metrics-repeats``: every Fréchet distance, a row a (video, source, number of videos, repeat, memory m,
+    length L); m = -1 are true videos in place of generated ones.
+    ``blind-metrics``: a row a (video, source, memory m, quantity, size, length L), with the standard deviation of
+    one measurement with ``size`` videos (infinitely many: exact): ``fd`` less its bias, ``kl`` of the window in
+    nats, ``mb``, the memory bottleneck summed over all AR steps (nats), and ``seen_from``, whose value is the
+    length from which the distance sees it (NaN: not in this video).
+    """
+    preset, tail = PRESETS[setting.preset], (setting.folder, setting.seed, setting.progress)
+    cells = [{"video": name, "source": source} for name in preset.options["videos"] for source in _SOURCES]
+    drawn: dict[tuple[str, str, int], Tensor] = {}  # a cell's rollouts, if this run made them
+
+    def rollouts(cell: Cell, memory: int) -> Tensor:
+        key = (cell["video"], cell["source"], memory)
+        if key not in drawn:
+            drawn[key] = _SOURCES[cell["source"]](preset, cell["video"], memory, setting)
+        return drawn[key]
+
+    def distances(cell: Cell) -> pd.DataFrame:
+        made = {m: rollouts(cell, m) for m in preset.options["videos"][cell["video"]][1]}
+        columns = ["size", "repeat", "memory", "length", "fd"]
+        return pd.DataFrame(_distances(preset, cell["video"], made, setting), columns=columns)
+
+    repeats = run_cells("blind-metrics-repeats", cells, distances, *tail)
+
+    def summary(cell: Cell) -> pd.DataFrame:
+        part = repeats[(repeats.video == cell["video"]) & (repeats.source == cell["source"])]
+        rows = list(_summary(part))
+        for memory in preset.options["videos"][cell["video"]][1]:
+            if cell["source"] == _PERFECT:
+                rows += _exact(preset, cell["video"], memory)
+            else:
+                rows += _measured(preset, cell["video"], memory, rollouts(cell, memory))
+        return pd.DataFrame(rows, columns=["memory", "quantity", "size", "length", "value", "stderr"])
+
+    table = run_cells("blind-metrics", cells, summary, *tail)
+    return {"blind-metrics": table, "blind-metrics-repeats": repeats}
+
+
+Row = tuple[int, str, float, int, float, float]
+
+
+# -- videos ----------------------------------------------------------------------------------------------
+
+
+def sampler_law(video: GaussianVideo, plan: Plan, ar_steps: int, step: str = "ancestral") -> SamplerLaw:
+    """The Gaussian law of all that a rollout of the exact score puts out, clean frames first.
+
+    Args:
+        video: the truth.
+        plan: the plan.
+        ar_steps: K.
+        step: the reverse step; ``ancestral`` has no discretisation error.
+    """
+    rule, dim = reverse_step(step), video.frame_dim
+    mean, covariance = (part(plan.total_frames(ar_steps)) for part in (video.mean, video.covariance))
+    law = init_window(mean, covariance, dim, plan)
+    made = SamplerLaw.initial(plan, stage_kernel(law, law.score, rule), dim)
+    for k in range(1, ar_steps + 1):
+        law = ar_window(mean, covariance, dim, plan, k)
+        made = made.advance(plan, k, stage_kernel(law, law.score, rule))
+    return made
+
+
+def with_memory(video: FiniteStateVideo, memory: int) -> FiniteStateVideo:
+    """What remembers m states and else is like a stationary video: Z_k ~ p(z_k | z_{k-m}, .., z_{k-1}).
+
+    Its windows of m + 1 states are the video's. With m of the video's own order or more it is the video.
+    """
+    chain = video.chain
+    if memory >= chain.order:
+        return video
+    law = frames_law(chain, range(memory + 1))
+    if memory == 0:
+        return FiniteStateVideo(MarkovChain(law.expand(chain.states, -1), law), video.rendering, name=video.name)
+    before = law.sum(-1, keepdim=True)
+    # After states that never follow each other anything may come: it is never asked for.
+    rows = torch.where(before > 0, law / before, 1 / chain.states)
+    return FiniteStateVideo(MarkovChain(rows, before.squeeze(-1)), video.rendering, name=video.name)
+
+
+def _true_law(video: GaussianVideo, frames: int) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of true frames at the floor, (n,) and (n, n)."""
+    level = torch.tensor(_FLOOR, dtype=torch.float64)
+    covariance = alpha(level) ** 2 * video.covariance(frames)[0]
+    return alpha(level) * video.mean(frames)[0], covariance + sigma2(level) * torch.eye(len(covariance))
+
+
+def _draw(mean: Tensor, covariance: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    noise = standard_normal((count, len(mean)), generator)
+    drawn: Tensor = mean + noise @ torch.linalg.cholesky(covariance).mT
+    return drawn
+
+
+def _noised(video: FiniteStateVideo, frames: int, count: int, generator: torch.Generator) -> Tensor:
+    level = torch.tensor(_FLOOR, dtype=torch.float64)
+    clean = video.sample(count, frames, generator).frames
+    return alpha(level) * clean + sigma2(level).sqrt() * standard_normal(clean.shape, generator)
+
+
+def _true_videos(video: Video, frames: int, count: int, generator: torch.Generator) -> Tensor:
+    """(count, frames, d), at the floor."""
+    if isinstance(video, FiniteStateVideo):
+        return _noised(video, frames, count, generator)
+    return _draw(*_true_law(video, frames), count, generator).reshape(count, frames, -1)
+
+
+def _perfect(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
+    """As many as the largest size asks for, (videos, frames, d)."""
+    video, frames = SUBJECTS[name](), preset.options["videos"][name][0]
+    count = preset.options["repeats"] * max(preset.options["sizes"])
+    generator = torch.Generator().manual_seed(1000 * setting.seed + memory)
+    if isinstance(video, FiniteStateVideo):
+        return _noised(with_memory(video, memory), frames, count, generator)
+    law = sampler_law(video, _plan(preset, memory), frames - 1)
+    return _draw(law.mean[0], law.covariance[0], count, generator).reshape(count, frames, -1)
+
+
+def _trained(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
+    frames = preset.options["videos"][name][0]
+    job = _job(preset, name, frames, memory)
+    score = train_job(job, setting).as_score()
+    assert isinstance(job.video, GaussianVideo | FiniteStateVideo)
+    return generate(
+        score, job.plan, frames - 1, preset.rollouts, job.video.frame_dim, seed=setting.seed + 1,
+        progress=setting.progress,
+    )  # fmt: skip
+
+
+_SOURCES = {_PERFECT: _perfect, _TRAINED: _trained}
+
+
+# -- distances -------------------------------------------------------------------------------------------
+
+
+def _distances(
+    preset: Preset, name: str, made: Mapping[int, Tensor], setting: Setting
+) -> Iterator[tuple[int, int, int, int, float]]:
+    """(size, repeat, memory, length, distance); all memories of a repeat are held against the same true videos."""
+    video, (frames, _) = SUBJECTS[name](), preset.options["videos"][name]
+    repeats, each = preset.options["repeats"], min(map(len, made.values())) // preset.options["repeats"]
+    generator = torch.Generator().manual_seed(1000 * setting.seed + 999)
+    for repeat in range(repeats):
+        truth, other = (_true_videos(video, frames, each, generator) for _ in range(2))
+        own = slice(repeat * each, (repeat + 1) * each)
+        sets = {_TRUTH: other} | {memory: videos[own] for memory, videos in made.items()}
+        for size in preset.options["sizes"]:
+            if size > each:
+                continue
+            for length in range(1, frames + 1):
+                features = [part[:size, -length:].flatten(1).numpy() for part in (truth, *sets.values())]
+                for memory, generated in zip(sets, features[1:], strict=True):
+                    yield size, repeat, memory, length, feature_distance(features[0], generated).value
+
+
+def _summary(rows: pd.DataFrame) -> Iterator[Row]:
+    """Distances less their bias, and from where they see the bottleneck."""
+    for size, part in rows.groupby("size"):
+        wide = part.pivot_table(index=["memory", "length"], columns="repeat", values="fd")
+        memories = [int(m) for m in part.memory.unique() if m != _TRUTH]
+        at = {m: wide.loc[m].to_numpy() for m in (_TRUTH, *memories)}
+        for memory in memories:
+            excess = at[memory] - at[_TRUTH]
+            for length, (mean, spread) in enumerate(zip(excess.mean(1), excess.std(1, ddof=1), strict=True), 1):
+                yield memory, "fd", size, length, mean, spread  # type: ignore[misc]
+        for memory in memories[:-1]:
+            found = seen_from(at[memory] - at[memories[-1]])
+            yield memory, "seen_from", size, 0, found, 0.0  # type: ignore[misc]
+
+
+def seen_from(excess: NDArray[np.float64], deviations: float = 2.0) -> float:
+    """The length from which on an excess is more than noise at every length; NaN if it is not at the last.
+
+    Args:
+        excess: of each length 1.. and repeat, (lengths, repeats).
+        deviations: standard deviations of one measurement that its mean must exceed.
+    """
+    clear = excess.mean(1) > deviations * excess.std(1, ddof=1)
+    blind = np.flatnonzero(~clear)
+    first = 1 if len(blind) == 0 else int(blind[-1]) + 2
+    return float(first) if first <= len(clear) else math.nan
+
+
+def _exact(preset: Preset, name: str, memory: int) -> Iterator[Row]:
+    """Of the perfect sampler: distance and divergence of windows, and the memory bottleneck of all AR steps."""
+    video, frames = SUBJECTS[name](), preset.options["videos"][name][0]
+    if isinstance(video, FiniteStateVideo):
+        yield from _exact_finite(video, frames, memory)
+        return
+    plan = _plan(preset, memory)
+    law, (mean, covariance), dim = sampler_law(video, plan, frames - 1), _true_law(video, frames), video.frame_dim
+    for length in range(1, frames + 1):
+        own = slice(-length * dim, None)
+        pair = mean[own], covariance[own, own], law.mean[0, own], law.covariance[0, own, own]
+        yield memory, "fd", math.inf, length, frechet_distance(*(part.numpy() for part in pair)), 0.0
+        yield memory, "kl", math.inf, length, float(kl_divergence(*pair)), 0.0
+    clean = video.covariance(frames)
+    lost = sum(float(memory_bottleneck(clean, dim, plan, k)[0]) for k in range(1, frames))
+    yield memory, "mb", math.inf, 0, lost, 0.0
+
+
+def _exact_finite(video: FiniteStateVideo, frames: int, memory: int) -> Iterator[Row]:
+    """The same on states, where the chain with memory m has the divergence Σ_j I(Z_j; all before | the last m)."""
+    chain, own = video.chain, with_memory(video, memory)
+    entropies = [_conditional_entropy(chain, j) for j in range(max(chain.order, memory) + 1)]
+    lost = 0.0
+    for length in range(1, frames + 1):
+        before = length - 1
+        lost += entropies[min(before, memory)] - entropies[min(before, chain.order)]
+        pair = [*_window_moments(video, length), *_window_moments(own, length)]
+        yield memory, "fd", math.inf, length, frechet_distance(*(part.numpy() for part in pair)), 0.0
+        yield memory, "kl", math.inf, length, lost, 0.0
+    # The first frame has no past: what the windows lose is what the AR steps lose.
+    yield memory, "mb", math.inf, 0, lost, 0.0
+
+
+def _conditional_entropy(chain: MarkovChain, before: int) -> float:
+    """H(Z_j | the ``before`` states before it), in nats."""
+    laws = [frames_law(chain, range(before + 1)), frames_law(chain, range(before))] if before else []
+    laws = laws or [frames_law(chain, range(1))]
+    entropies = [-float(torch.xlogy(law, law).sum()) for law in laws]
+    return entropies[0] - sum(entropies[1:])
+
+
+def _window_moments(video: FiniteStateVideo, length: int) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of a window of a stationary video at the floor, (n,) and (n, n)."""
+    pictures = video.rendering.average(torch.eye(video.chain.states, dtype=torch.float64))
+    level = torch.tensor(_FLOOR, dtype=torch.float64)
+    mean = frames_law(video.chain, range(1)) @ pictures
+    dim = len(mean)
+    covariance = torch.zeros(length, dim, length, dim, dtype=torch.float64)
+    for lag in range(length):
+        alone = frames_law(video.chain, range(1))
+        joint = frames_law(video.chain, (0, lag)) if lag else torch.diag(alone)
+        block = pictures.mT @ joint @ pictures - torch.outer(mean, mean)
+        for start in range(length - lag):
+            covariance[start, :, start + lag] = block
+            covariance[start + lag, :, start] = block.mT
+    flat = alpha(level) ** 2 * covariance.reshape(length * dim, -1) + sigma2(level) * torch.eye(length * dim)
+    return alpha(level) * mean.repeat(length), flat
+
+
+def _measured(preset: Preset, name: str, memory: int, made: Tensor) -> Iterator[Row]:
+    """The divergence of a trained network's windows, from all its rollouts."""
+    video, frames = SUBJECTS[name](), made.shape[1]
+    for length in range(1, frames + 1):
+        if isinstance(video, FiniteStateVideo):
+            # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
+            if length > preset.options["read"]:
+                break
+            found = decoded_kl(video, made, range(frames - length, frames), _FLOOR)
+        else:
+            mean, covariance = _true_law(video, frames)
+            own = slice(-length * video.frame_dim, None)
+            found = divergence_from_known(mean[own], covariance[own, own], made[:, -length:].flatten(1).numpy())
+        yield memory, "kl", len(made), length, found.value, found.stderr
+
+
+def headline(tables: dict[str, pd.DataFrame]) -> str:
+    """From which length the distance sees each memory bottleneck, at each number of videos."""
+    table = tables["blind-metrics"]
+    keys = ["video", "memory"]
+    mb = table[table.quantity == "mb"].set_index(keys).value.rename("Σ MB")
+    seen = table[table.quantity == "seen_from"].assign(
+        what=lambda rows: rows.source + ", " + rows["size"].map("{:.0f} videos".format)
+    )
+    wide = seen.set_index([*keys, "what"]).value.unstack("what", sort=False)
+    frames = table.groupby("video", sort=False).length.max().rename("frames")
+    shown = wide.join(mb).join(frames).rename_axis(index=["video", "last m frames"])
+    return (
+        "windows from which on the Fréchet distance exceeds the longest memory's by two standard deviations\n"
+        "(NaN: never), beside the memory bottleneck in nats:\n"
+        f"{shown.to_string(float_format=lambda value: f'{value:.4g}')}"
+    )

@@ -1,0 +1,138 @@
+"""Noise-augmented references with trained networks: drift falls and memory is lost, beside the exact curve.
+
+At every noise level ρ of the references a network is trained, rolled out and measured. For the Gaussian video the
+clip KL of a perfect network and the memory bottleneck are exact; for the finite-state one the clip KL is what can
+be read in generated frames, and a perfect network's is measured on rollouts of the exact score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.diffusion.finite_score import ExactFiniteScore
+from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
+from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.interfaces import Score
+from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.rollout.decoded import decoded_kl
+from arvdm_theory.rollout.measure import measured_clip_kl
+from arvdm_theory.training.config import TrainingConfig
+
+__all__ = ["PRESETS", "headline", "networks", "run"]
+
+_VIDEOS = ("AR(1) 0.95", "two poses")
+# The network never sees a later AR step than this in training: from here on all have three references.
+_TRAINED_STEPS = 3
+
+PRESETS = {
+    "smoke": Preset(
+        Network(options={"width": 32, "depth": 1}),
+        TrainingConfig(steps=40, batch=64, ar_steps=_TRAINED_STEPS, warmup=10, ema=0.9, tensorboard=False),
+        rollouts=100, samples=100, ar_steps=3, reverse_steps=6, note="seconds on one core",
+        options={"levels": (0.0, 0.5)},
+    ),
+    "cpu": Preset(
+        Network(options={"width": 128, "depth": 2}),
+        TrainingConfig(steps=1500, batch=256, ar_steps=_TRAINED_STEPS, lr=2e-3, warmup=100, ema=0.995),
+        rollouts=4000, samples=1000, ar_steps=12, reverse_steps=40, note="two cores, under 1 GiB",
+        options={"levels": (0.0, 0.05, 0.2, 0.5, 1.0)},
+    ),
+    "gpu": Preset(
+        Network("transformer", options={"width": 512, "depth": 8, "heads": 8}),
+        TrainingConfig(steps=100_000, batch=4096, ar_steps=_TRAINED_STEPS, lr=3e-4, warmup=2000, ema=0.9999),
+        rollouts=200_000, samples=20_000, ar_steps=12, reverse_steps=40,
+        note="one CUDA device of 24 GiB, about an hour a network",
+        options={"levels": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)},
+    ),
+}  # fmt: skip
+
+
+def _plan(preset: Preset, video: str, level: float) -> Plan:
+    """Outpainting in equal steps, the last three frames noised to ρ; a finite-state video stops just above 0.
+
+    Equal steps are coarse near level 0: the errors that they make there are what drifts.
+    """
+    m, floor = preset.reverse_steps, 0.0 if video.startswith("AR") else 0.02
+    references = References.last(3, level if level > floor else 0.0)
+    return Plan((8.0, 8.0), 2, 8.0, m, init_steps=m, references=references, floor=floor)
+
+
+def _job(preset: Preset, video: str, level: float) -> Job:
+    return Job(SUBJECTS[video](), _plan(preset, video, level), preset.network, preset.training)
+
+
+def networks(preset: str) -> list[Job]:
+    """The networks that a preset trains."""
+    chosen = PRESETS[preset]
+    return [_job(chosen, video, level) for video in _VIDEOS for level in chosen.options["levels"]]
+
+
+def run(setting: Setting) -> dict[str, pd.DataFrame]:
+    """The table: a row a (video, ρ, AR step, quantity, source), in nats.
+
+    ``clip_kl`` is ``exact``, of the ``trained`` network's rollout, or of a rollout of the ``exact score``; ``mb``
+    is exact, or an average over true videos.
+    """
+    preset = PRESETS[setting.preset]
+    cells = [{"video": video, "level": level} for video in _VIDEOS for level in preset.options["levels"]]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        job = _job(preset, cell["video"], cell["level"])
+        score = train_job(job, setting).as_score()
+        rows = list(_theory(job, preset, setting)) + list(_measured(job, preset, setting, score, "trained"))
+        if isinstance(job.video, FiniteStateVideo):
+            rows += _measured(job, preset, setting, ExactFiniteScore(job.video), "exact score")
+        return pd.DataFrame(rows, columns=["ar_step", "quantity", "source", "value", "stderr"])
+
+    table = run_cells("noise-dial", cells, compute, setting.folder, setting.seed, setting.progress)
+    return {"noise-dial": table}
+
+
+Row = tuple[int, str, str, float, float]
+
+
+def _theory(job: Job, preset: Preset, setting: Setting) -> Iterator[Row]:
+    """The exact score's clip KL, where it has a closed form, and the memory bottleneck."""
+    assert isinstance(job.video, GaussianVideo | FiniteStateVideo)
+    result = ledger(job.video, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed)
+    names = {"MB": "mb", "CLIP_KL": "clip_kl"}
+    for row in result.table[result.table.term.isin(list(names))].itertuples():
+        yield int(row.ar_step), names[str(row.term)], "exact", float(row.value), float(row.stderr)  # type: ignore[arg-type]
+
+
+def _measured(job: Job, preset: Preset, setting: Setting, score: Score, source: str) -> Iterator[Row]:
+    """The clip KL of a rollout."""
+    plan, video = job.plan, job.video
+    assert isinstance(video, GaussianVideo | FiniteStateVideo)
+    made = generate(
+        score,
+        plan,
+        preset.ar_steps,
+        preset.rollouts,
+        video.frame_dim,
+        seed=setting.seed,
+        progress=setting.progress,
+    )
+    if isinstance(video, GaussianVideo):
+        for row in measured_clip_kl(video, made, plan, preset.ar_steps).itertuples():
+            yield int(row.ar_step), "clip_kl", source, float(row.value), float(row.stderr)  # type: ignore[arg-type]
+        return
+    for k in range(1, preset.ar_steps + 1):
+        found = decoded_kl(video, made, tuple(plan.window_frames(k)[: plan.stride]), plan.floor)
+        yield k, "clip_kl", source, found.value, found.stderr
+
+
+def headline(tables: dict[str, pd.DataFrame]) -> str:
+    """Drift (growth of the clip KL) and last memory bottleneck against ρ."""
+    table = tables["noise-dial"]
+    last = table[table.ar_step == table.ar_step.max()]
+    shown = last.assign(what=last.quantity + ", " + last.source)
+    wide = shown.pivot_table(index=["video", "level"], columns="what", values="value", sort=False)
+    text: str = wide.to_string(float_format=lambda value: f"{value:.4f}")
+    return "of the last AR step, in nats:\n" + text

@@ -1,0 +1,68 @@
+"""The independence figure: rejections without dependence, and with it, on every named case."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from arvdm_theory.experiments.independence.run import ALPHA, CASES
+from arvdm_theory.report.style import Figures
+
+__all__ = ["FIGURES", "independence"]
+
+_STATISTICS = {"gaussian": "Gaussian statistic", "both": "Gaussian + neighbours"}
+_MARKERS = {"independent": "o", "autocorrelated": "s"}
+
+
+def independence(table: pd.DataFrame) -> Figure:
+    """Rejection rates at level 0.05 with their 95 % Wilson intervals, from the study's table of rates.
+
+    To the left the null cases, magnified; to the right rate against strength, a panel a statistic.
+    """
+    figure = plt.figure(figsize=(12.4, 4.6))
+    level, *powers = figure.subplots(1, 3, width_ratios=(1.0, 1.15, 1.15))
+    cases = [case for case in CASES if case in set(table["case"])]
+    colours = dict(zip(CASES, sns.color_palette("colorblind", len(CASES)), strict=True))
+    _level(level, table[table.strength == 0])
+    for axes, (statistic, title) in zip(powers, _STATISTICS.items(), strict=True):
+        for case in cases:
+            rows = table[(table.statistic == statistic) & (table["case"] == case)].sort_values("strength")
+            axes.errorbar(
+                rows.strength, rows.rate, [rows.rate - rows.low, rows.high - rows.rate], lw=1.4, ms=4, capsize=2,
+                elinewidth=0.9, color=colours[case], label=CASES[case].title,
+                fmt=_MARKERS[CASES[case].dependence] + ("-" if CASES[case].dependence == "independent" else "--"),
+            )  # fmt: skip
+        axes.axhline(ALPHA, color="0.35", lw=0.9, ls=":")
+        axes.set(ylim=(-0.02, 1.03), xlabel="dependence strength (correlation of the noises)",
+                 ylabel="rejection rate" if axes is powers[0] else "", title=f"Power: {title}")  # fmt: skip
+    handles, labels = powers[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
+    figure.suptitle(f"Is X independent of Z given Y?  n = {int(table.n.iloc[0])}, tests at level {ALPHA}")
+    return figure
+
+
+def _level(axes: Axes, table: pd.DataFrame) -> None:
+    cases = [case for case in CASES if case in set(table["case"])]
+    for offset, colour, (statistic, label) in zip(
+        (0.13, -0.13), ("0.15", "0.55"), _STATISTICS.items(), strict=True
+    ):
+        rows = table[table.statistic == statistic].set_index("case").reindex(cases)
+        heights = [len(cases) - 1 - i + offset for i in range(len(cases))]
+        axes.errorbar(rows.rate, heights, xerr=[rows.rate - rows.low, rows.high - rows.rate], fmt="o", ms=4,
+                      capsize=2, color=colour, label=label)  # fmt: skip
+    axes.axvline(ALPHA, color="0.35", lw=0.9, ls=":")
+    axes.set_yticks(range(len(cases) - 1, -1, -1), [CASES[case].title for case in cases])
+    axes.set(xlim=(0, max(0.1, float(table.high.max()) * 1.05)), xlabel="rejection rate",
+             title=f"No dependence: {int(table.replicates.min())} runs each")  # fmt: skip
+    # Room for the legend above the first case.
+    axes.set_ylim(-0.6, len(cases) + 0.6)
+    axes.legend(
+        loc="upper left", handletextpad=0.2, borderaxespad=0.1, frameon=True, framealpha=1, edgecolor="none"
+    )
+
+
+FIGURES: Figures = {"independence": ("independence", independence)}
+"""The figure's name with the table it is drawn from."""

@@ -1,0 +1,304 @@
+"""Memory bottleneck against error accumulation: their rank correlation, and the front of what can be had at once.
+
+A point is one trained network: a method (outpainting, chunks of two, FIFO), a memory (how many of the last frames
+are referenced, and at which noise level ρ) and a training budget. All generate the same number of frames, with as
+many reverse steps a frame. Everything but the correlations is in nats a generated frame, or of a pair of frames:
+
+- the memory bottleneck: Σ_k MB_k a frame, in closed form (of a finite-state video: an average over true videos),
+  which no training changes; and the excess of the network's one-step loss, Σ SEE a frame.
+- error accumulation: the growth of the measured KL of a pair of consecutive frames from the first pair of the
+  video to the last; and what bounds it, Σ (NIE + DE + SEE + CROSS) of the AR steps a frame, from true videos.
+
+A network without memory draws every window afresh: it forgets everything and accumulates nothing. A network is on
+the Pareto front of its video if no other one has less of both, the bottleneck and the growth; as the growth is
+measured, so is the front. The rank correlation's interval is a percentile bootstrap over networks, which treats
+the chosen methods as a sample of methods; it holds the noise of the measurement too, as every point carries its
+own. Budgets are shown apart as well: across them the correlation mixes in that training lowers accumulation at no
+cost of memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from arvdm_theory.decomposition.finite import FiniteLedger, estimate
+from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
+from arvdm_theory.experiments.record import Cell, provenance, run_cells, write_table
+from arvdm_theory.files import write_json
+from arvdm_theory.information.estimators.estimate import Estimate
+from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.gaussian import GaussianVideo, State
+from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.rollout.decoded import decoded_kl
+from arvdm_theory.rollout.measure import divergence_from_known
+from arvdm_theory.training.config import TrainingConfig
+
+__all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "pareto_front", "run"]
+
+Array = NDArray[np.float64]
+
+_HORIZON, _FLOOR = 6.0, 0.02
+_PAIR = 2
+# Nats a frame: sampled bottlenecks that differ by less are ties, in ranks and on the front.
+_RESOLUTION = 1e-3
+
+PRESETS = {
+    "smoke": Preset(
+        Network(options={"width": 24, "depth": 1}),
+        TrainingConfig(steps=20, batch=64, warmup=5, ema=0.9, tensorboard=False),
+        rollouts=200, samples=30, ar_steps=0, reverse_steps=4, note="seconds on one core",
+        options={
+            "memories": {"outpainting": ((0, 0.0), (2, 0.0)), "FIFO": ((1, 0.0),)}, "frames": 4,
+            "videos": {"AR(1) 0.95": (None, (6,)), "two poses": (1000, (6,))}, "resamples": 20,
+        },
+    ),
+    "cpu": Preset(
+        Network(options={"width": 64, "depth": 2}),
+        TrainingConfig(steps=1000, batch=256, levels="continuous", lr=3e-3, warmup=100, ema=0.99),
+        rollouts=3000, samples=150, ar_steps=0, reverse_steps=24, note="two cores, under 1 GiB",
+        options={
+            "memories": {
+                "outpainting": ((0, 0.0), (1, 0.0), (2, 0.0), (4, 0.0), (4, 0.3)),
+                "chunks": ((0, 0.0), (2, 0.0)), "FIFO": ((0, 0.0), (3, 0.0)),
+            },
+            "frames": 12, "resamples": 4000,
+            "videos": {"hidden state": (None, (100, 500)), "walker on a circle": (50_000, (400, 2500))},
+        },
+    ),
+    "gpu": Preset(
+        Network("transformer", options={"width": 384, "depth": 8, "heads": 8}),
+        TrainingConfig(steps=100_000, batch=4096, levels="continuous", lr=3e-4, warmup=1000, ema=0.9999),
+        rollouts=100_000, samples=10_000, ar_steps=0, reverse_steps=48,
+        note="one CUDA device of 24 GiB, about half an hour a network at the longest budget",
+        options={
+            "memories": {
+                "outpainting": (*((m, 0.0) for m in range(5)), (2, 0.1), (4, 0.05), (4, 0.1), (4, 0.3), (4, 1.0)),
+                "chunks": (*((m, 0.0) for m in range(5)), (4, 0.3)),
+                "FIFO": (*((m, 0.0) for m in range(5)), (4, 0.3)),
+            },
+            "frames": 24,
+            "videos": dict.fromkeys(
+                ("reference", "hidden state", "long memory", "walker on a circle", "hidden Markov"),
+                (None, (2000, 10_000, 100_000)),
+            ),
+            "resamples": 10_000,
+        },
+    ),
+}  # fmt: skip
+"""Options: memories (references, ρ) by method; generated frames; for every video the size of its training set
+(None: endless) and the training budgets; resamples of the bootstrap. ``reverse_steps`` is a frame's."""
+
+
+@dataclass(frozen=True)
+class _Method:
+    """Input levels of the window in units of T, the stride, and in how many AR steps a frame is denoised."""
+
+    levels: tuple[float, ...]
+    stride: int
+
+    @property
+    def passes(self) -> int:
+        return len(self.levels) // self.stride
+
+
+METHODS = {
+    "outpainting": _Method((1.0, 1.0), 2),
+    "chunks": _Method((0.5, 0.5, 1.0, 1.0), 2),
+    "FIFO": _Method((0.25, 0.5, 0.75, 1.0), 1),
+}
+"""The methods by name."""
+
+
+def _plan(preset: Preset, method: str, references: int, level: float) -> Plan:
+    own, m = METHODS[method], preset.reverse_steps
+    return Plan(
+        tuple(_HORIZON * share for share in own.levels), own.stride, _HORIZON, m // own.passes, init_steps=m,
+        references=References.last(references, level), floor=_FLOOR, spacing="geometric",
+    )  # fmt: skip
+
+
+def _ar_steps(plan: Plan, frames: int) -> int:
+    """AR steps after which ``frames`` are clean."""
+    return frames // plan.stride - (not plan.overlapping)
+
+
+def _job(preset: Preset, cell: Cell) -> Job:
+    plan = _plan(preset, cell["method"], cell["references"], cell["level"])
+    # From the AR step on that has all references, every window looks alike.
+    ar_steps = next(k for k in range(1, 99) if len(plan.references_at(k)) == cell["references"])
+    training = dataclasses.replace(
+        preset.training,
+        steps=cell["steps"],
+        ar_steps=ar_steps,
+        warmup=min(preset.training.warmup, cell["steps"] // 4),
+    )
+    video = cell["video"]
+    return Job(SUBJECTS[video](), plan, preset.network, training, videos=preset.options["videos"][video][0])
+
+
+def _cells(preset: Preset) -> list[Cell]:
+    options = preset.options
+    return [
+        {"video": video, "method": method, "references": references, "level": level, "steps": steps}
+        for video, (_, budgets) in options["videos"].items()
+        for method, memories in options["memories"].items()
+        for references, level in memories
+        for steps in budgets
+    ]
+
+
+def networks(preset: str) -> list[Job]:
+    """The networks that a preset trains."""
+    chosen = PRESETS[preset]
+    return [_job(chosen, cell) for cell in _cells(chosen)]
+
+
+_COLUMNS = ("mb", "see", "path", "first", "last", "growth")
+
+
+def run(setting: Setting) -> dict[str, pd.DataFrame]:
+    """Two tables.
+
+    ``pareto``: a row a network, each column with its standard error in ``*_stderr``: ``mb``, ``see`` and ``path``
+    (NIE + DE + SEE + CROSS) in nats a frame; the KL of the ``first`` and the ``last`` pair of frames and its
+    ``growth``, in nats; ``front``: whether it is on its video's Pareto front of (mb, growth).
+    ``pareto-correlation``: Spearman's rank correlations and their 95 % intervals, a row a (video, budget, pair of
+    columns); budget 0 stands for all.
+    """
+    preset = PRESETS[setting.preset]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        job = _job(preset, cell)
+        found = dict(_measured(job, preset, setting))
+        row = {name: found[name][0] for name in _COLUMNS}
+        row |= {f"{name}_stderr": found[name][1] for name in _COLUMNS}
+        return pd.DataFrame([row])
+
+    table = run_cells("pareto", _cells(preset), compute, setting.folder, setting.seed, setting.progress)
+    parts = [
+        part.assign(front=pareto_front(np.stack([_rounded(part.mb), part.growth.to_numpy()], -1)))
+        for _, part in table.groupby("video", sort=False)
+    ]
+    marked = pd.concat(parts, ignore_index=True)
+    resamples = preset.options["resamples"]
+    ranks = correlations(marked, resamples, setting.seed)
+    write_table(marked, setting.folder / "pareto.csv")
+    write_table(ranks, setting.folder / "pareto-correlation.csv")
+    told = provenance({"preset": setting.preset, "resamples": resamples}, setting.seed)
+    write_json(setting.folder / "pareto-correlation.provenance.json", told)
+    return {"pareto": marked, "pareto-correlation": ranks}
+
+
+def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str, tuple[float, float]]]:
+    """The columns of one network."""
+    video, plan, frames = job.video, job.plan, preset.options["frames"]
+    assert isinstance(video, GaussianVideo | FiniteStateVideo)
+    ar_steps = _ar_steps(plan, frames)
+    score = train_job(job, setting).as_score()
+    result = ledger(
+        video, plan, ar_steps, score, girsanov_points=0, closed=False, samples=preset.samples, seed=setting.seed
+    )
+    for name in ("mb", "see"):
+        total = result.totals[name]
+        assert total is not None  # nothing that is asked for here is left out
+        yield name, (total / frames, result.stderr.get(name, 0.0) / frames)
+    if isinstance(result, FiniteLedger):
+        path = estimate(result.terms.ar_path.sum(-1))
+    else:
+        terms = [result.totals[name] for name in ("nie_ar", "de", "see", "cross")]
+        # The fit's errors in SEE and CROSS come from the same videos: their sum bounds that of both.
+        path = sum(term or 0.0 for term in terms), result.stderr["see"] + result.stderr["cross"]
+    yield "path", (path[0] / frames, path[1] / frames)
+    made = generate(
+        score, plan, ar_steps, preset.rollouts, video.frame_dim, seed=setting.seed, progress=setting.progress
+    )
+
+    def pair(start: int) -> Estimate:
+        if isinstance(video, FiniteStateVideo):
+            return decoded_kl(video, made, tuple(range(start, start + _PAIR)), plan.floor)
+        law = video.joint([State(frame, plan.floor) for frame in range(start, start + _PAIR)])
+        generated = made[:, start : start + _PAIR].flatten(1).numpy()
+        return divergence_from_known(law[0][0], law[1][0], generated)
+
+    first, last = pair(0), pair(frames - _PAIR)
+    yield "first", (first.value, first.stderr)
+    yield "last", (last.value, last.stderr)
+    # The pairs of a video share what they share of its noise: this error is too large rather than too small.
+    yield "growth", (last.value - first.value, float(np.hypot(first.stderr, last.stderr)))
+
+
+def _rounded(bottleneck: pd.Series[float]) -> Array:
+    return np.round(bottleneck.to_numpy() / _RESOLUTION)
+
+
+def pareto_front(points: Array) -> NDArray[np.bool_]:
+    """Which of the points (n, 2) no other one lies at or below in both numbers and strictly below in one, (n,).
+
+    Example:
+        >>> pareto_front(np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 3.0], [2.0, 0.0]])).tolist()
+        [True, True, False, True]
+    """
+    no_worse = (points[:, None] <= points).all(-1)
+    better = (points[:, None] < points).any(-1)
+    front: NDArray[np.bool_] = np.logical_not((no_worse & better).any(0))
+    return front
+
+
+def _spearman(x: Array, y: Array) -> Array:
+    """Pearson's correlation of the midranks in each row of x and y, (rows, n) → (rows,); nan if all x or y tie."""
+    ranks = [rankdata(values, axis=-1) for values in (x, y)]
+    (a, b) = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    found: Array = np.divide((a * b).sum(-1), spread, out=np.full(len(x), np.nan), where=spread > 0)
+    return found
+
+
+def correlations(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Spearman's rank correlation of the bottleneck with accumulation, and its percentile bootstrap interval.
+
+    Args:
+        table: of the networks.
+        resamples: of the bootstrap, over networks.
+        seed: of it.
+    """
+    generator = np.random.default_rng(seed)
+    rows = []
+    for video in table.video.unique():
+        own = table[table.video == video]
+        for steps in (0, *sorted(own.steps.unique())):
+            part = own[own.steps == steps] if steps else own
+            mb = _rounded(part.mb)
+            draws = generator.integers(len(part), size=(resamples, len(part)))
+            for quantity in ("growth", "last", "path", "see"):
+                other = part[quantity].to_numpy()
+                drawn = _spearman(mb[draws], other[draws])
+                # A resample of ties alone has no rank correlation; nor has the interval if all are so.
+                ranked = drawn[np.isfinite(drawn)]
+                low, high = np.quantile(ranked, (0.025, 0.975)) if len(ranked) else (float("nan"),) * 2
+                rows.append(
+                    (video, int(steps), quantity, len(part), float(_spearman(mb[None], other[None])[0]), low, high)
+                )
+    return pd.DataFrame(rows, columns=["video", "steps", "against", "networks", "spearman", "low", "high"])
+
+
+def headline(tables: dict[str, pd.DataFrame]) -> str:
+    """The rank correlations of the bottleneck with accumulation, and the front."""
+    ranks, table = tables["pareto-correlation"], tables["pareto"]
+    shown = ranks[ranks.against.isin(["growth", "last", "path"])].replace({"steps": {0: "all"}})
+    front = table[table.front].sort_values(["video", "mb"])
+    columns = ["video", "method", "references", "level", "steps", "mb", "growth", "growth_stderr", "see"]
+    return (
+        "Spearman's rank correlation of MB (nats a frame) with the growth of the pair KL from first to last, with "
+        "the last, and with Σ path terms:\n"
+        f"{shown.to_string(index=False, float_format='{:.2f}'.format)}\n\n"
+        f"Pareto front of (MB, growth):\n{front[columns].to_string(index=False, float_format='{:.4f}'.format)}"
+    )

@@ -1,0 +1,213 @@
+"""The figures of the bound-checking experiment, each from one tidy table."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from arvdm_theory.experiments.verify.finite_figures import FIGURES as FINITE_FIGURES
+from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures
+
+__all__ = ["FIGURES"]
+
+
+def _wide(table: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
+    return table.pivot_table(index=index, columns="quantity", values="value", sort=False)
+
+
+def decomposition(table: pd.DataFrame) -> Figure:
+    """Stacked terms of every method, with the KL of its trajectory and of its clean frames."""
+    wide = _wide(table, "method")
+    figure, axis = plt.subplots(figsize=(9, 4.6))
+    x = np.arange(len(wide))
+    bottom = np.zeros(len(wide))
+    for term, colour in TERM_COLOURS.items():
+        axis.bar(x, wide[term], 0.62, bottom=bottom, color=colour, label=TERM_NAMES[term], edgecolor="white")
+        bottom += wide[term].to_numpy()
+    axis.hlines(wide["trajectory_kl"], x - 0.22, x + 0.22, color="k", linewidth=1.8, label="KL(trajectory)")
+    axis.plot(x, wide["kl"], "kD", markersize=6, markerfacecolor="white", label="KL(clean frames)")
+    axis.set_xticks(x, wide.index)
+    axis.set_ylabel("nats, 12 frames")
+    axis.set_title("Where the error comes from: the exact ledger of six methods on one video")
+    axis.legend(loc="upper right", ncols=2)
+    axis.set_ylim(0, 1.28 * bottom.max())
+    axis.grid(axis="x", visible=False)
+    return figure
+
+
+def ladder(table: pd.DataFrame) -> Figure:
+    """Each rung of the ladder on a log axis: what is lost by each inequality."""
+    rungs = {
+        "lower_bound": ("IE + Σ MB, unbeatable", "v"),
+        "kl": ("KL(clean frames)", "D"),
+        "trajectory_kl": ("KL(trajectory) = ledger", "o"),
+        "girsanov": ("Girsanov form", "s"),
+        "closed": ("closed bound", "^"),
+    }
+    wide = _wide(table, "method")
+    figure, axis = plt.subplots(figsize=(9, 4.2))
+    y = np.arange(len(wide))[::-1]
+    axis.hlines(y, wide["kl"], wide["closed"], color="0.8", zorder=1)
+    for colour, (name, (label, marker)) in zip(sns.color_palette("colorblind"), rungs.items(), strict=False):
+        if name in wide:
+            axis.scatter(wide[name], y, marker=marker, s=52, color=colour, label=label, zorder=2)
+    axis.set_xscale("log")
+    axis.set_yticks(y, [name.replace("\n", ", ") for name in wide.index])
+    axis.set_xlabel("nats (log scale)")
+    axis.set_title("The ladder: how loose each inequality is")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=5, columnspacing=1.0, handletextpad=0.2)
+    return figure
+
+
+def step_count(table: pd.DataFrame) -> Figure:
+    """DE against the number of reverse steps with fitted slopes."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True)
+    for axis, (floor, part) in zip(axes, table.groupby("floor"), strict=True):
+        for colour, (step, rows) in zip(sns.color_palette("colorblind"), part.groupby("step"), strict=False):
+            m, de = rows.reverse_steps.to_numpy(float), rows.value.to_numpy(float)
+            late = (m >= np.median(m)) | (len(m) < 4)  # two points are a line; with few, all of them count
+            slope, level = np.polyfit(np.log(m[late]), np.log(de[late]), 1)
+            axis.loglog(m, de, "o", color=colour, label=f"{step}: slope {slope:.2f}")
+            axis.loglog(m, np.exp(level) * m**slope, "-", color=colour, alpha=0.6)
+        title = "down to level 0" if floor == 0 else f"stopped at δ = {floor:g}"
+        axis.set_title(f"uniform grid {title}")
+        axis.set_xlabel("reverse steps M")
+        axis.legend(title="fit over the larger half of M")
+    axes[0].set_ylabel("Σ DE (nats)")
+    figure.suptitle("Discretisation error falls like 1/M")
+    return figure
+
+
+def noise_initialisation(table: pd.DataFrame) -> Figure:
+    """NIE against the horizon, with the closed bound."""
+    figure, axis = plt.subplots(figsize=(6.4, 4.2))
+    for colour, (video, rows) in zip(sns.color_palette("colorblind"), table.groupby("video"), strict=False):
+        exact = rows[rows.quantity == "exact"]
+        bound = rows[rows.quantity == "closed bound"]
+        axis.semilogy(exact.horizon, exact.value, "o-", color=colour, markersize=4, label=str(video))
+        axis.semilogy(bound.horizon, bound.value, "--", color=colour, alpha=0.7)
+    axis.plot([], [], "k--", alpha=0.7, label="closed bound, ½ e$^{-T}$(…)")
+    axis.set_xlabel("horizon T")
+    axis.set_ylabel("Σ NIE (nats)")
+    axis.set_title("Noise initialisation error decays exponentially in T")
+    axis.legend()
+    return figure
+
+
+def score_error(table: pd.DataFrame) -> Figure:
+    """SEE against e², and what the clean KL makes of it."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    palette = sns.color_palette("colorblind")
+    for colour, (method, rows) in zip(palette, table.groupby("method"), strict=False):
+        wide = rows.pivot_table(index="score_error", columns="quantity", values="value")
+        e2 = wide.index.to_numpy() ** 2
+        slope = np.polyfit(np.log(e2), np.log(wide.see), 1)[0]
+        axes[0].loglog(e2, wide.see, "o-", color=colour, label=f"{method}: slope {slope:.3f}")
+        axes[1].semilogx(wide.index, wide.cross, "s--", color=colour, label=f"{method}: Σ CROSS")
+        axes[1].semilogx(wide.index, wide.kl - wide.kl_exact_score, "o-", color=colour,
+                         label=f"{method}: change of KL(clean)")  # fmt: skip
+    axes[0].set(xlabel="e²  (score s* - e W)", ylabel="Σ SEE (nats)", title="SEE is quadratic in the score error")
+    axes[1].set(xlabel="e", ylabel="nats", title="CROSS is linear in e; KL(clean) may even fall")
+    axes[1].axhline(0, color="0.6", linewidth=0.8)
+    axes[1].set_yscale("symlog", linthresh=1e-2)
+    axes[0].legend()
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def accumulation(table: pd.DataFrame) -> Figure:
+    """Clip KL against AR steps, with the K-fold bound: where they part."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4))
+    for colour, (phi, rows) in zip(sns.color_palette("colorblind"), table.groupby("correlation"), strict=False):
+        wide = rows.pivot_table(index="k", columns="term", values="value")
+        axes[0].semilogy(wide.index, wide.CLIP_KL, color=colour, label=f"AR(1), φ = {phi:g}")
+        axes[0].semilogy(wide.index, wide.CLIP_BOUND, "--", color=colour, alpha=0.7)
+        axes[1].plot(wide.index, wide.CLIP_KL / wide.CLIP_KL.iloc[0], color=colour, label=f"φ = {phi:g}")
+    axes[0].plot([], [], "k--", alpha=0.7, label="K-fold bound")
+    axes[0].set(xlabel="AR step k", ylabel="KL of the clip of step k (nats)", title="Clip KL and its bound")
+    axes[1].set(
+        xlabel="AR step k", ylabel="clip KL relative to step 1", title="Errors stop growing once the loop mixes"
+    )
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.05))
+    axes[1].legend()
+    return figure
+
+
+def memory(table: pd.DataFrame) -> Figure:
+    """Σ MB and the clip KL against the number of references."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4))
+    for colour, (video, rows) in zip(sns.color_palette("colorblind"), table.groupby("video"), strict=False):
+        wide = rows.pivot_table(index="references", columns="quantity", values="value")
+        # Below 1e-12 a conditional information is rounding error.
+        shown = wide.mb.where(wide.mb > 1e-12)
+        axes[0].semilogy(wide.index, shown, "o-", color=colour, markersize=4, label=str(video))
+        axes[1].plot(wide.index, wide.clip_kl, "o-", color=colour, markersize=4, label=str(video))
+    axes[0].set(
+        xlabel="references m (last m frames)", ylabel="Σ MB (nats)", title="Memory bottleneck falls with memory"
+    )
+    axes[1].set(xlabel="references m (last m frames)", ylabel="KL of the last clip (nats)",
+                title="… but the clip's error does not")  # fmt: skip
+    axes[0].legend()
+    return figure
+
+
+def dial(table: pd.DataFrame) -> Figure:
+    """Noise-augmented context: drift against memory bottleneck, an exact Pareto front, and the price in KL."""
+    wide = _wide(table, "level")
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2))
+    level = wide.index.to_numpy()
+    colour = np.log10(np.maximum(level, level[level > 0].min() / 2))
+    axes[0].plot(wide.mb_last, wide.drift, color="0.75", zorder=1)
+    axes[0].scatter(wide.mb_last, wide.drift, c=colour, cmap="viridis", s=34, zorder=2)
+    for target in (0.0, 0.02, 0.1, 0.3, 1.0):
+        i = int(np.abs(level - target).argmin())
+        axes[0].annotate(f"ρ = {level[i]:.2g}", (wide.mb_last.iloc[i], wide.drift.iloc[i]),
+                         textcoords="offset points", xytext=(8, 5), fontsize=9)  # fmt: skip
+    axes[0].margins(y=0.1)
+    axes[0].axhline(0, color="0.6", linewidth=0.8)
+    axes[0].set(xlabel="memory bottleneck of AR step 12 (nats)", ylabel="drift: growth of clip KL (nats)",
+                title="Noise augmentation trades drift for memory")  # fmt: skip
+    axes[1].plot(level, wide.kl, "o-", markersize=4, label="KL of all clean frames", color=TERM_COLOURS["mb"])
+    axes[1].plot(level, wide.clip_last, "s-", markersize=4, label="KL of the last clip", color=TERM_COLOURS["de"])
+    axes[1].set_xscale("symlog", linthresh=0.01)
+    axes[1].set(xlabel="context noise level ρ", ylabel="nats", yscale="log",
+                title="… which a short clip cannot see")  # fmt: skip
+    axes[1].legend()
+    return figure
+
+
+def impossibility(table: pd.DataFrame) -> Figure:
+    """What every kernel pays against the memory bottleneck: nothing falls below the diagonal."""
+    figure, axis = plt.subplots(figsize=(5.6, 5.2))
+    for colour, (law, rows) in zip(sns.color_palette("colorblind"), table.groupby("law"), strict=False):
+        finite = rows[np.isfinite(rows.cost)]
+        axis.scatter(finite.memory_bottleneck, finite.cost, s=12, alpha=0.6, color=colour, label=f"{law} laws")
+    ends = [float(table.memory_bottleneck.min()), float(table.memory_bottleneck.max())]
+    axis.plot(ends, ends, color="k", linewidth=1, label="cost = MB, the minimising kernel")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="I(Out; Past | In), memory bottleneck (nats)",
+        ylabel="cost of a random kernel (nats)",
+        title="No kernel pays less than the memory bottleneck",
+    )
+    axis.legend(loc="lower right")
+    return figure
+
+
+FIGURES: Figures = {
+    "decomposition": ("methods", decomposition),
+    "ladder": ("methods", ladder),
+    "step_count": ("steps", step_count),
+    "noise_initialisation": ("horizon", noise_initialisation),
+    "score_error": ("score_error", score_error),
+    "accumulation": ("accumulation", accumulation),
+    "memory": ("memory", memory),
+    "dial": ("dial", dial),
+    "impossibility": ("lemma", impossibility),
+    **FINITE_FIGURES,
+}
+"""Every figure's name with the table it is drawn from."""

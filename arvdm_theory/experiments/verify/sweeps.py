@@ -1,0 +1,216 @@
+"""One function a figure: a sweep of exact ledgers, as a tidy table.
+
+Every function takes the size of the run, the folder for its table and whether to show progress, and returns
+the table it saved there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from arvdm_theory.bounds.impossibility import check_gaussian_lemma, check_lemma
+from arvdm_theory.decomposition.ledger import Ledger, ledger
+from arvdm_theory.diffusion.scores import PerturbedScore
+from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.verify.grid import VIDEOS
+from arvdm_theory.experiments.verify.run import Size
+from arvdm_theory.information.discrete import FiniteLaw
+from arvdm_theory.laws.linear import ar1, exponential_video, reference_video
+from arvdm_theory.plan.methods import fifo, outpainting
+from arvdm_theory.plan.plan import Plan, References
+
+__all__ = ["SWEEPS", "accumulation", "dial", "horizon", "lemma", "memory", "methods", "score_error", "steps"]
+
+# The decomposition's methods, on one video and one budget of clean frames (12 frames put out in all).
+_METHODS: dict[str, tuple[Callable[[int], Plan], int]] = {
+    "outpainting\nlast 1": (lambda m: outpainting(2, References.last(1), m), 5),
+    "outpainting\nlast 4": (lambda m: outpainting(2, References.last(4), m), 5),
+    "outpainting\nlast 4, ρ = 0.3": (lambda m: outpainting(2, References.last(4, 0.3), m), 5),
+    "chunks of 2\nlast 2": (
+        lambda m: Plan((3.0, 3.0, 6.0, 6.0), 2, 6.0, m, references=References.last(2)),
+        6,
+    ),
+    "FIFO\nno references": (lambda m: fifo(4, References.none(), m), 12),
+    "FIFO\nlast 3": (lambda m: fifo(4, References.last(3), m), 12),
+}
+
+
+def _tidy(values: Mapping[str, float | None]) -> pd.DataFrame:
+    rows = [(name, value) for name, value in values.items() if value is not None]
+    return pd.DataFrame(rows, columns=["quantity", "value"])
+
+
+def _totals(result: Ledger, *names: str) -> dict[str, float | None]:
+    return {name: result.totals[name] for name in names}
+
+
+def methods(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """Totals of every method on the reference video, 12 frames each, score error 0.05."""
+    cells = [{"method": name, "reverse_steps": 2 * size.reverse_steps} for name in _METHODS]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        build, ar_steps = _METHODS[cell["method"]]
+        plan = build(cell["reverse_steps"])
+        return _tidy(ledger(reference_video(), plan, ar_steps, PerturbedScore(0.05), girsanov_points=32).totals)
+
+    return run_cells("methods", cells, compute, folder, progress=progress)
+
+
+def steps(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """DE against the number of reverse steps, to level 0 and stopped early, for two integrators."""
+    counts = np.unique(np.geomspace(5, 320, size.sweep).round().astype(int))
+    cells = [
+        {"video": "reference", "step": step, "floor": floor, "reverse_steps": int(count)}
+        for step in ("exponential", "euler")
+        for floor in (0.0, 0.1)
+        for count in counts
+    ]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        plan = Plan((6.0, 6.0), 2, 6.0, cell["reverse_steps"], references=References.last(2), floor=cell["floor"])
+        result = ledger(reference_video(), plan, 3, step=cell["step"], girsanov_points=0)
+        return _tidy(_totals(result, "de"))
+
+    return run_cells("steps", cells, compute, folder, progress=progress)
+
+
+def horizon(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """Noise initialisation error against T, exact and its closed bound."""
+    cells = [
+        {"video": video, "horizon": float(t)}
+        for video in ("AR(1) 0.8", "reference", "long memory")
+        for t in np.linspace(1, 12, 2 * size.sweep)
+    ]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        plan = outpainting(2, References.last(2), 2, 2, cell["horizon"])
+        terms = ledger(VIDEOS[cell["video"]](), plan, 3).terms
+        nie = float(terms.over_modes(terms.nie_ar).sum())
+        bound = float(terms.over_modes(terms.nie_ar_closed).sum())
+        return pd.DataFrame({"quantity": ["exact", "closed bound"], "value": [nie, bound]})
+
+    return run_cells("horizon", cells, compute, folder, progress=progress)
+
+
+def score_error(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """SEE, CROSS and the excess of clean KL against the score error e of s* - e W."""
+    cells = [
+        {"method": method, "score_error": float(e)}
+        for method in ("outpainting", "FIFO")
+        for e in np.geomspace(1e-3, 0.3, size.sweep)
+    ]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        plan = (outpainting if cell["method"] == "outpainting" else fifo)(references=References.last(2))
+        own = ledger(reference_video(), plan, 4, PerturbedScore(cell["score_error"]), girsanov_points=0)
+        best = ledger(reference_video(), plan, 4, girsanov_points=0)
+        exact = {"kl_exact_score": best.totals["kl"]}
+        return _tidy(_totals(own, "see", "cross", "kl", "trajectory_kl") | exact)
+
+    return run_cells("score_error", cells, compute, folder, progress=progress)
+
+
+def accumulation(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """Clip KL and its K-fold bound over AR steps: where errors contract, and where they pile up."""
+    length = 20 * max(2, size.sweep // 2)
+    cells = [{"correlation": phi, "ar_steps": length, "score_error": 0.02} for phi in (0.8, 0.99, 0.999)]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        plan = outpainting(2, References.last(1), 20, 20)
+        result = ledger(
+            ar1(cell["correlation"]), plan, cell["ar_steps"], PerturbedScore(cell["score_error"]),
+            girsanov_points=0, memory=False,
+        )  # fmt: skip
+        rows = result.table[result.table.term.isin(["CLIP_KL", "CLIP_BOUND"])]
+        return rows[["ar_step", "term", "value"]].reset_index(drop=True).rename(columns={"ar_step": "k"})
+
+    return run_cells("accumulation", cells, compute, folder, progress=progress)
+
+
+def memory(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """Σ MB and the last clip's KL against the number of references, for videos of long and short memory."""
+    cells = [
+        {"video": video, "references": m}
+        for video in ("AR(1) 0.8", "reference", "hidden state", "long memory", "needle")
+        for m in range(size.sweep + 4)
+    ]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        plan = outpainting(2, References.last(cell["references"]), 10, 10)
+        result = ledger(VIDEOS[cell["video"]](), plan, 6, girsanov_points=0)
+        return _tidy(_totals(result, "mb", "kl") | {"clip_kl": result.column("CLIP_KL")[-1]})
+
+    return run_cells("memory", cells, compute, folder, progress=progress)
+
+
+def dial(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """The noise-augmentation dial: drift, memory bottleneck and clean KL against the context's noise level ρ."""
+    levels = [0.0, *np.geomspace(0.005, 2.0, 2 * size.sweep)]
+    cells = [{"level": float(level)} for level in levels]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        plan = outpainting(2, References.last(3, cell["level"]), 40, 40, 8.0)
+        result = ledger(exponential_video(0.95), plan, 12, girsanov_points=0)
+        clips = result.column("CLIP_KL")
+        ends = {"clip_first": clips[0], "clip_last": clips[-1], "drift": clips[-1] - clips[0]}
+        return _tidy(ends | {"mb_last": result.column("MB")[-1]} | _totals(result, "mb", "kl"))
+
+    return run_cells("dial", cells, compute, folder, progress=progress)
+
+
+def lemma(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """The impossibility lemma on random finite and Gaussian laws with random kernels: cost against MB."""
+    cells = [
+        {"law": law, "batch": batch} for law in ("finite", "Gaussian") for batch in range(max(1, size.laws // 20))
+    ]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        rng = np.random.default_rng([cell["batch"], cell["law"] == "finite"])
+        rows = []
+        for _ in range(20):
+            if cell["law"] == "finite":
+                shape = tuple(int(n) for n in rng.integers(2, 5, 3))
+                weights = rng.dirichlet(np.full(np.prod(shape), rng.choice([0.1, 0.5, 2.0])))
+                law = FiniteLaw(weights.reshape(shape) / weights.sum(), ("past", "in", "out"))
+                own = check_lemma(law, "past", "in", "out").minimiser
+                noise = rng.dirichlet(np.ones(shape[2]), shape[1])
+                check = check_lemma(law, "past", "in", "out", own + rng.uniform() ** 2 * (noise - own))
+                rows.append((check.memory_bottleneck, check.cost, check.excess, check.holds))
+            else:
+                root = rng.normal(size=(6, 6))
+                covariance = torch.from_numpy(root @ root.T / 6 + 0.1 * np.eye(6))
+                mean = torch.zeros(6, dtype=torch.float64)
+                parts = (range(2), range(2, 4), range(4, 6))
+                best = check_gaussian_lemma(covariance, mean, *parts).minimiser
+                worse = torch.from_numpy(rng.normal(size=(2, 2))) * rng.uniform() ** 3
+                kernel = type(best)(best.gain + worse, best.bias, best.noise * (1 + rng.uniform()))
+                gaussian = check_gaussian_lemma(covariance, mean, *parts, kernel)
+                rows.append(
+                    (
+                        float(gaussian.memory_bottleneck),
+                        float(gaussian.cost),
+                        float(gaussian.excess),
+                        gaussian.holds,
+                    )
+                )
+        return pd.DataFrame(rows, columns=["memory_bottleneck", "cost", "excess", "holds"])
+
+    return run_cells("lemma", cells, compute, folder, progress=progress)
+
+
+SWEEPS: dict[str, Callable[[Size, Path, bool], pd.DataFrame]] = {
+    "methods": methods,
+    "steps": steps,
+    "horizon": horizon,
+    "score_error": score_error,
+    "accumulation": accumulation,
+    "memory": memory,
+    "dial": dial,
+    "lemma": lemma,
+}
+"""Every sweep by the name of its table."""

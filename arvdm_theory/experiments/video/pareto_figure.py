@@ -1,0 +1,113 @@
+"""Figure of the trade between what a network remembers and how its rollouts decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from arvdm_theory.experiments.video.families_figure import (
+    COLOURS,
+    NothingToDraw,
+    error_bars,
+    main_setting,
+    mode,
+    setting,
+    structure_key,
+    structures,
+)
+from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS
+
+__all__ = ["VARIANTS", "pareto", "variants"]
+
+VARIANTS: dict[str, str] = {
+    "usual": "o",
+    "FIFO": "^",
+    COMPRESSIONS["spatial"]: "s",
+    COMPRESSIONS["temporal"]: "v",
+    COMPRESSIONS["tokens"]: "D",
+    "another architecture": "X",
+    "actions told": "*",
+    "shorter memory": "P",
+}
+"""What sets a network apart from the usual ones of its data set and preset, and its marker."""
+
+_LABELS = {
+    "rate": "1 - retrieval rate (less is better)",
+    "nats": "information of the memory (nats a frame; more, to the left, is better)",
+}
+
+
+def pareto(table: pd.DataFrame) -> Figure:
+    """Slope of a long rollout's PSNR against 1 - retrieval rate (left) and nats of the memory (right).
+
+    Best is the upper left of both panels: the axis of the nats runs to the left. The bars are 95 % intervals. No
+    network of the data set and preset is better on both axes than one on the front.
+
+    Args:
+        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
+            networks.
+
+    Raises:
+        NothingToDraw: if fewer than two networks have a slope and a rate, or nats.
+    """
+    part = main_setting(table)
+    part = part.assign(variant=variants(part))
+    shown = [name for name in _LABELS if name in part and part[[name, "slope"]].notna().all(axis=1).sum() > 1]
+    if not shown:
+        raise NothingToDraw("two networks whose memory and decay are both measured are missing")
+    figure, axes = plt.subplots(1, len(shown), figsize=(5.4 * len(shown), 5.4), squeeze=False, sharey=True)
+    for panel, name in zip(axes[0], shown, strict=True):
+        _panel(panel, part, name)
+    axes[0, 0].set_ylabel("slope of the PSNR (dB a frame; more is better)")
+    first = part.iloc[0]
+    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
+    handles = structure_key(structures(part))
+    handles += [
+        Line2D([], [], ls="", marker=marker, color="0.35", label=variant)
+        for variant, marker in VARIANTS.items()
+        if variant in set(part["variant"])
+    ]
+    handles.append(Line2D([], [], ls="--", color="black", marker="o", ms=12, mfc="none", label="Pareto front"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def variants(table: pd.DataFrame) -> pd.Series[Any]:
+    """By which of :data:`VARIANTS`, the first that fits, each network of one data set and preset is unusual."""
+    longest = table.groupby("memory")["memory_frames"].transform("max")
+    differs = [
+        table["plan"] == "fifo",
+        *((table["compress"] > 1) & (table["compression"] == kind) for kind in COMPRESSIONS),
+        table["architecture"] != mode(table["architecture"]),
+        table["told"] == "actions",
+        table["memory_frames"] < longest,
+    ]
+    usual, *others = VARIANTS
+    return pd.Series(np.select(differs, others, usual), index=table.index)
+
+
+def _panel(panel: Axes, part: pd.DataFrame, name: str) -> None:
+    values, ends = part[name], error_bars(part, name)
+    if name == "rate":
+        values, ends = 1 - values, ends[::-1]
+    heights = error_bars(part, "slope")
+    for i, (memory, variant) in enumerate(zip(part["memory"], part["variant"], strict=True)):
+        panel.errorbar(
+            values.iloc[[i]], part["slope"].iloc[[i]], heights[:, [i]], ends[:, [i]], fmt=VARIANTS[variant],
+            color=COLOURS[memory], ms=7, elinewidth=0.8, alpha=0.85,
+        )  # fmt: skip
+    # From the most remembered on: what a network is better than lies to the right of it and below.
+    order = part.loc[part[f"front_{name}"]].sort_values(name, ascending=False)
+    x = values.loc[order.index]
+    panel.step(x, order["slope"], where="post", color="black", lw=1.0, ls="--", zorder=5)
+    panel.plot(x, order["slope"], "o", ms=14, mfc="none", mec="black", mew=1.0, zorder=5)
+    panel.axhline(0, color="0.4", lw=0.8)
+    panel.set_xlabel(_LABELS[name])
+    if name == "nats":
+        panel.invert_xaxis()

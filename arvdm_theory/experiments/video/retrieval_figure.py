@@ -1,0 +1,109 @@
+"""Figure of what networks with a memory retrieve, for every data set and preset of a sweep."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from arvdm_theory.experiments.video.families_figure import (
+    COLOURS,
+    MEASURES,
+    NAMES,
+    alike,
+    error_bars,
+    measures,
+    saying_so,
+    setting,
+    structure_key,
+    structures,
+)
+from arvdm_theory.experiments.video.film_figure import film_strips
+from arvdm_theory.experiments.video.memory_figure import compression, length
+from arvdm_theory.report.style import Figures
+from arvdm_theory.video.retrieval import SOURCES
+
+__all__ = ["CHANCE", "FIGURES", "RETRIEVAL", "retrieval"]
+
+_GENERATED, _NEEDLE, _LAST = SOURCES
+CHANCE = "#d55e00"
+_REFERENCES = {_NEEDLE: "--", _LAST: ":"}
+
+
+def retrieval(table: pd.DataFrame) -> Figure:
+    """Retrieval rate, PSNR and SSIM of every structure with their 95 % intervals, beside the two references.
+
+    A row is a data set and preset; a point is a network, several of one structure are its seeds. The last panel
+    shows the rate of each generated frame (views near the last given one share pixels with it): of several seeds
+    the mean, with the mean of their intervals, which is no narrower than that of the mean over the same queries.
+
+    Args:
+        table: ``video`` of :func:`arvdm_theory.experiments.video.run.sweep`.
+    """
+    table = alike(table)
+    rows = list(table.groupby(["data", "preset"], sort=False))
+    shown = measures(table)
+    panels = len(shown) + ("rate" in shown)
+    figure, axes = plt.subplots(len(rows), panels, figsize=(3.5 * panels, 3.2 * len(rows) + 0.8), squeeze=False)
+    for row, ((data, preset), part) in zip(axes, rows, strict=True):
+        for panel, name in zip(row, shown, strict=False):
+            _points(panel, part[part["ahead"] == 0], name)
+        if "rate" in shown:
+            _by_place(row[-1], part[part["ahead"] > 0])
+        row[0].set_title(setting(data, preset), loc="left")
+    handles = structure_key(structures(table))
+    handles += [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
+    if "rate" in shown:
+        handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _points(panel: Axes, part: pd.DataFrame, name: str) -> None:
+    own, memories = part[part["source"] == _GENERATED], structures(part)
+    for place, memory in enumerate(memories):
+        group = own[own["memory"] == memory]
+        spread = 0.12 * (np.arange(len(group)) - (len(group) - 1) / 2)
+        panel.errorbar(
+            place + spread, group[name], error_bars(group, name), fmt="o", color=COLOURS[memory], capsize=3, ms=5,
+        )  # fmt: skip
+    first = part[part["network"] == part["network"].iloc[0]].set_index("source")
+    for source, dash in _REFERENCES.items():
+        # An exact copy has an infinite PSNR, which no axis shows; without poses there are no copies.
+        if source in first.index and np.isfinite(first.loc[source, name]):
+            panel.axhline(float(first.loc[source, name]), ls=dash, color="0.35", lw=1.2)
+    if name == "rate":
+        panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
+        panel.set_ylim(-0.03, 1.05)
+    labels = [NAMES[memory].replace(" ", "\n") for memory in memories]
+    panel.set_xticks(range(len(memories)), labels, fontsize=7)
+    panel.set_xlim(-0.6, len(memories) - 0.4)
+    panel.set_ylabel(MEASURES[name])
+
+
+def _by_place(panel: Axes, part: pd.DataFrame) -> None:
+    own, memories = part[part["source"] == _GENERATED], structures(part)
+    for number, memory in enumerate(memories):
+        mean = own[own["memory"] == memory].groupby("ahead")[["rate", "rate_low", "rate_high"]].mean()
+        spread = 0.06 * (number - (len(memories) - 1) / 2)
+        panel.errorbar(
+            mean.index + spread, mean["rate"], error_bars(mean, "rate"), fmt="o-", ms=4, lw=1.2, capsize=2,
+            color=COLOURS[memory],
+        )  # fmt: skip
+    panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
+    panel.set_xticks(sorted(own["ahead"].unique()))
+    panel.set(xlabel="frames after the last given one", ylabel=MEASURES["rate"], ylim=(-0.03, 1.05))
+
+
+RETRIEVAL: Figures = {
+    "video-retrieval": ("video", retrieval),
+    "video-length": ("video", length),
+    "video-compression": ("video", compression),
+    "video-film-strips": ("video-film", film_strips),
+}
+"""Figures of a sweep without rollouts."""
+
+FIGURES: Figures = saying_so(RETRIEVAL)

@@ -1,0 +1,345 @@
+"""Networks with a memory on first-person video, set side by side: retrieval, decay, information, and their trade.
+
+A network is trained once and its checkpoints are kept. Each of three tables then has a cell a network, computed or
+read again: what it retrieves (``video``), how a long rollout decays and was predicted to (``video-rollouts``), and
+what its memory tells in nats beside a network without one (``video-information``). The rest is derived from them:
+``video-summary``, a row a network, and ``video-agreement``, the rank correlation of predicted and measured decay.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from arvdm_theory.experiments.record import Cell, provenance, read_table, run_cells, write_table
+from arvdm_theory.files import write_json
+from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.training.checkpoint import load_denoiser
+from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
+from arvdm_theory.video.information import information_of_runs
+from arvdm_theory.video.metrics import decibel, psnr
+from arvdm_theory.video.retrieval import SOURCES
+from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
+from arvdm_theory.video.runs import (
+    Compression,
+    Samples,
+    Structure,
+    VideoRun,
+    sample_folder,
+    summarise,
+    train_run,
+)
+
+__all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep"]
+
+_WINDOWS_SHOWN = 3
+_ROLLOUTS_SHOWN = 1
+# Frames at the end of a rollout.
+_LAST = 8
+_AGREEMENT = (
+    "data", "preset", "plan", "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
+)  # fmt: skip
+# Fields that decide where and for how long a network is made, not which it is.
+_FREE = ("device",)
+_MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
+_ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
+# Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
+_COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
+    ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (16, 40)),
+)  # fmt: skip
+
+
+def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]:
+    return [VideoRun(memory=memory, **fields) for memory in memories]
+
+
+SUITES: dict[str, Callable[[], list[VideoRun]]] = {
+    "structures": lambda: [run for seed in (0, 1, 2) for run in _each(seed=seed)],
+    "length": lambda: [run for frames in (2, 4, 6) for run in _each(("concat", "cross"), memory_frames=frames)],
+    "compression": lambda: [
+        VideoRun(memory=memory, compress=factor, compression=parts)
+        for memory in _MEMORIES
+        for parts, factors in _COMPRESSIONS
+        for factor in (factors if memory == "cross" else factors[:1])
+        # Prepended tokens are as many frames more, and merged places are spread out again.
+        if memory != "prepend" or parts == "temporal"
+    ],
+    "plans": lambda: _each(plan="fifo"),
+    "unet": lambda: _each(("none", "cross"), architecture="unet", steps=400),
+    "between": lambda: _each(preset="cpu-between"),
+    "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
+    "walking": lambda: _each(preset="cpu-walk"),
+    "minecraft": lambda: _each(data="minecraft"),
+    "long": lambda: _each(("cross",), preset="cpu-long"),
+}
+"""Sets of networks, each of which answers one question; several of them share networks."""
+
+
+def suite(names: Sequence[str]) -> list[VideoRun]:
+    """The networks of some suites, each once.
+
+    Raises:
+        ValueError: if there is no such suite.
+    """
+    unknown = [name for name in names if name not in SUITES]
+    if unknown:
+        raise ValueError(f"suites are {', '.join(SUITES)}; got {', '.join(unknown)}")
+    return list(dict.fromkeys(run for name in names for run in SUITES[name]()))
+
+
+def sweep(
+    runs: Sequence[VideoRun], folder: Path, progress: bool = True, rollouts: bool = True
+) -> dict[str, pd.DataFrame]:
+    """Trains, samples and scores every run that is not finished yet.
+
+    Args:
+        runs: networks.
+        folder: for everything; the tables are ``NAME.csv`` in it.
+        progress: whether to show progress bars.
+        rollouts: whether to make the tables of long rollouts and of information too.
+
+    Returns:
+        by name. ``video``: a row a network, source and place ``ahead`` of the last given frame (0: all places),
+        with the network's fields, ``updates``, the ``seconds`` of training and the number of ``weights``.
+        ``video-film`` and ``video-rollout-film``: the pictures of a few windows, see :func:`film_table`. And the
+        other tables of this module.
+
+    Raises:
+        ValueError: if two runs are the same, or data or networks cannot be had.
+    """
+    by_name = {_name(run): run for run in runs}
+    if len(by_name) < len(runs):
+        raise ValueError("a sweep trains each network once, but two of its runs are the same")
+    work = _Work(by_name, folder, progress)
+    for part in ("films", "rollouts"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    cells = [{"network": name, **_columns(run)} for name, run in by_name.items()]
+    seed = min(run.seed for run in runs)
+    tables = {"video": run_cells("video", cells, work.retrieval, folder, seed, progress)}
+    tables["video-film"] = _films(by_name, runs, folder, "films", "video-film")
+    if rollouts:
+        tables["video-rollouts"] = run_cells("video-rollouts", cells, work.rollouts, folder, seed, progress)
+        tables["video-rollout-film"] = _films(by_name, runs, folder, "rollouts", "video-rollout-film")
+        told = [cell for cell in cells if work.twin(by_name[cell["network"]]) is not None]
+        if told:
+            tables["video-information"] = run_cells(
+                "video-information", told, work.information, folder, seed, progress
+            )
+        tables |= _derived(tables, folder, seed)
+    return tables
+
+
+class _Work:
+    """What a cell of each table takes, with the networks at hand."""
+
+    def __init__(self, runs: Mapping[str, VideoRun], folder: Path, progress: bool) -> None:
+        self.runs, self.folder, self.progress = runs, folder, progress
+
+    def place(self, run: VideoRun) -> Path:
+        return self.folder / "networks" / _name(run)
+
+    def twin(self, run: VideoRun) -> VideoRun | None:
+        """The network without memory that is trained on the same windows, if it is one of the runs."""
+        if run.memory == "none":
+            return None
+        frames = run.windows.laid_out
+        other = replace(run, memory="none", compress=1, compression="spatial", memory_frames=frames)
+        return self.runs.get(_name(other))
+
+    def network(self, run: VideoRun) -> Denoiser:
+        if not (self.place(run) / "run.json").exists():
+            train_run(run, self.place(run), self.folder / "data", self.progress)
+        return load_denoiser(self.place(run) / "training")
+
+    def retrieval(self, cell: Cell) -> pd.DataFrame:
+        run = self.runs[cell["network"]]
+        trained = train_run(run, self.place(run), self.folder / "data", self.progress)
+        samples, scores = sample_folder(run, self.place(run), progress=self.progress)
+        write_table(film_table({run.memory: samples}), self.folder / "films" / f"{cell['network']}.csv")
+        parts = [(0, scores), *((int(ahead), part) for ahead, part in scores.groupby("ahead"))]  # type: ignore[arg-type]
+        rows = pd.concat([summarise(part).assign(ahead=ahead) for ahead, part in parts], ignore_index=True)
+        last = trained.history.iloc[-1]
+        rows["updates"], rows["seconds"] = int(last["step"]), float(last["seconds"])
+        rows["weights"] = sum(weight.numel() for weight in trained.denoiser.parameters())
+        return rows
+
+    def rollouts(self, cell: Cell) -> pd.DataFrame:
+        run = self.runs[cell["network"]]
+        self.network(run)
+        samples, table = roll_out_folder(run, self.place(run), progress=self.progress)
+        shown = film_table({run.memory: samples}, _ROLLOUTS_SHOWN)
+        write_table(shown, self.folder / "rollouts" / f"{cell['network']}.csv")
+        made = slice(samples.given, None)
+        slope = decay_slope(
+            psnr(samples.truth[:, made], samples.generated[:, made]),
+            [window.episode for window in samples.windows],
+        ).of_mean
+        own = table["source"] == SOURCES[0]
+        for name, value in (("slope", slope.value), ("slope_low", slope.low), ("slope_high", slope.high)):
+            table.loc[own, name] = value
+        return table
+
+    def information(self, cell: Cell) -> pd.DataFrame:
+        run, store = self.runs[cell["network"]], self.folder / "data"
+        twin = self.twin(run)
+        assert twin is not None  # cells without one are not asked for
+        found = information_of_runs(
+            run, self.network(run), twin, self.network(twin), store, progress=self.progress
+        )  # fmt: skip
+        value = found.per_frame
+        row = {"nats": value.value, "nats_low": value.ci_low, "nats_high": value.ci_high, "stop": found.stop}
+        return pd.DataFrame([{**row, "clips": value.n}])
+
+
+def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dict[str, pd.DataFrame]:
+    """The tables that follow from the others."""
+    summary = _summary(tables)
+    write_table(summary, folder / "video-summary.csv")
+    rows = []
+    # Other pictures decay for other reasons, and what a staircase's window hands on is not predicted at all.
+    for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
+        for proxy in PROXIES:
+            for measure in ("slope", "end"):
+                try:
+                    found = rank_agreement(group[f"{measure}_{proxy}"], group[measure], seed=seed)
+                except DecayError:
+                    continue  # too few networks to rank, or a proxy that has no such measure
+                values = (found.value, found.low, found.high, found.pvalue, found.runs, found.exact)
+                rows.append((data, preset, plan, proxy, measure, *values))
+    agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
+    write_table(agreement, folder / "video-agreement.csv")
+    for name in ("video-summary", "video-agreement"):
+        write_json(folder / f"{name}.provenance.json", provenance({"from": sorted(tables)}, seed))
+    return {"video-summary": summary, "video-agreement": agreement}
+
+
+def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a network: retrieval, quality, decay and information; ``front_rate`` and ``front_nats`` say whether no
+    other network of the same data and preset is better on both axes."""
+    own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
+    rolled = tables["video-rollouts"]
+    rolled = rolled[rolled["source"] == SOURCES[0]]
+    decay = pd.DataFrame([_decay(part) for _, part in rolled.groupby("network", sort=False)])
+    summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
+    if "video-information" in tables:
+        columns = ["network", "nats", "nats_low", "nats_high"]
+        summary = summary.merge(tables["video-information"][columns], on="network", how="left")
+        # A network without memory adds nothing to itself.
+        summary.loc[summary["memory"] == "none", ["nats", "nats_low", "nats_high"]] = 0.0
+    for axis in ("rate", "nats"):
+        if axis in summary:
+            summary[f"front_{axis}"] = False
+            for _, group in summary.groupby(["data", "preset"], sort=False):
+                summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
+    return summary
+
+
+def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
+    """Of a network's rollout: slopes in dB a frame, and ``end``, the PSNR of the mean error of the last frames."""
+    row = {name: rolled[name].iloc[0] for name in ("network", "slope", "slope_low", "slope_high")}
+    curves = {"": rolled["psnr"], **{f"_{proxy}": rolled[f"predicted_{proxy}"] for proxy in PROXIES}}
+    for name, curve in curves.items():
+        last = 4 * 10 ** (-curve.to_numpy()[-_LAST:] / 10)
+        row[f"end{name}"] = float(decibel(last.mean()))
+        # What is constant has no slope but that of the frames of one window.
+        if name and name != "_constant":
+            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).of_mean.value
+    row["slope_constant"] = math.nan
+    return {**row, "psnr_first": rolled["psnr"].iloc[0]}
+
+
+def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:
+    """Which points no other one is at least as good as on both axes and better on one; more is better on both."""
+    points = np.stack([gain, slope], 1)
+    no_worse = (points[:, None] >= points).all(-1)
+    better = (points[:, None] > points).any(-1)
+    front: NDArray[np.bool_] = ~(no_worse & better).any(0) & np.isfinite(points).all(1)
+    return front
+
+
+def _films(
+    by_name: Mapping[str, VideoRun], runs: Sequence[VideoRun], folder: Path, part: str, name: str
+) -> pd.DataFrame:
+    """The pictures of the first run's twins: networks that differ from it in nothing but their memory."""
+    others = {name: value for name, value in _fields(runs[0]).items() if name != "memory"}
+    alike = [key for key, run in by_name.items() if others.items() <= _fields(run).items()]
+    shown = [folder / part / f"{key}.csv" for key in alike]
+    film = pd.concat([read_table(path) for path in shown if path.exists()], ignore_index=True)
+    film = film.drop_duplicates(["window", "source", "frame"], ignore_index=True)
+    write_table(film, folder / f"{name}.csv")
+    return film
+
+
+def _fields(run: VideoRun) -> dict[str, Any]:
+    fields = {name: value for name, value in run.to_json().items() if name not in _FREE}
+    # Without memory, what twins with one remember.
+    fields["memory_frames"] = run.windows.memory or run.windows.laid_out
+    return fields
+
+
+def _columns(run: VideoRun) -> dict[str, Any]:
+    """A run's fields as tables show them: what it has, in place of what the preset was left to say."""
+    architecture, _ = run.backbone
+    return {**_fields(run), "architecture": architecture, "memory_frames": run.windows.memory}
+
+
+def _name(run: VideoRun) -> str:
+    digest = hashlib.sha256(json.dumps(_fields(run), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{run.data}-{run.preset}-{run.memory}-{run.seed}-{digest}"
+
+
+def film_table(samples: Mapping[str, Samples], windows: int = _WINDOWS_SHOWN) -> pd.DataFrame:
+    """Some windows as rows: window, source, frame, role, needle, shape, pixels.
+
+    ``source`` is ``truth`` or a key of ``samples``;
+    ``role`` is ``given``, ``query`` or ``generated`` (one that shows nothing known); ``needle`` is the frame that
+    shows what a query asks for, else -1; ``pixels`` are the bytes of the picture in base64, of ``shape`` HxWxC.
+    """
+    rows = []
+    first = next(iter(samples.values()))
+    for number in range(min(windows, len(first.windows))):
+        seen = {asked: shown for shown, asked in first.windows[number].queries}
+        clips = {"truth": first.truth[number]} | {key: part.generated[number] for key, part in samples.items()}
+        for source, clip in clips.items():
+            for frame, picture in enumerate(clip):
+                role = "given" if frame < first.given else "query" if frame in seen else "generated"
+                rows.append({
+                    "window": first.names[number], "source": source, "frame": frame, "role": role,
+                    "needle": seen.get(frame, -1), "shape": "x".join(map(str, picture.shape)),
+                    "pixels": base64.b64encode(np.ascontiguousarray(picture).tobytes()).decode("ascii"),
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def decode_picture(pixels: str, shape: str) -> NDArray[np.uint8]:
+    """A picture of :func:`film_table`."""
+    flat = np.frombuffer(base64.b64decode(pixels), dtype=np.uint8)
+    return flat.reshape([int(side) for side in shape.split("x")])
+
+
+def headline(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Every network's retrieval and quality, with its decay and nats where there are any, and the references."""
+    table = tables["video"][tables["video"]["ahead"] == 0]
+    first = table["network"] == table["network"].iloc[0]
+    shown = table[(table["source"] == SOURCES[0]) | first]
+    if "video-summary" in tables:
+        more = tables["video-summary"].assign(source=SOURCES[0])
+        names = [name for name in ("end", "slope", "nats") if name in more]
+        shown = shown.merge(more[["network", "source", *names]], on=["network", "source"], how="left")
+    # What is the same for all networks need not be said.
+    told = [name for name in _columns(VideoRun()) if shown[name].nunique(dropna=False) > 1]
+    columns = [*told, "source", "rate", "rate_low", "rate_high", "chance", "psnr", "ssim", "end", "slope", "nats"]
+    text: str = shown[[name for name in [*columns, "updates", "seconds"] if name in shown]].to_string(
+        index=False, float_format="{:.3f}".format, na_rep="-"
+    )
+    return text

@@ -1,0 +1,1 @@
+"""Information and divergence estimated from samples."""

@@ -1,0 +1,356 @@
+"""A test of conditional independence whose null keeps the conditioning variable, and the memory of a series.
+
+Shuffling X among *all* samples also destroys what X owes to Y, so such a null rejects where X and Z only share Y.
+Here X and Z first lose what Y explains of them, by a regression on Y. Then X moves, and the statistic takes every
+arrangement of X, the observed one too, through one and the same steps, which repeat the regression: a residual
+that was not fitted again would look more like Y than an observed one does, and the test would reject too often.
+
+Which arrangements are drawn, and where the null is then exact (the p-value is at most α with probability at
+most α, for every n; Hemerik and Goeman 2018):
+
+* independent samples, no Y: all permutations. Exact.
+* independent samples, given Y: permutations within cells of alike Y (Kim, Neykov, Balakrishnan and Wasserman
+  2022). Exact if within a cell the residual of X is exchangeable given Z and Y, as for a Y with few values, each
+  taken by at least ``cell`` samples. Otherwise what the regression left and Y's width within a cell remain; the
+  first counts only as a product of what it left in X and in Z (Shah and Peters 2020).
+* autocorrelated samples: circular shifts of X's residual by the multiples of a lag. They are a group, and keep
+  the whole autocorrelation but for one seam. Exact for a series whose law does not change under circular shifts;
+  for a stationary one up to the seam, memory/n. Given Y the residual must besides be independent of Y (additive
+  noise): no shift keeps a spread of X that Y sets.
+
+No test of conditional independence is valid for every law (Shah and Peters 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.spatial.distance import cdist
+from scipy.special import digamma
+
+from arvdm_theory.information.estimators.estimate import SampleError, paired_samples, require_neighbours
+from arvdm_theory.information.estimators.knn import ksg_contributions
+from arvdm_theory.information.estimators.plugin import normal_scores
+from arvdm_theory.information.estimators.uncertainty import Dependence
+
+__all__ = ["IndependenceTest", "circular_shifts", "independence_test", "local_permutation", "memory"]
+
+Array = NDArray[np.float64]
+Order = NDArray[np.int64]
+Statistic = Literal["both", "neighbours", "gaussian"]
+
+# Up to so many samples a table of all distances is faster than trees.
+_MOST_DENSE = 700
+# A p-value of 0.05 takes at least 20 arrangements; a series must be some memories long to look stationary.
+_FEWEST_SHIFTS, _FEWEST_MEMORIES = 20, 8
+# The regression on Y: bumps, their width in standard deviations per √d_y, penalty per sample.
+_SAMPLES_PER_BUMP, _MOST_BUMPS = 10, 100
+_WIDTH = 0.4
+_PENALTY = 1e-5
+# Standard deviations up to which coordinates are all but linear.
+_BEND = 5.0
+# Variance that Y leaves of a column of variance 1, below which the column is a function of Y to rounding.
+_NOTHING_LEFT = 1e-8
+
+
+@dataclass(frozen=True)
+class IndependenceTest:
+    """Outcome of a test of I(X; Z | Y) = 0.
+
+    Attributes:
+        p_value: (1 + how many arrangements reach the statistic) / (1 + arrangements): never 0, and at most α with
+            probability at most α under the null. Where the test stopped early: hits / arrangements.
+        statistic: of the samples, in nats.
+        permutations: how many arrangements were drawn; at most n/lag - 1 under autocorrelation.
+        lag: shifts are multiples of so many samples; 0 for independent samples.
+        n: samples used: under autocorrelation a remainder shorter than the lag is left out.
+    """
+
+    p_value: float
+    statistic: float
+    permutations: int
+    lag: int
+    n: int
+
+
+def independence_test(
+    x: ArrayLike,
+    z: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    statistic: Statistic = "both",
+    permutations: int = 199,
+    cell: int = 5,
+    k: int = 5,
+    dependence: Dependence = "independent",
+    stop: int | None = None,
+    seed: int = 0,
+) -> IndependenceTest:
+    """Tests whether X and Z are independent, given Y if there is one.
+
+    The statistic is the Gaussian information of the residuals' normal scores (sees linear dependence best, and is
+    a hundred times as fast), their nearest-neighbour information given Y (sees any), or a sum of ``both``, the
+    neighbours' with the weight √(k d_x d_z / 2n): each part then varies about as much as the other under the null,
+    ½χ² of d_x d_z degrees of freedom over n and 1/√(nk).
+
+    Args:
+        x: shape (n, d_x) or (n,); the side that is moved.
+        z: shape (n, d_z) or (n,).
+        y: shape (n, d_y) or (n,), if there is a condition.
+        statistic: ``"both"``, ``"neighbours"`` or ``"gaussian"``.
+        permutations: how many; the smallest p-value is 1/(permutations + 1).
+        cell: samples per cell of the Y space, up to twice as many; fewer keep more of Y and have less power.
+        k: neighbours.
+        dependence: ``"autocorrelated"`` for consecutive samples of stationary series: X is shifted, by multiples
+            of a lag that is chosen from the series' :func:`memory`.
+        stop: draw no more once so many arrangements have reached the statistic; the p-value stays valid (Besag
+            and Clifford 1991). With ``stop`` = ⌊α (permutations + 1)⌋ decisions at level α are unchanged, and
+            under the null they take a fraction of the time.
+        seed: of the permutations.
+
+    Raises:
+        SampleError: for samples that do not fit together, NaN or infinite values, constant columns, columns of X
+            or Z that are functions of others or of Y, too few samples, or a memory too long for them.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.normal(size=400)
+        >>> x, z = y + 0.3 * rng.normal(size=400), y + 0.3 * rng.normal(size=400)
+        >>> independence_test(x, z, y, permutations=99).p_value > 0.05 > independence_test(x, z).p_value
+        True
+    """
+    if statistic not in ("both", "neighbours", "gaussian"):
+        raise SampleError(f"the statistic is 'both', 'neighbours' or 'gaussian', got {statistic!r}")
+    if dependence not in ("independent", "autocorrelated"):
+        raise SampleError(f"dependence is 'independent' or 'autocorrelated', got {dependence!r}")
+    if permutations < 1 or cell < 2:
+        raise SampleError(f"a test needs permutations ≥ 1 and cell ≥ 2, got {permutations} and {cell}")
+    if stop is not None and stop < 1:
+        raise SampleError(f"a test can stop after 1 or more hits, got stop = {stop}")
+    arrays = paired_samples(x, z, y)
+    n, d = len(arrays[0]), sum(array.shape[1] for array in arrays)
+    require_neighbours(n, k)
+    if n <= d + 1:
+        raise SampleError(f"a test in {d} dimensions needs at least {d + 2} samples, got n = {n}")
+    lag = 0
+    if dependence == "autocorrelated":
+        lag = _lag(*arrays)
+        n = n // lag * lag
+        arrays = arrays[0][:n], arrays[1][:n], arrays[2][:n]
+    rng = np.random.default_rng(seed)
+    measure = _Statistic(*arrays, k, statistic)
+    if lag:
+        orders = circular_shifts(n, lag, permutations, rng)
+    else:
+        cells = _cells(measure.given, cell)
+        orders = (local_permutation(cells, rng) for _ in range(permutations))
+    observed, drawn, hits = measure(np.arange(n)), 0, 0
+    for order in orders:
+        drawn += 1
+        hits += measure(order) >= observed
+        if hits == stop:
+            return IndependenceTest(hits / drawn, observed, drawn, lag, n)
+    return IndependenceTest((1 + hits) / (1 + drawn), observed, drawn, lag, n)
+
+
+def local_permutation(cells: Order, rng: np.random.Generator) -> Order:
+    """A random permutation of samples that moves them only within their cells.
+
+    Args:
+        cells: the cell of every sample, shape (n,).
+        rng: where chance comes from.
+
+    Returns:
+        the sample that goes to each place, shape (n,).
+    """
+    source = np.empty(len(cells), dtype=np.int64)
+    source[np.argsort(cells, kind="stable")] = np.lexsort((rng.random(len(cells)), cells))
+    return source
+
+
+def circular_shifts(n: int, lag: int, most: int, rng: np.random.Generator) -> Iterator[Order]:
+    """The circular shifts of n samples by multiples of the lag but 0, in random order and at most ``most``.
+
+    Args:
+        n: samples, a multiple of the lag.
+        lag: in samples.
+        most: how many shifts to draw, without replacement.
+        rng: where chance comes from.
+
+    Yields:
+        the sample that goes to each place, shape (n,).
+    """
+    for multiple in rng.permutation(np.arange(1, n // lag))[:most]:
+        yield np.roll(np.arange(n), int(multiple) * lag)
+
+
+def memory(series: Array) -> int:
+    """First lag at which no column's autocorrelation exceeds 2 √(log₁₀ n / n) in size; at least 1, at most n/2.
+
+    The threshold is Politis and White's (2004), here with circular autocorrelations, which no circular shift
+    changes: a lag chosen by them leaves the shifts' null as exact as it was.
+
+    Args:
+        series: shape (n,) or (n, c).
+    """
+    columns = series[:, None] if series.ndim == 1 else series
+    n = len(columns)
+    power = np.abs(np.fft.rfft(columns - columns.mean(0), axis=0)) ** 2
+    covariance = np.fft.irfft(power, n, axis=0)
+    quiet = (np.abs(covariance / covariance[0]) < 2 * math.sqrt(math.log10(n) / n)).all(1)
+    quiet[0] = False
+    half = max(n // 2, 1)
+    return int(quiet[:half].argmax()) if quiet[:half].any() else half
+
+
+def _lag(x: Array, z: Array, y: Array) -> int:
+    """What shifts are multiples of: the shorter memory, since a relation of X and Z fades with either's."""
+    n = len(x)
+    spans = [memory(_Regression(y)(_coordinates(part))) for part in (x, z)]
+    if min(spans) * _FEWEST_SHIFTS > n or max(spans) * _FEWEST_MEMORIES > n:
+        raise SampleError(
+            f"n = {n} samples with memories of {spans[0]} (x) and {spans[1]} (z) are too few for a test: "
+            f"{_FEWEST_SHIFTS} of the shorter and {_FEWEST_MEMORIES} of the longer are needed; if a series drifts,"
+            " take differences or remove the trend"
+        )
+    return min(spans)
+
+
+def _cells(given: Array, size: int) -> Order:
+    """The leaf of a tree over Y that each sample lies in, from halving the widest side down to two cells' worth.
+
+    Equal values stay together, so that a Y with few values has cells of one value each.
+    """
+    cells = np.zeros(len(given), dtype=np.int64)
+    if not given.shape[1]:
+        return cells
+    stack, leaf = [np.arange(len(given))], 0
+    while stack:
+        members = stack.pop()
+        side = int(np.ptp(given[members], axis=0).argmax())
+        ranked = members[np.argsort(given[members, side], kind="stable")]
+        cuts = np.flatnonzero(np.diff(given[ranked, side])) + 1
+        if len(members) < 2 * size or not len(cuts):
+            cells[members] = leaf
+            leaf += 1
+            continue
+        cut = cuts[np.abs(cuts - len(members) / 2).argmin()]
+        stack += [ranked[:cut], ranked[cut:]]
+    return cells
+
+
+class _Regression:
+    """What is left of columns after a regression on Y: linear terms and n/10 (at most 100) Gaussian bumps.
+
+    It has next to no penalty, on purpose. Every arrangement of X goes through it, so overfitting costs power,
+    (n - bumps)/n, and hardly the level; what stays of a common cause in both X and Z costs the level. For the same
+    reason all columns enter in smooth coordinates, 5 arsinh(y/5) of the standardised column, which tame heavy
+    tails and leave the rest as it is. As a function of Y's ranks a smooth cause is rough, by the chance in order
+    statistics; and in the ranks of X noise that was independent of Y has a spread that Y sets.
+    """
+
+    def __init__(self, y: Array) -> None:
+        n, d = y.shape
+        self.given = _white(normal_scores(y), "y") if d else y
+        basis, bumps = np.ones((n, 1)), min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS)
+        if d:
+            points = _coordinates(y)
+            basis = np.hstack([basis, points])
+            if bumps >= _SAMPLES_PER_BUMP:
+                # Centres evenly spaced in rank along the first column: their choice needs no chance.
+                ranked = np.argsort(points[:, 0], kind="stable")
+                centres = points[ranked[np.linspace(0, n - 1, bumps).round().astype(int)]]
+                basis = np.hstack([basis, np.exp(-cdist(points, centres, "sqeuclidean") / (2 * _WIDTH**2 * d))])
+        gram = basis.T @ basis
+        penalty = np.where(np.arange(len(gram)) <= d, 1e-10, _PENALTY)
+        gram[np.diag_indices_from(gram)] += n * penalty
+        self.basis, self.gain = basis, cho_solve(cho_factor(gram), basis.T)
+
+    def __call__(self, columns: Array) -> Array:
+        """The columns, shape (n, c), less their fit."""
+        residual: Array = columns - self.basis @ (self.gain @ columns)
+        return residual
+
+
+def _coordinates(points: Array) -> Array:
+    """5 arsinh(y/5) of every column, centred at its median and over its spread."""
+    low, middle, high = np.quantile(points, [0.25, 0.5, 0.75], axis=0)
+    # The quartiles of a normal law are 1.349 standard deviations apart; they may coincide where values repeat.
+    spread = np.where(high > low, (high - low) / 1.349, points.std(0))
+    coordinates: Array = _BEND * np.arcsinh((points - middle) / (_BEND * spread))
+    return coordinates
+
+
+def _white(points: Array, name: str) -> Array:
+    """Affine image with mean 0 and the identity as covariance."""
+    centred = points - points.mean(0)
+    try:
+        factor = np.linalg.cholesky(centred.T @ centred / len(points))
+    except np.linalg.LinAlgError:
+        factor = np.zeros((1, 1))
+    if (np.diag(factor) ** 2 < _NOTHING_LEFT).any():
+        raise SampleError(f"some columns of {name} are functions of others or of y: drop them")
+    image: Array = np.linalg.solve(factor, centred.T).T
+    return image
+
+
+class _Statistic:
+    """The statistic as a function of the arrangement of X: the same steps for every one, the observed one too."""
+
+    def __init__(self, x: Array, z: Array, y: Array, k: int, statistic: Statistic) -> None:
+        self.k, self.kind = k, statistic
+        self.regression = _Regression(y)
+        self.given = self.regression.given
+        self.moved = self._scores(x, "x")
+        self.right = _white(self.regression(self._scores(z, "z")), "z")
+        self.dense = len(x) <= _MOST_DENSE and statistic != "gaussian"
+        if self.dense:
+            self.of_y = _distances(self.given)
+            # Where samples coincide no distance is less than a radius of 0: the sample itself counts.
+            self.digamma = digamma(np.maximum(np.arange(len(x) + 1), 1))
+
+    def _scores(self, points: Array, name: str) -> Array:
+        """Normal scores of a part's residuals."""
+        left = self.regression(_coordinates(points))
+        if (left.var(0) < _NOTHING_LEFT).any():
+            raise SampleError(f"some columns of {name} are functions of y to rounding: drop them")
+        return normal_scores(left)
+
+    def __call__(self, order: Order) -> float:
+        left = _white(self.regression(self.moved[order]), "x")
+        turn_x, correlations, turn_z = np.linalg.svd(left.T @ self.right / len(order), full_matrices=False)
+        gaussian = -0.5 * float(np.log1p(-(np.minimum(correlations, 1 - 1e-12) ** 2)).sum())
+        if self.kind == "gaussian":
+            return gaussian
+        # Canonical pairs share their axes, which the box-shaped neighbourhoods then follow.
+        pairs = left @ turn_x, self.right @ turn_z.T
+        neighbours = self._dense(*pairs) if self.dense else self._neighbours(*pairs)
+        if self.kind == "neighbours":
+            return neighbours
+        return gaussian + neighbours * math.sqrt(self.k * left.shape[1] * self.right.shape[1] / (2 * len(order)))
+
+    def _neighbours(self, left: Array, right: Array) -> float:
+        return float(ksg_contributions(left, right, self.given, self.k).contributions.mean())
+
+    def _dense(self, left: Array, right: Array) -> float:
+        """The same from all distances; counts include the sample itself, as ψ(n_s + 1) wants them."""
+        n = len(left)
+        of_xy, of_zy = (np.maximum(_distances(part), self.of_y) for part in (left, right))
+        radius = np.partition(np.maximum(of_xy, of_zy), self.k, axis=1)[:, self.k, None]
+        tables = (of_xy, of_zy, self.of_y) if self.given.shape[1] else (of_xy, of_zy)
+        at_xy, at_zy, *at_y = (self.digamma[np.count_nonzero(table < radius, axis=1)] for table in tables)
+        return float((digamma(self.k) - at_xy - at_zy + (at_y[0] if at_y else digamma(n))).mean())
+
+
+def _distances(points: Array) -> NDArray[np.float32]:
+    """Largest coordinate difference of every two rows, (n, n); zeros for rows of no columns."""
+    table = np.zeros((len(points), len(points)), dtype=np.float32)
+    for column in points.T.astype(np.float32):
+        np.maximum(table, np.abs(column[:, None] - column), out=table)
+    return table

@@ -1,0 +1,255 @@
+"""Standard errors and confidence intervals for estimates, also from autocorrelated samples.
+
+Two routes. An estimate that is, but for a constant, the mean of one contribution a sample has the standard
+error of that mean (the infinitesimal jackknife); any other is recomputed on disjoint subsamples, whose spread
+shrinks like 1/n (Politis, Romano and Wolf 1999; Holmes and Nemenman 2019 for nearest neighbours). Under
+autocorrelation the contributions are taken in blocks, whose length is chosen from the data (Politis and White
+2004), and the subsamples are stretches of consecutive samples.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings as python_warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, t
+
+from arvdm_theory.information.estimators.estimate import (
+    Estimate,
+    EstimationWarning,
+    SampleError,
+    ShortBlocksWarning,
+    conclude,
+    issue,
+)
+
+__all__ = [
+    "LEVEL",
+    "Dependence",
+    "block_length",
+    "conclude_mean",
+    "contribution_error",
+    "cuts",
+    "half_width",
+    "subsample_error",
+    "subsampled",
+]
+
+Array = NDArray[np.float64]
+Dependence = Literal["independent", "autocorrelated"]
+
+LEVEL = 0.95
+"""Nominal coverage of a confidence interval, unless asked otherwise."""
+
+_MOST_SUBSAMPLES = 20
+# Blocks per sample size below which a block standard error means little.
+_FEWEST_BLOCKS = 10
+
+
+def half_width(stderr: float, freedom: float = math.inf, level: float = LEVEL) -> float:
+    """Half the width of a confidence interval: a Student-t quantile (a normal one for infinite freedom)."""
+    if not 0 < level < 1:
+        raise SampleError(f"the level of an interval lies between 0 and 1, got {level}")
+    quantile = norm.ppf((1 + level) / 2) if math.isinf(freedom) else t.ppf((1 + level) / 2, freedom)
+    return float(quantile) * stderr
+
+
+def block_length(series: Array) -> int:
+    """Length of blocks that carry a series' autocorrelation (Politis and White 2004, corrected 2009).
+
+    b = (2 G²/D)^{1/3} n^{1/3} for the circular block bootstrap, with G = Σ_k λ(k/M) |k| R(k),
+    D = (4/3) (Σ_k λ(k/M) R(k))², R the autocovariances, λ the flat-top window and M twice the lag after which no
+    autocorrelation of ⌈√log₁₀ n⌉ (at least 5) in a row exceeds 2 √(log₁₀ n / n). At most min(3√n, n/3).
+
+    Args:
+        series: shape (n,) or (n, c); the longest of the c columns' lengths is returned.
+    """
+    columns = series[:, None] if series.ndim == 1 else series
+    return max(_block_length(column) for column in columns.T)
+
+
+def _block_length(series: Array) -> int:
+    n = len(series)
+    run = max(5, math.ceil(math.sqrt(math.log10(n))))
+    most = min(math.ceil(math.sqrt(n)) + run, n - 1)
+    centred = series - series.mean()
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = np.abs(np.fft.rfft(centred, size)) ** 2
+    covariance = np.fft.irfft(spectrum, size)[: 2 * most + 1] / n
+    if covariance[0] <= 0 or most < 1:
+        return 1
+    quiet = np.abs(covariance[1 : most + 1] / covariance[0]) < 2 * math.sqrt(math.log10(n) / n)
+    last = most
+    for lag in range(most - run + 1):
+        if quiet[lag : lag + run].all():
+            last = lag
+            break
+    window = min(2 * max(last, 1), len(covariance) - 1)
+    lags = np.arange(1, window + 1)
+    weights = np.minimum(1, 2 * (1 - lags / window))
+    g = 2 * (weights * lags * covariance[1 : window + 1]).sum()
+    d = 4 / 3 * (covariance[0] + 2 * (weights * covariance[1 : window + 1]).sum()) ** 2
+    if d <= 0:
+        return 1
+    length = math.cbrt(2 * float(g) ** 2 / float(d) * n)
+    return max(1, min(math.ceil(length), math.ceil(min(3 * math.sqrt(n), n / 3))))
+
+
+def contribution_error(
+    contributions: Array, dependence: Dependence = "independent"
+) -> tuple[float, float, list[EstimationWarning]]:
+    """Standard error of the mean of one contribution a sample; (stderr, degrees of freedom, warnings).
+
+    Independent: sd/√n. Autocorrelated: Künsch's moving-block jackknife, the variance of the means of all
+    stretches of b consecutive contributions times b/n with b from :func:`block_length`, over (1 - b/n), which
+    is what centring at the whole mean costs; the degrees of freedom are n/b - 1.
+    """
+    n = len(contributions)
+    if n < 2:
+        return math.nan, math.inf, []
+    if dependence == "independent":
+        return float(contributions.std(ddof=1)) / math.sqrt(n), math.inf, []
+    b = block_length(contributions)
+    sums = np.concatenate([[0.0], np.cumsum(contributions - contributions.mean())])
+    means = (sums[b:] - sums[:-b]) / b
+    variance = float((means**2).mean()) * b / (n - b)
+    return math.sqrt(variance), max(n / b - 1, 1.0), _short_blocks(n, b)
+
+
+def conclude_mean(
+    contributions: Array,
+    *,
+    method: str,
+    value: float | None = None,
+    k: int | None = None,
+    notes: Sequence[EstimationWarning] = (),
+    dependence: Dependence = "independent",
+    level: float = LEVEL,
+) -> Estimate:
+    """The estimate whose value is the mean of one contribution a sample, with that mean's error.
+
+    Args:
+        contributions: shape (n,).
+        method: the estimator's name.
+        value: the estimate, where it is the mean plus a correction.
+        k: number of neighbours, if the method has one.
+        notes: warnings found on the way.
+        dependence: of the samples.
+        level: of the confidence interval.
+    """
+    stderr, freedom, more = contribution_error(contributions, dependence)
+    return conclude(
+        float(contributions.mean()) if value is None else value, stderr, half_width(stderr, freedom, level),
+        method=method, n=len(contributions), k=k, notes=[*notes, *more],
+    )  # fmt: skip
+
+
+def _short_blocks(n: int, b: int) -> list[EstimationWarning]:
+    if n / b >= _FEWEST_BLOCKS:
+        return []
+    return [
+        ShortBlocksWarning(
+            f"the samples' memory asks for blocks of {b}, of which {n} samples hold only {n / b:.1f}: the "
+            "standard error is rough; use a longer recording."
+        )
+    ]
+
+
+def subsample_error(
+    estimator: Callable[..., float | Array],
+    groups: Sequence[Sequence[Array]],
+    smallest: int,
+    dependence: Dependence = "independent",
+    seed: int = 0,
+) -> tuple[Array, float, list[EstimationWarning]]:
+    """Covariance of an estimator from disjoint subsamples; (covariance, degrees of freedom, warnings).
+
+    With B subsamples of n/B samples each, whose estimates have the covariance S, an estimate from all n has
+    S/B. B is at most 20 and such that no subsample is smaller than ``smallest``.
+
+    Args:
+        estimator: takes the arrays of all groups, one after the other, and returns a value or a vector of v.
+        groups: arrays that are cut together, row by row; several groups for independent samples.
+        smallest: samples that the estimator needs at least.
+        dependence: independent samples are shuffled first; autocorrelated ones are cut into stretches.
+        seed: of the shuffle.
+
+    Returns:
+        the covariance is (v, v), all NaN if fewer than two subsamples are large enough.
+    """
+    fewest = min(len(group[0]) for group in groups)
+    blocks = min(_MOST_SUBSAMPLES, fewest // max(smallest, 1))
+    notes: list[EstimationWarning] = []
+    if dependence == "autocorrelated" and blocks >= 2:
+        b = block_length(np.hstack([array for group in groups for array in group if array.shape[1]])[:fewest])
+        # Each stretch should hold several lengths of memory, or neighbouring stretches are not independent.
+        blocks = max(2, min(blocks, fewest // (4 * b)))
+        notes = _short_blocks(fewest, b)
+    if blocks < 2:
+        width = np.atleast_1d(np.asarray(estimator(*(array for group in groups for array in group)))).size
+        return np.full((width, width), math.nan), math.inf, notes
+    rng = np.random.default_rng(seed)
+    rows = [cuts(len(group[0]), blocks, dependence, rng) for group in groups]
+    values = np.array(
+        [
+            np.atleast_1d(
+                estimator(*(array[cut[i]] for group, cut in zip(groups, rows, strict=True) for array in group))
+            )
+            for i in range(blocks)
+        ]
+    )
+    covariance = np.cov(values.T).reshape(values.shape[1], -1) / blocks
+    return covariance, blocks - 1.0, notes
+
+
+def cuts(n: int, parts: int, dependence: Dependence, rng: np.random.Generator) -> list[NDArray[np.intp]]:
+    """Rows of disjoint subsamples of nearly one size: shuffled ones, or stretches of autocorrelated samples."""
+    order = rng.permutation(n) if dependence == "independent" else np.arange(n)
+    return np.array_split(order, parts)
+
+
+def subsampled(
+    estimator: Callable[..., Estimate],
+    *arrays: Array,
+    smallest: int = 50,
+    dependence: Dependence = "independent",
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Estimate:
+    """An estimate with its standard error and interval recomputed from disjoint subsamples.
+
+    Args:
+        estimator: arrays → estimate; any of the toolkit's, or your own.
+        arrays: its samples, one row a sample.
+        smallest: samples that a subsample must have.
+        dependence: of the samples.
+        level: of the interval.
+        seed: of the shuffle that cuts independent samples.
+
+    Example:
+        >>> from arvdm_theory.information.estimators.knn import ksg
+        >>> draw = np.random.default_rng(0).normal(size=(2, 500, 1))
+        >>> subsampled(ksg, draw[0], draw[1]).n
+        500
+    """
+    whole = estimator(*arrays)
+
+    def value(*parts: Array) -> float:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore", EstimationWarning)
+            return estimator(*parts).value
+
+    covariance, freedom, notes = subsample_error(value, [arrays], smallest, dependence, seed)
+    stderr = math.sqrt(covariance[0, 0])
+    width = half_width(stderr, freedom, level)
+    for note in notes:
+        issue(note)
+    return replace(
+        whole, stderr=stderr, ci_low=whole.value - width, ci_high=whole.value + width,
+        warnings=(*whole.warnings, *map(str, notes)),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Information inequalities proved or refuted in exact arithmetic."""

@@ -1,0 +1,1 @@
+"""Laws of videos that are known exactly."""

@@ -1,0 +1,1 @@
+"""A walker in a randomly coloured map: the needle in a haystack."""

@@ -1,0 +1,164 @@
+"""Native noise schedules of published methods read in the OU clock, and the geometry of pipelined windows.
+
+A method states its levels as timesteps, σ or flow-matching times. Here they become OU levels of equal
+signal-to-noise ratio (:mod:`arvdm_theory.noise`), never fractions of T. Flow-matching time 1 is pure noise and
+has no finite level: the plan's finite horizon T stands in for it, which leaves e^{-T} of the signal's variance
+in the first state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from arvdm_theory.noise import DiscreteVP, clock_from_flow
+from arvdm_theory.plan.plan import Mask, Plan, PlanError
+
+__all__ = [
+    "HORIZON",
+    "chunk_causal_mask",
+    "flow_levels",
+    "pipeline",
+    "scaled_linear_schedule",
+    "shifted_flow_time",
+    "sigmoid_schedule",
+    "staggered",
+    "together",
+]
+
+#: Stands in for pure noise where a native schedule ends at no signal at all. It leaves a signal-to-noise ratio
+#: of 4.5e-5, about that of the last timestep of the linear DDPM schedule (level 10.12).
+HORIZON = 10.0
+
+
+def flow_levels(times: Sequence[float], horizon: float = HORIZON) -> tuple[float, ...]:
+    """OU levels of flow-matching times t ∈ [0, 1] (state (1 - t) X + t ε), with ``horizon`` in place of t = 1.
+
+    Raises:
+        PlanError: a level below pure noise lies above the horizon.
+
+    Example:
+        >>> flow_levels((1.0, 0.5, 0.0))
+        (10.0, 0.6931471805599453, 0.0)
+    """
+    levels = tuple(horizon if time == 1 else float(clock_from_flow(time)) for time in times)
+    for time, level in zip(times, levels, strict=True):
+        if level > horizon:
+            raise PlanError(
+                f"0-T boundary: flow-matching time {time:.6g} stands at level {level:.4g}, above T = {horizon}; "
+                "choose a larger horizon"
+            )
+    return levels
+
+
+def shifted_flow_time(time: ArrayLike, shift: float) -> tuple[float, ...]:
+    """The resolution-shifted flow-matching time s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23).
+
+    Example:
+        >>> shifted_flow_time((1.0, 0.75, 0.0), shift=5.0)
+        (1.0, 0.9375, 0.0)
+    """
+    t = np.asarray(time, dtype=np.float64)
+    return tuple((shift * t / (1 + (shift - 1) * t)).tolist())
+
+
+def scaled_linear_schedule(start: float, end: float, steps: int = 1000) -> DiscreteVP:
+    """The latent-diffusion schedule: β_n = (√start + n/(N-1) (√end - √start))² (Rombach et al. 2022)."""
+    return DiscreteVP(tuple((np.linspace(start**0.5, end**0.5, steps) ** 2).tolist()))
+
+
+def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -> DiscreteVP:
+    """The sigmoid schedule of Jabri et al. 2022 at temperature 1, its last β held at 0.999.
+
+    ᾱ(s) = (sgm(end) - sgm(start + s (end - start))) / (sgm(end) - sgm(start)) for s = n/N, β_n = 1 - ᾱ_n/ᾱ_{n-1}.
+    """
+    s = np.linspace(start, end, steps + 1)
+    kept = 1 / (1 + np.exp(-end)) - 1 / (1 + np.exp(-s))
+    betas = 1 - kept[1:] / kept[:-1]
+    betas[-1] = 0.999  # the formula gives 1, which leaves no signal and no finite level
+    return DiscreteVP(tuple(betas.tolist()))
+
+
+def chunk_causal_mask(window: int, chunk: int) -> Mask:
+    """visible[i][j] = (⌊j/c⌋ ≤ ⌊i/c⌋): a frame sees its own chunk of c frames and the earlier ones."""
+    return tuple(tuple(j // chunk <= i // chunk for j in range(window)) for i in range(window))
+
+
+def together(levels: Sequence[float], frames: int, **fields: Any) -> Plan:
+    """The plan of w = Δ = ``frames`` that go through ``levels`` together: from levels[0] = T to levels[-1] = δ."""
+    return staggered(levels, (0,) * frames, **fields)
+
+
+def staggered(levels: Sequence[float], delays: Sequence[int], **fields: Any) -> Plan:
+    """The plan of w = Δ frames that all enter at T and come out at δ, frame j starting ``delays[j]`` steps late.
+
+    The stagger lies inside the AR step (and the initialisation): M = S + the longest delay, and frame j stands at
+    levels[clip(m - delays[j], 0, S)] after m steps.
+
+    Args:
+        levels: the S + 1 OU levels of one frame's life, falling from T to δ.
+        delays: w whole numbers.
+        **fields: further fields of :class:`Plan`.
+    """
+    last = len(levels) - 1
+    steps = last + max(delays)
+    grid = tuple(tuple(levels[min(max(m - delay, 0), last)] for delay in delays) for m in range(steps + 1))
+    return Plan(
+        input_levels=grid[0],
+        stride=len(delays),
+        horizon=levels[0],
+        reverse_steps=steps,
+        init_steps=steps,
+        floor=levels[-1],
+        ar_grid=grid,
+        init_grid=grid,
+        **fields,
+    )
+
+
+def pipeline(levels: Sequence[float], gap: int, chunk: int = 1, **fields: Any) -> Plan:
+    """The plan of chunks in flight that take the same S steps, each ``gap`` steps behind the one before.
+
+    Chunk b (b = 0 is the oldest of ⌈S/gap⌉) has S - gap (b + 1) of its S steps behind it when an AR step begins,
+    none if that is negative, and makes at most ``gap`` in it. So M = gap, Δ = ``chunk`` and t^I of chunk b is
+    levels[max(S - gap (b + 1), 0)]. The initialisation is the ramp of such pipelines: chunk b starts ``gap`` b
+    steps after chunk 0, straight to the input levels (``warmup``).
+
+    Args:
+        levels: the S + 1 OU levels of one frame's life, falling from T to the level at which it comes out.
+        gap: steps between neighbours, 1..S; S makes the chunks strictly one after the other (w = Δ).
+        chunk: frames that stay at one level.
+        **fields: further fields of :class:`Plan`.
+
+    Raises:
+        PlanError: the gap is not within 1..S.
+    """
+    steps = len(levels) - 1
+    if not 1 <= gap <= steps:
+        raise PlanError(f"steps: the gap between chunks must lie in 1..S = {steps}, got {gap}")
+    if gap == steps:
+        return together(levels, chunk, **fields)
+    chunks = -(-steps // gap)
+
+    def row(progress: Sequence[int]) -> tuple[float, ...]:
+        return tuple(levels[max(p, 0)] for p in progress for _ in range(chunk))
+
+    ar_grid = tuple(row([steps - gap * (b + 1) + m for b in range(chunks)]) for m in range(gap + 1))
+    ramp = tuple(row([m - gap * b for b in range(chunks - 1)]) for m in range(steps - gap + 1))
+    defaults: dict[str, Any] = {
+        "init_steps": steps - gap,
+        "init_grid": ramp,
+        "initialisation": "warmup",
+    }
+    return Plan(
+        input_levels=ar_grid[0],
+        stride=chunk,
+        horizon=levels[0],
+        reverse_steps=gap,
+        floor=levels[-1],
+        ar_grid=ar_grid,
+        **{**defaults, **fields},
+    )

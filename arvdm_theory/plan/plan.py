@@ -1,0 +1,420 @@
+"""The Meta-ARVDM plan: which frames stand at which noise levels in which order, and what they may look at.
+
+Source: arXiv 2503.10704, section 3 and Algorithm 1 (Meta-ARVDM) with its three requirements.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from arvdm_theory.noise import Spacing, time_grid
+
+__all__ = ["NoReferences", "Pick", "Plan", "PlanError", "Reference", "References", "causal_mask", "parts_mask"]
+
+Grid = tuple[tuple[float, ...], ...]
+Mask = tuple[tuple[bool, ...], ...]
+
+# Levels that a caller computed twice, along two formulas, may differ by rounding; beyond this they differ.
+_ROUNDING = 1e-9
+
+
+class PlanError(ValueError):
+    """A plan breaks a requirement of Meta-ARVDM; the message names it, the frame and the two numbers."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One referenced frame: its index in the video (counted from 0) and the level it is noised to."""
+
+    frame: int
+    level: float
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One rule that picks references from the c frames that are out.
+
+    Attributes:
+        kind: ``last`` (the last ``count``), ``first`` (the first ``count``), ``every`` (frames 1, 1 + count,
+            1 + 2 count, ...) or ``all``.
+        count: how many (``last``, ``first``) or the distance (``every``); ignored by ``all``.
+        level: the level ρ ≥ 0 the picked frames are freshly noised to at every AR step; 0 leaves them as
+            they came out.
+    """
+
+    kind: Literal["last", "first", "every", "all"]
+    count: int = 1
+    level: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("last", "first", "every", "all"):
+            raise PlanError(f"references: a rule is 'last', 'first', 'every' or 'all', got {self.kind!r}")
+        if self.kind != "all" and self.count < 1:
+            raise PlanError(f"references: '{self.kind}' needs a count of at least 1, got {self.count}")
+        if not (math.isfinite(self.level) and self.level >= 0):
+            raise PlanError(f"references: the level must be finite and not negative, got {self.level}")
+
+    def frames(self, out: int) -> range:
+        """Indices picked when ``out`` frames are out."""
+        if self.kind == "all":
+            return range(out)
+        if self.kind == "every":
+            return range(0, out, self.count)
+        if self.kind == "first":
+            return range(min(self.count, out))
+        return range(max(out - self.count, 0), out)
+
+    @property
+    def most(self) -> int | None:
+        """The largest number of frames it ever picks; None if it grows without end."""
+        return self.count if self.kind in ("last", "first") else None
+
+
+@dataclass(frozen=True)
+class References:
+    """The reference rule R_k: the union of its picks; a frame named twice follows the first pick naming it.
+
+    Example:
+        >>> rule = References.last(2) + References.first(1, level=0.1)
+        >>> [(r.frame, r.level) for r in rule.at(5)]
+        [(0, 0.1), (3, 0.0), (4, 0.0)]
+    """
+
+    picks: tuple[Pick, ...] = ()
+
+    @classmethod
+    def none(cls) -> References:
+        """No references: the window is all that a step sees."""
+        return cls()
+
+    @classmethod
+    def last(cls, count: int, level: float = 0.0) -> References:
+        """The last ``count`` frames that are out (all there are, while there are fewer)."""
+        return cls((Pick("last", count, level),)) if count != 0 else cls()
+
+    @classmethod
+    def first(cls, count: int, level: float = 0.0) -> References:
+        """The first ``count`` frames of the video (an attention sink, an anchor)."""
+        return cls((Pick("first", count, level),))
+
+    @classmethod
+    def every(cls, distance: int, level: float = 0.0) -> References:
+        """Every ``distance``-th frame that is out, the first frame included."""
+        return cls((Pick("every", distance, level),))
+
+    @classmethod
+    def all(cls, level: float = 0.0) -> References:
+        """Every frame that is out."""
+        return cls((Pick("all", 1, level),))
+
+    def __add__(self, other: References) -> References:
+        return References(self.picks + other.picks)
+
+    def at(self, out: int) -> tuple[Reference, ...]:
+        """The references, in order of frame, when ``out`` frames are out."""
+        levels: dict[int, float] = {}
+        for pick in self.picks:
+            for frame in pick.frames(out):
+                levels.setdefault(frame, pick.level)
+        return tuple(Reference(frame, levels[frame]) for frame in sorted(levels))
+
+    @property
+    def most(self) -> int | None:
+        """An upper bound on how many there ever are; None if there is none."""
+        counts = [pick.most for pick in self.picks]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def noised(self) -> bool:
+        """Whether any reference is noised afresh."""
+        return any(pick.level > 0 for pick in self.picks)
+
+
+NoReferences = References()
+
+
+def causal_mask(window: int) -> Mask:
+    """visible[i][j] = (j ≤ i): window frame i sees itself and the earlier window frames."""
+    return tuple(tuple(j <= i for j in range(window)) for i in range(window))
+
+
+def parts_mask(window: int, parts: int) -> Mask:
+    """Window frames see only their own one of ``parts`` equal parts (FIFO-Diffusion's latent partitioning)."""
+    if window % parts:
+        raise PlanError(f"visibility: {parts} parts do not divide a window of {window} frames")
+    size = window // parts
+    return tuple(tuple(i // size == j // size for j in range(window)) for i in range(window))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A Meta-ARVDM plan. All levels are OU levels; frames of the window are counted from 1 in messages.
+
+    Attributes:
+        input_levels: t^I_1..t^I_w.
+        stride: Δ, the frames that come out of one AR step.
+        horizon: T, the level of pure noise.
+        reverse_steps: M_AR, reverse steps of one AR step.
+        init_steps: M_init, reverse steps of the initialisation stage.
+        output_levels: t^O_1..t^O_w; left out, they follow from circularity and the 0-T boundary.
+        references: the reference rule R_k.
+        floor: δ ≥ 0, the level at which frames count as clean (0 unless the sampler stops early).
+        spacing: how levels are spaced inside a step where no grid is given.
+        ar_grid: τ_j^m as M_AR + 1 rows of w levels, if not that spacing.
+        init_grid: the same for the initialisation stage: M_init + 1 rows.
+        visible: what each window frame sees: rows of w booleans (the window frames; all references are seen),
+            or of w + m (then the last column is the newest reference, m the most there can be). One such
+            table, or one a reverse step. None: everything.
+        initialisation: ``renoise`` (denoise w - Δ frames to the floor, then noise them afresh to the input
+            levels, as in the paper) or ``warmup`` (denoise them from T straight to the input levels). Plans
+            with w = Δ denoise the first Δ frames either way.
+        name: what tables and figures call it.
+
+    Raises:
+        PlanError: naming the requirement that fails, the frame and the two numbers:
+
+            - monotonicity: t^I and t^O do not fall along the window, and t^O_j ≤ t^I_j;
+            - circularity: t^O_{j+Δ} = t^I_j for j = 1..w-Δ;
+            - 0-T boundary: t^O_j = δ for j ≤ Δ, and t^I_j = T for j > w - Δ.
+
+    Example:
+        >>> fifo = Plan(input_levels=(1.5, 3.0, 4.5, 6.0), stride=1, horizon=6.0, reverse_steps=10)
+        >>> fifo.output_levels
+        (0.0, 1.5, 3.0, 4.5)
+        >>> Plan(input_levels=(2.0, 1.0, 6.0), stride=1, horizon=6.0, reverse_steps=10)
+        Traceback (most recent call last):
+        ...
+        arvdm_theory.plan.plan.PlanError: monotonicity: the input level of window frame 2 (1.0) is below that of
+        frame 1 (2.0)
+    """
+
+    input_levels: tuple[float, ...]
+    stride: int
+    horizon: float
+    reverse_steps: int
+    init_steps: int = 20
+    output_levels: tuple[float, ...] = ()
+    references: References = NoReferences
+    floor: float = 0.0
+    spacing: Spacing = "uniform"
+    ar_grid: Grid = ()
+    init_grid: Grid = ()
+    visible: tuple[Mask, ...] | None = None
+    initialisation: Literal["renoise", "warmup"] = "renoise"
+    name: str = field(default="plan", compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # the class is frozen; this is where it is filled
+        put(self, "input_levels", tuple(float(level) for level in self.input_levels))
+        self._check_sizes()
+        put(self, "horizon", float(self.horizon))
+        put(self, "floor", float(self.floor))
+        if not self.output_levels:
+            follow = (self.floor,) * self.stride + self.input_levels[: self.window - self.stride]
+            put(self, "output_levels", follow)
+        put(self, "output_levels", tuple(float(level) for level in self.output_levels))
+        put(self, "output_levels", self._check_requirements())
+        ar_ends = (self.input_levels, self.output_levels)
+        init_ends = ((self.horizon,) * self.init_frames, self._init_output)
+        put(self, "ar_grid", self._grid(self.ar_grid, *ar_ends, self.reverse_steps, "AR"))
+        put(self, "init_grid", self._grid(self.init_grid, *init_ends, self.init_steps, "initialisation"))
+        put(self, "visible", self._check_mask())
+
+    # -- the plan in numbers -------------------------------------------------------------------------
+
+    @property
+    def window(self) -> int:
+        """W, the frames that one AR step works on."""
+        return len(self.input_levels)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether noisy frames stay in the window from one AR step to the next (w > Δ)."""
+        return self.window > self.stride
+
+    @property
+    def init_frames(self) -> int:
+        """How many frames the initialisation stage denoises: w - Δ, or Δ when w = Δ."""
+        return self.window - self.stride if self.overlapping else self.stride
+
+    def frames_out(self, ar_step: int) -> int:
+        """c_k, the frames that are out before AR step k = ``ar_step`` (counted from 1)."""
+        return (ar_step - 1) * self.stride if self.overlapping else ar_step * self.stride
+
+    def window_frames(self, ar_step: int) -> range:
+        """Indices (from 0) of the frames in the window of AR step k; the first Δ of them come out clean."""
+        start = self.frames_out(ar_step)
+        return range(start, start + self.window)
+
+    def references_at(self, ar_step: int) -> tuple[Reference, ...]:
+        """R_k: the references of AR step k."""
+        return self.references.at(self.frames_out(ar_step))
+
+    def past_frames(self, ar_step: int) -> tuple[int, ...]:
+        """Past_k: the frames that are out and not in R_k; noised references hide nothing from it."""
+        known = {r.frame for r in self.references_at(ar_step) if r.level <= self.floor}
+        return tuple(frame for frame in range(self.frames_out(ar_step)) if frame not in known)
+
+    def clean_frames(self, ar_steps: int) -> int:
+        """How many frames are clean after ``ar_steps`` AR steps."""
+        return self.frames_out(ar_steps + 1)
+
+    def total_frames(self, ar_steps: int) -> int:
+        """How many frames of the video ``ar_steps`` AR steps touch."""
+        return self.window_frames(ar_steps).stop
+
+    def visible_at(self, reverse_step: int, references: int) -> Mask | None:
+        """The mask of reverse step m (from 0) over (window, ``references``) columns; None: all is visible."""
+        if self.visible is None:
+            return None
+        table = self.visible[reverse_step if len(self.visible) > 1 else 0]
+        width = len(table[0])
+        if width == self.window:
+            return tuple(row + (True,) * references for row in table)
+        return tuple(row[: self.window] + row[width - references :] if references else row[: self.window]
+                     for row in table)  # fmt: skip
+
+    # -- checks --------------------------------------------------------------------------------------
+
+    @property
+    def _init_output(self) -> tuple[float, ...]:
+        if self.overlapping and self.initialisation == "warmup":
+            return self.input_levels[: self.init_frames]
+        return (self.floor,) * self.init_frames
+
+    def _check_sizes(self) -> None:
+        for what in ("stride", "reverse_steps", "init_steps"):
+            value = getattr(self, what)
+            try:
+                object.__setattr__(self, what, operator.index(value))
+            except TypeError:
+                raise PlanError(f"steps: {what} must be a whole number, got {value!r}") from None
+        if self.initialisation not in ("renoise", "warmup"):
+            raise PlanError(f"initialisation: 'renoise' or 'warmup', got {self.initialisation!r}")
+        if not 1 <= self.stride <= self.window:
+            raise PlanError(f"stride: it must lie in 1..w = {self.window}, got {self.stride}")
+        for what, steps in (("reverse", self.reverse_steps), ("initialisation", self.init_steps)):
+            if steps < 1:
+                raise PlanError(f"steps: at least one {what} step is needed, got {steps}")
+        if not (math.isfinite(self.horizon) and self.horizon > self.floor >= 0):
+            raise PlanError(f"0-T boundary: 0 ≤ δ < T < ∞ is needed, got δ = {self.floor}, T = {self.horizon}")
+        if self.output_levels and len(self.output_levels) != self.window:
+            raise PlanError(
+                f"levels: {self.window} input levels but {len(self.output_levels)} output levels; both need one a "
+                "window frame"
+            )
+        for pick in self.references.picks:
+            if 0 < pick.level < self.floor:
+                raise PlanError(
+                    f"references: level {pick.level} lies below the level {self.floor} at which frames come out"
+                )
+
+    def _check_requirements(self) -> tuple[float, ...]:
+        """Checks the three requirements; returns t^O with what circularity equates made the same float."""
+        t_in, t_out, w, stride = self.input_levels, self.output_levels, self.window, self.stride
+        near = _ROUNDING * self.horizon
+        for kind, levels in (("input", t_in), ("output", t_out)):
+            for j, level in enumerate(levels):
+                if not (math.isfinite(level) and level >= 0):
+                    raise PlanError(
+                        f"levels: the {kind} level of window frame {j + 1} must be finite and not negative, got "
+                        f"{level}"
+                    )
+                if j and level < levels[j - 1] - near:
+                    raise PlanError(
+                        f"monotonicity: the {kind} level of window frame {j + 1} ({level}) is below that of frame "
+                        f"{j} ({levels[j - 1]})"
+                    )
+        for j in range(w):
+            if t_out[j] > t_in[j] + near:
+                raise PlanError(
+                    f"monotonicity: window frame {j + 1} leaves at level {t_out[j]}, above the {t_in[j]} it came "
+                    "in with"
+                )
+        for j in range(w - stride):
+            if abs(t_out[j + stride] - t_in[j]) > near:
+                raise PlanError(
+                    f"circularity: window frame {j + stride + 1} leaves at level {t_out[j + stride]}, but the "
+                    f"next AR step takes it as frame {j + 1} at {t_in[j]}"
+                )
+        for j in range(stride):
+            if abs(t_out[j] - self.floor) > near:
+                raise PlanError(
+                    f"0-T boundary: window frame {j + 1} must come out at level {self.floor}, not {t_out[j]}"
+                )
+        for j in range(w - stride, w):
+            if abs(t_in[j] - self.horizon) > near:
+                raise PlanError(
+                    f"0-T boundary: window frame {j + 1} must enter at T = {self.horizon}, not {t_in[j]}"
+                )
+        # Rounding may have left levels a hair out of order; from here on the requirements hold exactly.
+        level, ordered = self.floor, []
+        for given in t_in[: w - stride]:
+            level = min(max(level, given), self.horizon)
+            ordered.append(level)
+        snapped = (*ordered, *(self.horizon,) * stride)
+        object.__setattr__(self, "input_levels", snapped)
+        return (self.floor,) * stride + snapped[: w - stride]
+
+    def _grid(self, given: Grid, start: tuple[float, ...], end: tuple[float, ...], steps: int, stage: str) -> Grid:
+        if not given:
+            columns = [
+                time_grid(a, b, steps, self.spacing) if a > b else (a,) * (steps + 1)
+                for a, b in zip(start, end, strict=True)
+            ]
+            return tuple(zip(*columns, strict=True))
+        rows = [tuple(float(level) for level in row) for row in given]
+        if len(rows) != steps + 1 or any(len(row) != len(start) for row in rows):
+            raise PlanError(
+                f"levels: the {stage} grid needs {steps + 1} rows of {len(start)} levels, got {len(rows)} of "
+                f"{sorted({len(row) for row in rows})}"
+            )
+        near = _ROUNDING * self.horizon
+        for j in range(len(start)):
+            for row, level, which in ((rows[0], start[j], "starts"), (rows[-1], end[j], "ends")):
+                if not abs(row[j] - level) <= near:
+                    raise PlanError(
+                        f"levels: the {stage} grid {which} window frame {j + 1} at {row[j]}, not {level}"
+                    )
+            for m in range(steps):
+                if not rows[m + 1][j] <= rows[m][j] + near:
+                    raise PlanError(
+                        f"monotonicity: the {stage} grid raises window frame {j + 1} from {rows[m][j]} to "
+                        f"{rows[m + 1][j]} in reverse step {m + 1}"
+                    )
+        # As above: no column rises, not even by rounding, and none falls below its end.
+        inner, above = [], start
+        for row in rows[1:-1]:
+            above = tuple(min(a, max(level, b)) for a, level, b in zip(above, row, end, strict=True))
+            inner.append(above)
+        return (start, *inner, end)
+
+    def _check_mask(self) -> tuple[Mask, ...] | None:
+        if self.visible is None:
+            return None
+        given: Sequence[Any] = self.visible
+        if len(given) == 0 or len(given[0]) == 0:
+            raise PlanError("visibility: a mask needs rows, got none")
+        per_step = hasattr(given[0][0], "__len__")
+        tables: Sequence[Any] = given if per_step else [given]
+        masks = tuple(tuple(tuple(bool(cell) for cell in row) for row in table) for table in tables)
+        if len(masks) not in (1, self.reverse_steps):
+            raise PlanError(
+                f"visibility: one mask, or one for each of {self.reverse_steps} reverse steps, not {len(masks)}"
+            )
+        widths = {self.window}
+        if self.references.most is not None:
+            widths.add(self.window + self.references.most)
+        for mask in masks:
+            if len(mask) != self.window or any(len(row) not in widths for row in mask):
+                raise PlanError(
+                    f"visibility: a mask has {self.window} rows of {' or '.join(map(str, sorted(widths)))} columns"
+                )
+            for j, row in enumerate(mask):
+                if not row[j]:
+                    raise PlanError(f"visibility: window frame {j + 1} does not see itself")
+        return masks

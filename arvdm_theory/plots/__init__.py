@@ -1,1 +1,0 @@
-"""Figures as functions: tidy table in, matplotlib figure out; the only importers of matplotlib."""

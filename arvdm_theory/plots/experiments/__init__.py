@@ -1,1 +1,0 @@
-"""Figures of the experiments with trained networks, one module each, drawn from their tables alone."""

@@ -1,1 +1,0 @@
-"""Videos whose law is known exactly."""

@@ -1,0 +1,1 @@
+"""The KL of rolled-out clips: predicted and measured."""

@@ -1,1 +1,0 @@
-"""Experiments as functions: config in, tidy table with provenance out."""

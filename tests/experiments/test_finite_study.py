@@ -1,0 +1,105 @@
+"""The finite-state study: its moments against enumeration, its checks, and its figure from its own table."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from arvdm_theory.experiments.record import read_table
+from arvdm_theory.experiments.verify.finite import (
+    FINITE_SWEEPS,
+    FINITE_VIDEOS,
+    finite_checks,
+    moment_matched,
+    walker,
+)
+from arvdm_theory.experiments.verify.finite_figures import FIGURES
+from arvdm_theory.experiments.verify.run import SIZES
+from arvdm_theory.laws.emission import Codebook, GaussianRegimes
+from arvdm_theory.report.style import save, style
+
+
+@pytest.mark.parametrize("name", FINITE_VIDEOS)
+def test_moments_match_the_enumeration_of_all_state_sequences(name: str) -> None:
+    video, frames = FINITE_VIDEOS[name](), 4
+    chain, rendering, d = video.chain, video.rendering, video.frame_dim
+    emission = torch.eye(chain.states, dtype=torch.float64) if video.emission is None else video.emission
+    assert isinstance(rendering, Codebook | GaussianRegimes)
+    pictures = rendering.pictures if isinstance(rendering, Codebook) else rendering.means
+    shown = (emission @ pictures).numpy()
+    mean, square = np.zeros(frames * d), np.zeros((frames * d, frames * d))
+    for sequence in itertools.product(range(chain.states), repeat=frames):
+        weight = float(chain.initial[sequence[: chain.order]])
+        for i in range(chain.order, frames):
+            weight *= float(chain.transition[sequence[i - chain.order : i + 1]])
+        values = shown[list(sequence)].reshape(-1)
+        mean += weight * values
+        square += weight * np.outer(values, values)
+        for i, state in enumerate(sequence):  # what the state leaves open about its own frame
+            inside = np.zeros((d, d))
+            for symbol, share in enumerate(emission[state].numpy()):
+                spread = (
+                    rendering.variance * np.eye(d)
+                    if isinstance(rendering, Codebook)
+                    else rendering.covariances[symbol].numpy()
+                )
+                gap = pictures[symbol].numpy() - shown[state]
+                inside += share * (spread + np.outer(gap, gap))
+            square[i * d : (i + 1) * d, i * d : (i + 1) * d] += weight * inside
+    gaussian = moment_matched(video, frames)
+    assert np.allclose(gaussian.mean(frames)[0], mean, rtol=0, atol=1e-13)
+    assert np.allclose(gaussian.covariance(frames)[0], square - np.outer(mean, mean), rtol=0, atol=1e-13)
+
+
+def test_the_walker_takes_one_step_a_frame_and_rarely_turns() -> None:
+    states = walker().chain.sample(2000, 6, torch.Generator().manual_seed(0))
+    ways = (states.diff(dim=1) % 6).numpy()
+    assert set(np.unique(ways)) == {1, 5}
+    # 8000 pairs of steps, turns of probability 0.08: a standard deviation of 0.003.
+    assert np.mean(ways[:, 1:] != ways[:, :-1]) == pytest.approx(0.08, abs=4 * 0.0031)
+
+
+def test_all_checks_hold_and_have_the_columns_of_the_bound_checks(tmp_path: Path) -> None:
+    table = finite_checks(SIZES["smoke"], tmp_path, progress=False)
+    assert table.passed.all(), table[~table.passed]
+    columns = [
+        "video",
+        "plan",
+        "step",
+        "score_error",
+        "kind",
+        "term",
+        "value",
+        "relation",
+        "bound",
+        "slack",
+        "passed",
+    ]
+    assert set(columns) <= set(table.columns)
+    assert set(table.video) == set(FINITE_VIDEOS)
+    assert table.term.nunique() == 7
+    # Not all of them are trivial: most bottlenecks are positive beyond doubt.
+    bottlenecks = table[table.term == "0 ≤ Σ MB"]
+    assert (bottlenecks.bound > 3 * bottlenecks.stderr).sum() >= len(bottlenecks) / 2
+    assert read_table(tmp_path / "finite_checks.csv").shape == table.shape
+
+
+def test_the_figure_is_drawn_from_the_saved_table(tmp_path: Path) -> None:
+    table = FINITE_SWEEPS["multimodal"](replace(SIZES["smoke"], reverse_steps=2), tmp_path, False)
+    wide = table[table.method != "frames"].pivot_table(index=["method", "law"], columns="quantity", values="value")
+    parts = wide[["nie_ar", "de", "see", "cross", "mb"]].sum(axis=1)
+    total = wide.total.dropna()
+    assert len(total) == 5
+    assert np.allclose(parts[total.index], total, rtol=1e-12)
+    source, draw = FIGURES["multimodal"]
+    with style():
+        figure = draw(read_table(tmp_path / f"{source}.csv"))
+        assert isinstance(figure, Figure)
+        save(figure, tmp_path / "multimodal.png")
+    assert (tmp_path / "multimodal.png").stat().st_size > 20000
