@@ -1,1 +1,57 @@
 """Exact error analysis of auto-regressive video diffusion on videos whose law is known."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "bounds.impossibility": ("check_lemma",),
+    "decomposition.decoding": ("decoded_ledger",),
+    "decomposition.immse": ("memory_bottleneck_from_scores",),
+    "decomposition.ledger": ("ledger", "memory_bottleneck"),
+    "decomposition.result": ("Result",),
+    "decomposition.terms": ("ledger_terms",),
+    "diffusion.prediction": ("NetworkScore",),
+    "diffusion.sampler": ("generate",),
+    "diffusion.scores": ("ExactScore", "PerturbedScore"),
+    "information.estimators.independence": ("independence_test",),
+    "information.estimators.methods": ("estimate_divergence", "estimate_information"),
+    "information.inequalities.shannon": ("prove",),
+    "interfaces": ("ReferenceBatch", "Score", "VideoBatch"),
+    "laws.chains": ("MarkovChain", "random_walk", "sticky_chain"),
+    "laws.controlled": ("ControlledVideo",),
+    "laws.emission": ("Codebook",),
+    "laws.finite": ("FiniteStateVideo", "moving_sprite"),
+    "laws.fitted": ("fit_video", "load_fitted"),
+    "laws.gaussian": ("ArrayVideo", "GaussianVideo"),
+    "laws.gridworld.world": ("GridVideo",),
+    "laws.law": ("VideoLaw",),
+    "laws.linear": ("ar1", "reference_video", "state_space", "var"),
+    "laws.long_memory": ("NeedleVideo", "fractional_gaussian_noise"),
+    "laws.pixels": ("PixelVideo",),
+    "number": ("Number",),
+    "plan.methods": ("METHODS", "fifo", "method", "outpainting"),
+    "plan.plan": ("Plan",),
+    "plan.references": ("PlanError", "References"),
+    "rollout.measure": ("measured_clip_kl",),
+    "rollout.predict": ("predicted_clip_kl",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded when they are asked for, so that importing the package costs nothing (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

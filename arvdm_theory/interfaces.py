@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,7 +46,7 @@ class VideoSource(Protocol):
 
 @dataclass(frozen=True)
 class ReferenceBatch:
-    """What a score is told of the references and of where its window stands.
+    """What a score is shown beside the window: the references, the actions, and where the window stands.
 
     Attributes:
         values: the referenced frames, shape (batch, r, d) (several modes: (batch, modes, r, d)).
@@ -53,6 +55,8 @@ class ReferenceBatch:
         window_frames: the indices of the window's frames.
         actions: the actions that led to the references, (batch, r, a); None for a video without actions.
         window_actions: those that lead to the window's frames, (batch, w, a); None likewise.
+        history: the actions of all frames up to the window's last, (batch, F, a); None likewise.
+        visible: rows of what each window frame sees of (window, references); None: everything.
     """
 
     values: Tensor
@@ -61,6 +65,44 @@ class ReferenceBatch:
     window_frames: tuple[int, ...]
     actions: Tensor | None = None
     window_actions: Tensor | None = None
+    history: Tensor | None = None
+    visible: tuple[tuple[bool, ...], ...] | None = None
+
+    @classmethod
+    def shown(
+        cls,
+        values: Tensor,
+        levels: Tensor,
+        frames: tuple[int, ...],
+        window_frames: tuple[int, ...],
+        actions: Tensor | None = None,
+    ) -> ReferenceBatch:
+        """References and window of videos whose ``actions`` (batch, F, a) lead to frames 0..F-1."""
+        if actions is None:
+            return cls(values, levels, frames, window_frames)
+        return cls(
+            values, levels, frames, window_frames,
+            actions[:, list(frames)], actions[:, list(window_frames)], actions[:, : window_frames[-1] + 1],
+        )  # fmt: skip
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> ReferenceBatch:
+        """``change`` applied to every tensor that has a row a video."""
+
+        def of(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values)
+
+        return dataclasses.replace(
+            self, values=change(self.values), actions=of(self.actions), window_actions=of(self.window_actions),
+            history=of(self.history),
+        )  # fmt: skip
+
+    def rows(self, rows: slice) -> ReferenceBatch:
+        """Some videos of the batch."""
+        return self.mapped(lambda values: values[rows])
+
+    def seeing(self, visible: tuple[tuple[bool, ...], ...] | None) -> ReferenceBatch:
+        """The same in a reverse step whose mask is ``visible``."""
+        return self if visible is self.visible else dataclasses.replace(self, visible=visible)
 
 
 @runtime_checkable

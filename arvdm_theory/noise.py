@@ -29,8 +29,10 @@ __all__ = [
     "clock_from_sigma",
     "clock_from_snr",
     "joint_noise",
+    "noised",
     "sigma2",
     "snr_from_clock",
+    "standard_normal",
     "time_grid",
     "transition",
 ]
@@ -60,6 +62,34 @@ def transition(level: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor]:
     if not bool((step >= 0).all()):
         raise ValueError(f"the forward process never lowers a level, but one falls by {-float(step.min())}")
     return torch.exp(-step / 2), -torch.expm1(-step)
+
+
+def standard_normal(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers in float64, on the generator's device."""
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.randn(tuple(shape), dtype=torch.float64, generator=generator, device=device)
+
+
+def noised(
+    frames: Tensor, levels: Tensor, earlier: Tensor | None = None, noise: Tensor | torch.Generator | None = None
+) -> Tensor:
+    """Frames (..., n, d) taken from ``earlier`` levels (clean, if left out) to ``levels``, one a frame.
+
+    Args:
+        frames: where they stand.
+        levels: (n,) or (..., n), not below the earlier ones.
+        earlier: likewise.
+        noise: standard normal numbers of the frames' shape, or the generator that they are drawn from.
+
+    Raises:
+        ValueError: if a level falls.
+    """
+    scale, variance = transition(levels, torch.zeros_like(levels) if earlier is None else earlier)
+    if not bool((variance > 0).any()):
+        return frames
+    fresh = noise if isinstance(noise, Tensor) else standard_normal(frames.shape, noise)
+    spread = torch.sqrt(variance).to(frames).unsqueeze(-1)
+    return scale.to(frames).unsqueeze(-1) * frames + spread * fresh.to(frames)
 
 
 def joint_noise(levels: Tensor, ancestor: Tensor) -> Tensor:

@@ -114,6 +114,21 @@ class Number:
             method=method, n=n, k=k, warnings=tuple(warnings),
         )  # fmt: skip
 
+    @classmethod
+    def stack(cls, numbers: Sequence[Number]) -> Number:
+        """Numbers of one shape, over the same draws or exact, along a new first axis behind the samples."""
+        rows = max(len(number.samples) for number in numbers)
+        parts = [number.samples.expand(rows, *number.samples.shape[1:]) for number in numbers]
+        extra = torch.stack(
+            [
+                torch.as_tensor(number.extra, dtype=torch.float64).expand(part.shape[1:]).to(part.device)
+                for number, part in zip(numbers, parts, strict=True)
+            ]
+        )
+        warnings = tuple(dict.fromkeys(text for number in numbers for text in number.warnings))
+        return cls(torch.stack(parts, 1), extra if bool((extra != 0).any()) else 0.0, method=numbers[0].method,
+                   n=max(number.n or 1 for number in numbers), warnings=warnings)  # fmt: skip
+
     # -- what it says --------------------------------------------------------------------------------
 
     @property
@@ -184,7 +199,10 @@ class Number:
                 f"numbers over {sorted(rows)} samples are not of the same draws: take plus_independent"
             )
         extra = torch.hypot(*(torch.as_tensor(each.extra, dtype=torch.float64) for each in (mine, theirs)))
-        samples = mine.samples + theirs.samples
+        both = mine.samples, theirs.samples
+        axes = max(each.ndim for each in both)  # entries are aligned at the last axes, draws at the first one
+        first, second = (each.reshape(len(each), *(1,) * (axes - each.ndim), *each.shape[1:]) for each in both)
+        samples = first + second
         warnings = tuple(dict.fromkeys(mine.warnings + theirs.warnings))
         freedom = min(mine.freedom, theirs.freedom)
         return Number(samples, extra, None, freedom, mine.method or theirs.method, max(mine.n or 1, theirs.n or 1),
@@ -234,6 +252,3 @@ class Number:
         part = extra if extra.ndim == 0 else extra.expand(self.samples.shape[1:])[index]
         return self._mapped(lambda samples: samples[(slice(None), *index) if isinstance(index, tuple)
                                                     else (slice(None), index)], part)  # fmt: skip
-
-    def __len__(self) -> int:
-        return self.samples.shape[1]

@@ -14,36 +14,25 @@ from __future__ import annotations
 
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["ClipBoundError", "require_clip_bound"]
+__all__ = ["why_no_clip_bound"]
 
 
-class ClipBoundError(ValueError):
-    """A plan breaks the condition of the K-fold bound on clip KL."""
+def why_no_clip_bound(plan: Plan, ar_steps: int) -> str | None:
+    """None if every Input_{k+1}, k < K = ``ar_steps``, is made of (Input_k, Output_k) and fresh noise; else why not.
 
-
-def require_clip_bound(plan: Plan, ar_steps: int) -> None:
-    """Raises unless every Input_{k+1}, k < K = ``ar_steps``, is made of (Input_k, Output_k) and fresh noise.
-
-    A reference kept as it came out must be a clean frame of Output_k or such a reference of step k; one that is
-    noised afresh must be a clean frame of Output_k, because noising it again needs the frame itself.
-
-    Raises:
-        ClipBoundError: naming the AR step and the reference.
+    Every reference of step k + 1, clean or noised afresh, must be a frame that step k has *clean*: a clean frame of
+    Output_k or a clean reference of step k. From a noised version of a frame neither the frame nor another noised
+    version of it can be made.
     """
     for k in range(1, ar_steps):
         out = set(plan.window_frames(k)[: plan.stride])
-        held = {r.frame for r in plan.references_at(k) if r.level <= plan.floor}
+        clean = out | {r.frame for r in plan.references_at(k) if r.level <= plan.floor}
         for reference in plan.references_at(k + 1):
-            if reference.frame in out:
-                continue
-            if reference.level > plan.floor:
-                raise ClipBoundError(
-                    f"the bound on clip KL does not hold: AR step {k + 1} noises frame {reference.frame + 1} "
-                    f"afresh, which AR step {k} did not put out, so its input is no function of what step {k} "
-                    "has in hand"
+            if reference.frame not in clean:
+                does = "noises" if reference.level > plan.floor else "refers to"
+                return (
+                    f"the bound on clip KL does not hold: AR step {k + 1} {does} frame {reference.frame + 1}, which is "
+                    f"neither a clean reference nor a clean output of AR step {k}, so its input is no function of what "
+                    f"step {k} has in hand"
                 )
-            if reference.frame not in held:
-                raise ClipBoundError(
-                    f"the bound on clip KL does not hold: AR step {k + 1} refers to frame "
-                    f"{reference.frame + 1}, which is neither a reference nor an output of AR step {k}"
-                )
+    return None

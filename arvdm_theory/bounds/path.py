@@ -17,8 +17,8 @@ level m times a smooth function of u, but for tr J_j(u) = E ‖s*_j(W_u)‖²: w
                   + ¼ E ‖(W_u - W^m)_j‖² + d (1 - a)²/a - (v/a) tr J_j(0)
                   - ((1 - a)/a) E ⟨W_j, ε_j⟩ - (v/a) E ⟨s*_j, ε_j⟩.
 
-Σ_j h_j ∫ tr J_j du needs no quadrature, which near a singular covariance would miss its peak at u = 1: along the
-clocks (log det Cov(W_u | R))' = d Σ_j h_j - Σ_j h_j tr J_j(u), so it is
+All integrals over u are elementary. That of e^{xu} - 1 is D(x) = (e^x - 1)/x - 1, and Σ_j h_j ∫ tr J_j du, whose
+integrand peaks at u = 1 near a singular covariance, follows from a determinant: along the clocks (log det Cov(W_u | R))' = d Σ_j h_j - Σ_j h_j tr J_j(u), so it is
 d Σ_j h_j + log det Cov(W^m | R) - log det Cov(W^{m+1} | R).
 The kernel on the grid is a marginal of the path, so each step's grid KL is at most this.
 
@@ -60,63 +60,63 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from arvdm_theory.decomposition.stage import Moments
 from arvdm_theory.diffusion.steps import ReverseStep
-from arvdm_theory.diffusion.window import WindowLaw
 from arvdm_theory.information.gaussian import log_det
+from arvdm_theory.laws.gaussian_window import WindowLaw
+from arvdm_theory.laws.stage_law import Moments
 from arvdm_theory.noise import alpha, sigma2
 
 __all__ = ["closed_initialisation_bound", "closed_path_bound", "girsanov_path_bound"]
 
-
-def _second_moments(law: WindowLaw) -> Tensor:
-    """E ‖X_j‖² of the clean window frames, (modes, w)."""
-    explained = law.gain @ law.reference_factor
-    diagonal = torch.diagonal(law.covariance, dim1=-2, dim2=-1) + (explained**2).sum(-1) + law.mean**2
-    return law.per_frame(diagonal)
+# Below this |x| the series of D(x) is used: 20 terms leave less than 1e-20 of it.
+_SERIES = 1.0
 
 
-def girsanov_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep, points: int = 12) -> Tensor:
+def _mean_growth(x: Tensor) -> Tensor:
+    """D(x) = ∫_0^1 (e^{xu} - 1) du = (e^x - 1)/x - 1, without cancellation near 0."""
+    small = x.abs() < _SERIES
+    near, far = torch.where(small, x, torch.zeros_like(x)), torch.where(small, torch.ones_like(x), x)
+    series = torch.zeros_like(x)
+    for n in range(20, 0, -1):
+        series = (series + 1) * near / (n + 1)
+    return torch.where(small, series, torch.expm1(far) / far - 1)
+
+
+def girsanov_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep) -> Tensor:
     """The Girsanov form of every reverse step, (samples, M, modes), in nats; its mean over the samples counts.
 
     Args:
         law: the true law of the window.
         moments: of the score's error.
         step: exponential or Euler-Maruyama.
-        points: Gauss-Legendre nodes in u, for functions of e^{-u h/2} alone: 12 are exact to rounding for h ≤ 10.
 
     Raises:
-        ValueError: for a step whose noise is not the reverse SDE's, and for fewer than one point.
+        ValueError: for a step whose noise is not the reverse SDE's.
     """
     if not step.girsanov:
         raise ValueError(f"Girsanov's theorem does not cover the {step.name} step: its noise is not the SDE's")
-    if points < 1:
-        raise ValueError(f"a quadrature needs at least one point, got {points}")
-    nodes, weights = np.polynomial.legendre.leggauss(points)
-    u = torch.from_numpy((nodes + 1) / 2).to(law.levels)[:, None, None, None]
-    weight = torch.from_numpy(weights / 2).to(law.levels)
-    high = law.levels[:-1].unsqueeze(-2)  # (M, 1, w), against (samples, M, modes, w) moments
-    h = high - law.levels[1:].unsqueeze(-2)
-
-    def mean(values: Tensor) -> Tensor:
-        """∫_0^1 du of values at the nodes."""
-        integral: Tensor = torch.tensordot(weight, values, dims=1)
-        return integral
-
-    a, lost = torch.exp(-u * h / 2), -torch.expm1(-u * h / 2)  # a and 1 - a, (points, M, 1, w)
+    high, low = law.levels[:-1].unsqueeze(-2), law.levels[1:].unsqueeze(-2)
+    h = high - low  # (M, 1, w), against (samples, M, modes, w) moments
     trace = law.per_frame(torch.diagonal(law.precision[:-1], dim1=-2, dim2=-1))
-    square = (1 - 2 * mean(a)) * trace + moments.square + 2 * mean(lost) * moments.with_exact
+    falling = _mean_growth(-h / 2)  # the mean of a - 1
+    square = -(1 + 2 * falling) * trace + moments.square - 2 * falling * moments.with_exact
     if step.name == "euler":
-        v = -torch.expm1(-u * h)
-        levels = high - u * h
-        size = alpha(levels) ** 2 * _second_moments(law) + law.dim * sigma2(levels)  # E ‖W_u,j‖²
-        moved = mean(lost**2 * size + law.dim * v) / 4
-        square = square + moved + law.dim * mean(lost**2 / a) - mean(v / a) * (trace + moments.with_exact)
-        square = square - mean(lost / a) * moments.with_window
+        rising, twice = _mean_growth(h / 2), _mean_growth(-h)  # of 1/a - 1 and of a² - 1 = -v
+        d = law.dim
+        # E ‖W_u,j‖² = d + (E ‖X_j‖² - d) α²/a², and the mean of α² (1 - a)²/a² must not overflow.
+        small = h < _SERIES
+        slow = torch.where(small, h, torch.zeros_like(h))
+        near = alpha(high) ** 2 * (_mean_growth(slow) - 2 * _mean_growth(slow / 2))
+        wide = torch.where(small, torch.ones_like(h), h)
+        far = (alpha(low) ** 2 - alpha(high) ** 2) / wide
+        far = far - 4 * (alpha(high) * alpha(low) - alpha(high) ** 2) / wide + alpha(high) ** 2
+        stretched = (law.second_moments() - d) * torch.where(small, near, far)
+        moved = (d * (twice - 2 * falling) + stretched - d * twice) / 4
+        square = square + moved + d * (rising + falling) - (rising - falling) * (trace + moments.with_exact)
+        square = square - rising * moments.with_window
     volume = log_det(law.factor)
     energy = law.dim * h.sum(-1) + volume[:-1] - volume[1:]
     bound: Tensor = 0.5 * (energy + (h * square).sum(-1))
@@ -157,7 +157,7 @@ def closed_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep, small
     b_root = _root(each.mean(0))
     root = _root(a_part) + b_root
     if step.name == "euler":
-        size = torch.clamp(_second_moments(law), min=float(law.dim))
+        size = torch.clamp(law.second_moments(), min=float(law.dim))
         root = root + _root((h * (h**2 * size / 12 + h * law.dim / 2)).sum(-1) / 4)
     slope = root / (2 * torch.where(b_root > 0, b_root, 1.0))
     bound: Tensor = root**2 / 2 + slope.detach() * (each - each.mean(0)).detach()
@@ -173,7 +173,7 @@ def _root(values: Tensor) -> Tensor:
 def closed_initialisation_bound(law: WindowLaw, fresh: int, horizon: float) -> Tensor:
     """½ e^{-T} (E‖X‖² + n e^{-T}/(1 - e^{-T})) for the last ``fresh`` window frames, (modes,), in nats."""
     decay = math.exp(-horizon)
-    moments = _second_moments(law)[:, law.window - fresh :].sum(-1)
+    moments = law.second_moments()[:, law.stage.window - fresh :].sum(-1)
     n = fresh * law.dim
     bound: Tensor = 0.5 * decay * (moments + n * decay / -math.expm1(-horizon))
     return bound

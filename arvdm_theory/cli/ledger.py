@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.files import load_array, write_json
     from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
     from arvdm_theory.plan.methods import fifo, outpainting
-    from arvdm_theory.plan.plan import References
+    from arvdm_theory.plan.references import References
 
     for name in ("window", "ar_steps", "reverse_steps", "init_steps"):
         if getattr(args, name) < 1:

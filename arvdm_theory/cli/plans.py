@@ -129,7 +129,7 @@ def _runs(levels: tuple[float, ...]) -> str:
 def _plain(value: object) -> str:
     """A parameter's value for reading."""
     from arvdm_theory.plan.drawing import describe_references
-    from arvdm_theory.plan.plan import References
+    from arvdm_theory.plan.references import References
 
     if isinstance(value, References):
         return describe_references(value)

@@ -26,63 +26,49 @@ Source: arXiv 2503.10704, Theorems 1 and 2, on videos of finitely many states.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from arvdm_theory.decomposition.finite import as_table, common_notes, estimate, sample_rows, sample_totals
-from arvdm_theory.decomposition.finite_stage import FiniteScore
-from arvdm_theory.decomposition.finite_terms import FULL_VIEW, FiniteTerms, sampled_terms
+from arvdm_theory.decomposition.ledger import account
+from arvdm_theory.decomposition.result import Result
 from arvdm_theory.decomposition.state_kernels import StateKernels, carried_frames, frames_law, state_kernels
-from arvdm_theory.decomposition.table import LedgerTable
-from arvdm_theory.diffusion.scores import AffineScore, ExactScore
+from arvdm_theory.decomposition.terms import FULL_VIEW, LedgerTerms, sample_count, stage_errors
+from arvdm_theory.diffusion.scores import ExactScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.transfer import Chain, memory_bottlenecks
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.plan.plan import Plan, Reference
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.stage_law import TrueVideos
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Reference
 
-__all__ = ["DecodedLedger", "decoded_ledger"]
-
-
-@dataclass(frozen=True)
-class DecodedLedger(LedgerTable):
-    """The ledger of a decoded finite-state video; ``kl`` and CLIP_KL are KL divergences of states.
-
-    Attributes:
-        kernel_kl: E KL(p(Z_out | Z_R) ‖ q(Z_out | Z_R)) of every AR step with its standard error: what the path
-            terms and NIE_AR of that step bound.
-        terms: the sampled terms behind it; their MB is exact.
-        kernels: the simulated kernels behind it.
-    """
-
-    kernel_kl: tuple[tuple[float, float], ...]
-    terms: FiniteTerms
-    kernels: StateKernels
+__all__ = ["decoded_ledger"]
 
 
 def decoded_ledger(
     video: FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None = None,
-    step: str | ReverseStep = "exponential",
     *,
+    score: Any = None,
+    step: str | ReverseStep = "exponential",
     against: ExactScore = FULL_VIEW,
     samples: int = 2048,
     rollouts: int = 2048,
     seed: int = 0,
     progress: bool = False,
-) -> DecodedLedger:
+) -> Result:
     """The ledger of a noise-free finite-state video whose AR steps end by sampling states.
 
     Args:
         video: its clean frames must show their states (pictures all different, no noise, no emissions).
         plan: with w = Δ, clean references and a floor δ > 0 at which the sampler stops and decodes.
         ar_steps: K ≥ 1.
-        score, step, against: as :func:`arvdm_theory.decomposition.finite.finite_ledger_terms`; a callable is shown the
+        score, step, against: as :func:`arvdm_theory.decomposition.ledger.ledger`; a callable is shown the
             references' pictures at level 0.
         samples: true videos that the path terms are averaged over.
         rollouts: simulated windows a value of the references (at least; a whole number of groups).
@@ -95,26 +81,43 @@ def decoded_ledger(
             :data:`arvdm_theory.decomposition.state_kernels.MAX_ENTRIES` entries.
 
     Example:
-        >>> from arvdm_theory.plan.plan import References
-        >>> from arvdm_theory.laws.chains import sticky_chain
-        >>> from arvdm_theory.laws.emission import Codebook
+        >>> from arvdm_theory import Codebook, FiniteStateVideo, Plan, References, sticky_chain
         >>> video = FiniteStateVideo(sticky_chain(2, 0.9), Codebook([[-1.0], [1.0]]))
         >>> plan = Plan((4.0,), 1, 4.0, reverse_steps=6, init_steps=6, floor=0.1, references=References.first(1))
         >>> result = decoded_ledger(video, plan, ar_steps=3, samples=200, rollouts=400)
         >>> result.totals["lower_bound"] <= result.totals["kl"] <= result.totals["trajectory_kl"]
         True
     """
-    chosen = reverse_step(step)
+    chosen, own = reverse_step(step), as_score(score, video)
     with torch.no_grad():
         chain = video.readable_chain()
-        kernels = state_kernels(video, plan, ar_steps, score, chosen, rollouts=rollouts, seed=seed)
-        terms = sampled_terms(
-            video, plan, ar_steps, score, chosen, against, False, samples, seed + 1, progress, decoded=True
-        )
+        kernels = state_kernels(video, plan, ar_steps, own, chosen, rollouts=rollouts, seed=seed)
+        laws = [video.at(stage) for stage in plan.stages(ar_steps)]
+        truths = _decoded_videos(video, plan, ar_steps, sample_count(samples), seed + 1)
+        errors = stage_errors(laws, truths, own, chosen, against, False, False, (False, False), progress)
         truth = _Truth.of(chain, plan, ar_steps)
-        terms = FiniteTerms(**{**vars(terms), "mb": truth.bottlenecks.expand(samples, -1)})
-        pairs = _jackknife(kernels, truth)
-    return _assemble(plan, ar_steps, terms, kernels, truth, pairs)
+        ar = []
+        for k, mb in enumerate(truth.bottlenecks):
+            known = Number.exact(mb)
+            ar.append(replace(errors[k + 1], mb=known, mb_clean=known))
+        found = _jackknife(kernels, truth)
+        terms = LedgerTerms(
+            errors[0], tuple(ar), ie=found[0], kl=found[ar_steps + 1], clips=found[ar_steps + 2 :],
+            ar_step_errors=found[1 : ar_steps + 1],
+        )  # fmt: skip
+        return account(terms, plan, dict.fromkeys(("girsanov", "closed"), "computed for Gaussian videos only"))
+
+
+def _decoded_videos(
+    video: FiniteStateVideo, plan: Plan, ar_steps: int, samples: int, seed: int
+) -> Iterator[TrueVideos]:
+    """True videos whose references are shown as the states that their pictures stand for."""
+    generator = torch.Generator(device=video.device).manual_seed(seed)
+    for size in TrueVideos.sizes(video, plan, ar_steps, samples):
+        sample = video.sample(size, plan.total_frames(ar_steps), generator)
+        truth = TrueVideos(video, size, generator, sample.frames, symbols=sample.symbols)
+        truth.add_states(plan, ar_steps)
+        yield truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +211,7 @@ def _divergence(true: Tensor, own: Tensor) -> Tensor:
     return (true * (torch.log(safe_p) - torch.log(safe_q))).sum()
 
 
-def _jackknife(kernels: StateKernels, truth: _Truth) -> list[tuple[float, float]]:
+def _jackknife(kernels: StateKernels, truth: _Truth) -> Number:
     """:func:`_consequences` of the mean kernels without bias of order 1/rollouts, with their standard errors."""
     groups = len(kernels.initial)
     plain = _consequences(kernels.initial.mean(0), [own.mean(0) for own in kernels.steps], truth)
@@ -220,31 +223,4 @@ def _jackknife(kernels: StateKernels, truth: _Truth) -> list[tuple[float, float]
     left_out = torch.stack(without)
     value = groups * plain - (groups - 1) * left_out.mean(0)
     error = torch.sqrt((groups - 1) * left_out.var(0, correction=0))
-    return list(zip(value.tolist(), error.tolist(), strict=True))
-
-
-def _assemble(
-    plan: Plan,
-    ar_steps: int,
-    terms: FiniteTerms,
-    kernels: StateKernels,
-    truth: _Truth,
-    pairs: list[tuple[float, float]],
-) -> DecodedLedger:
-    ie, kernel, (kl, *clips) = pairs[0], pairs[1 : ar_steps + 1], pairs[ar_steps + 1 :]
-    notes = common_notes(plan, ar_steps, memory=True)
-    notes |= dict.fromkeys(("girsanov", "closed"), "computed for Gaussian videos only")
-    totals, spread = sample_totals(terms, notes)
-    ar, ar_error = estimate((terms.ar_path + terms.mb).sum(-1))
-    bound = ie[0] + float(truth.bottlenecks.sum())
-    sums = {"ie": ie, "kl": kl, "lower_bound": (bound, ie[1])}
-    sums["trajectory_kl"] = (ie[0] + ar, math.hypot(ie[1], ar_error))
-    for name, (value, error) in sums.items():
-        totals[name], spread[name] = value, error
-    rows = [*sample_rows(terms), ("init", 0, "IE", *ie)]
-    rows += [("ar", k, "CLIP_KL", *clip) for k, clip in enumerate(clips, start=1)]
-    if "clip_bound" not in notes:
-        for k, path in enumerate(terms.ar_path.cumsum(-1).unbind(-1), start=1):
-            value, error = estimate(path)
-            rows.append(("ar", k, "CLIP_BOUND", ie[0] + value, math.hypot(ie[1], error)))
-    return DecodedLedger(as_table(rows), totals, spread, notes, tuple(kernel), terms, kernels)
+    return Number(value[None], error, method="jackknife", n=groups)

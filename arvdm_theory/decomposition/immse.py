@@ -12,8 +12,8 @@ I(W^I_old; Past | R) from both: the first leaves MB_k, since W^I_old is W^O with
 beside it, and the second I(X^T_new; Past | W^I_old, R). ∎
 
 Nothing has to be trained beyond the levels that the plan uses, unlike for the integral over all signal-to-noise
-ratios (:mod:`arvdm_theory.information.estimators.immse`). What the new frames tell at T, I(X^T_new; Past | In), is the same
-integral from T to ∞, along which the integrand falls like e^{-τ}: to a relative e^{-T} it is its value at T.
+ratios (:mod:`arvdm_theory.information.estimators.immse`). What the new frames tell at T, I(X^T_new; Past | In), is
+the same integral from T to ∞, along which the integrand falls like e^{-τ}: to a relative e^{-T} it is its value at T.
 
 *Stopped at s.* If every clock halts at s > 0, W runs from max(t^I, s) to max(t^O, s), and the same proof gives
 
@@ -32,7 +32,8 @@ beside R', and the integral with s' the score given R' is, by the chain rule,
 MB' being that of the plan that shows R'. All frames that are out, as they came out, are the largest R' there is.
 
 With trained networks the form ``losses`` gives MB_k plus half the integral of the difference of the two networks'
-excess losses, which may be negative; it is reported as it is.
+excess losses, which may be negative; it is reported as it is, and a value that is surely negative, or far from the
+form ``difference``, which is the same for exact scores, is warned of: it tells of the networks and not of the video.
 
 Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and Verdú 2005 (I-MMSE); de Bruijn's
 identity as in Cover and Thomas 2006, theorem 17.7.2.
@@ -42,75 +43,69 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 from torch import Tensor
 
 from arvdm_theory.decomposition.score_gap import (
     ScoreGap,
-    memory_contributions,
-    shown_references,
+    graded_panels,
+    score_gap,
     shown_with_past,
     stopped_grid,
 )
-from arvdm_theory.information.estimators.estimate import Estimate, EstimationWarning
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence, conclude_mean, contribution_error
+from arvdm_theory.diffusion.prediction import NetworkScore
+from arvdm_theory.diffusion.scores import HasScore, as_score
+from arvdm_theory.information.estimators.estimate import EstimationWarning, SampleError, issue
+from arvdm_theory.information.estimators.uncertainty import Dependence, contribution_error
 from arvdm_theory.information.gaussian import cholesky, condition, conditional_mutual_information
-from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.gaussian import frame_indices, noisy_covariance
+from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.law import VideoLaw
+from arvdm_theory.laws.states import frame_indices, noisy_covariance
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, Reference
+from arvdm_theory.number import LEVEL, Number, half_width
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Reference
+from arvdm_theory.plan.stage import Stage
 
-__all__ = [
-    "LowHorizonWarning",
-    "horizon_notes",
-    "memory_bottleneck_along_clocks",
-    "memory_bottleneck_from_scores",
-]
+__all__ = ["NETWORK_STOP", "memory_bottleneck_along_clocks", "memory_bottleneck_from_scores", "network_warnings"]
 
 Array = NDArray[np.float64]
-Noising = Callable[[Tensor, Tensor], Tensor]
 
-# Halvings of the last panel beyond which a smallest eigenvalue is rounding.
-_MOST_HALVINGS = 50
-
-
-class LowHorizonWarning(EstimationWarning):
-    """Level T is so low that what the new frames tell there is not negligible, and it is extrapolated."""
+NETWORK_STOP = 0.1
+"""Where clocks halt for networks unless asked otherwise: below it a network's error is large against what is left."""
 
 
 def memory_bottleneck_along_clocks(
-    clean_covariance: Tensor,
-    dim: int,
+    video: GaussianVideo,
     plan: Plan,
     ar_step: int,
-    grid: Tensor | None = None,
-    points: int = 16,
     *,
+    levels: Tensor | None = None,
+    points: int = 16,
     stop: float = 0.0,
     plan_with_past: Plan | None = None,
 ) -> Tensor:
-    """MB_k of AR step k = ``ar_step`` as the integral of the score gap, (modes,), in nats.
+    """MB_k of AR step k = ``ar_step`` as the integral of the score gap, a scalar, in nats.
 
     In closed form but for the quadrature: with J and J' the precisions of W given R and given (R, Past), and G the
     regression of W on the whitened part of Past that R leaves open, E‖s'_j - s*_j‖² = tr (J' - J)_j =
     tr (J' G Gᵀ J)_j. Frame by frame and level by level it says where along the clocks memory would help.
 
     Clocks run along the grid, straight inside a reverse step, with ``points`` Gauss-Legendre nodes a panel. Panels
-    are at most one unit of time long, and towards the step's end they halve until they are no longer than the
-    smallest eigenvalue λ of Cov(clean window | R, Past) plus ``stop``, as far beyond the end as which lies the
-    first pole of J'. So every panel is at least as far from a pole as it is long, and 16 nodes leave
-    4.2^-32 = 1e-20.
+    are graded (:func:`~arvdm_theory.decomposition.score_gap.graded_panels`) by the smallest eigenvalue λ of
+    Cov(clean window | R, Past) plus ``stop``, as far beyond a step's end as which lies the first pole of J'. So every
+    panel is at least as far from a pole as it is long, and 16 nodes leave 4.2^-32 = 1e-20.
 
     Args:
-        clean_covariance: of all clean frames from the first on, (modes, N·d, N·d).
-        dim: d.
+        video: its law.
         plan: the plan.
         ar_step: k, from 1.
-        grid: levels (M + 1, w) in place of the plan's.
+        levels: (M + 1, w) in place of the plan's.
         points: nodes a panel.
         stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s).
         plan_with_past: what its references tell stands for Past: the value is I(Out; R' | In).
@@ -118,178 +113,230 @@ def memory_bottleneck_along_clocks(
     Raises:
         ValueError: for fewer than one point, or as :func:`memory_bottleneck_from_scores` for ``stop`` and
             ``plan_with_past``.
-        NotPositiveDefiniteError: if what is told leaves nothing open about an output frame at level 0, or the
+        NotPositiveDefiniteError: if what is known leaves nothing open about an output frame at level 0, or the
             references leave nothing open about a frame of Past.
     """
     if points < 1:
         raise ValueError(f"a quadrature needs at least one point, got {points}")
-    device = clean_covariance.device
-    if grid is None:
-        grid = torch.tensor(plan.ar_grid, dtype=torch.float64, device=device)
-    grid = stopped_grid(grid, plan, stop)
-    known = shown_references(plan, ar_step)
-    beyond = [r for r in shown_with_past(plan, ar_step, plan_with_past) if r not in known]
+    stage, dim = plan.stage(ar_step, levels), video.frame_dim
+    grid = stopped_grid(stage.levels, plan.horizon, stop).to(video.device)
+    beyond = [r for r in shown_with_past(plan, ar_step, plan_with_past) if r not in stage.references]
     if not beyond:
-        return clean_covariance.new_zeros(len(clean_covariance))
-    n = plan.window * dim
-    residual = _residual(clean_covariance, dim, list(plan.window_frames(ar_step)), beyond, known)
+        return torch.zeros((), dtype=torch.float64, device=video.device)
+    n = stage.window * dim
+    residual = _residual(video, stage, beyond)
     without, cross, past = residual[:, :n, :n], residual[:, :n, n:], residual[:, n:, n:]
-    told = condition(residual, range(n), range(n, residual.shape[-1]))[1]
+    known = condition(residual, range(n), range(n, residual.shape[-1]))[1]
     factor = cholesky(past, "covariance of Past given the references")
     shared = torch.linalg.solve_triangular(factor, cross.mT, upper=False).mT
 
-    def spread(per_frame: Tensor) -> Tensor:
+    def per_entry(per_frame: Tensor) -> Tensor:
         return per_frame.repeat_interleave(dim, -1).unsqueeze(-2)
 
-    def noisy(clean: Tensor, levels: Tensor) -> Tensor:
-        scale = spread(alpha(levels))
-        return scale.unsqueeze(-1) * scale.unsqueeze(-2) * clean + torch.diag_embed(spread(sigma2(levels)))
+    def noisy(clean: Tensor, at: Tensor) -> Tensor:
+        scale = per_entry(alpha(at))
+        return scale.unsqueeze(-1) * scale.unsqueeze(-2) * clean + torch.diag_embed(per_entry(sigma2(at)))
 
     # Nodes come near the end of the clocks and never reach it: what is infinite there would look finite.
-    cholesky(noisy(told, grid[-1]), "covariance of the output given all that is told")
-    total = _initial_information(residual, plan, dim, noisy, grid[0])
-    smallest = float(torch.linalg.eigvalsh(told.detach()).min())
-    nodes, weights = np.polynomial.legendre.leggauss(points)
+    cholesky(noisy(known, grid[-1]), "covariance of the output given all that is known")
+    # I(X^T_new; Past | In): the window stands at its input levels, and R is conditioned on already.
+    first = alpha(grid[0]).repeat_interleave(dim)[:, None] * cross
+    joint = torch.cat([torch.cat([noisy(without, grid[0]), first], -1), torch.cat([first.mT, past], -1)], -2)
+    old = stage.kept * dim
+    total = conditional_mutual_information(joint, range(old, n), range(n, joint.shape[-1]), range(old))
+    smallest = float(torch.linalg.eigvalsh(known.detach()).min())
+    nodes, weights = (torch.from_numpy(part).to(grid) for part in np.polynomial.legendre.leggauss(points))
     for high, low in itertools.pairwise(grid):
         h = high - low
-        edges = torch.tensor(_panels(float(h.max()), smallest + stop), dtype=torch.float64, device=device)
+        edges = torch.tensor(graded_panels(float(h.max()), smallest + stop)).to(grid)
         width = (edges[1:] - edges[:-1])[:, None]
-        rest = (edges[:-1, None] + width * torch.from_numpy((nodes + 1) / 2).to(device)).reshape(-1)
-        weight = (width * torch.from_numpy(weights / 2).to(device)).reshape(-1)
-        levels = low + rest[:, None] * h
-        signal = spread(alpha(levels)).unsqueeze(-1) * shared
+        rest = (edges[:-1, None] + width * (nodes + 1) / 2).reshape(-1)
+        weight = (width * weights / 2).reshape(-1)
+        at = low + rest[:, None] * h
+        signal = per_entry(alpha(at)).unsqueeze(-1) * shared
         both = [
-            torch.cholesky_solve(signal, cholesky(noisy(clean, levels), "covariance of the window"))
-            for clean in (told, without)
+            torch.cholesky_solve(signal, cholesky(noisy(clean, at), "covariance of the window"))
+            for clean in (known, without)
         ]
-        per_entry = (both[0] * both[1]).sum(-1)
-        gap = per_entry.reshape(*per_entry.shape[:-1], plan.window, dim).sum(-1)  # (nodes, modes, w)
+        entries = (both[0] * both[1]).sum(-1)
+        gap = entries.reshape(*entries.shape[:-1], stage.window, dim).sum(-1)  # (nodes, modes, w)
         total = total + torch.einsum("u,j,umj->m", weight, h, gap) / 2
-    return total
+    return total @ video.multiplicity
 
 
-def _residual(
-    clean_covariance: Tensor, dim: int, window: list[int], beyond: Sequence[Reference], known: Sequence[Reference]
-) -> Tensor:
-    """Covariance of (clean window, Past) given the references, (modes, (w + p)·d, (w + p)·d)."""
-    device = clean_covariance.device
-    frames = [*window, *(r.frame for r in (*beyond, *known))]
+def _residual(video: GaussianVideo, stage: Stage, beyond: list[Reference]) -> Tensor:
+    """Covariance of (clean window, Past) given references and actions, (modes, (w + p)·d, (w + p)·d)."""
+    dim, total, device = video.frame_dim, stage.frames.stop, video.device
+    frames = [*stage.frames, *(r.frame for r in (*beyond, *stage.references))]
     # The window is clean here; its noise, independent of all else, is added level by level.
-    levels = [0.0] * len(window) + [r.level for r in (*beyond, *known)]
-    level = torch.tensor(levels, dtype=torch.float64, device=device)
-    number = torch.tensor(frames, device=device)
-    index = frame_indices(frames, dim).to(device)
+    at = [0.0] * stage.window + [r.level for r in (*beyond, *stage.references)]
+    level, number = torch.tensor(at, dtype=torch.float64, device=device), torch.tensor(frames, device=device)
+    index = torch.cat([frame_indices(frames, dim), torch.arange(total * dim, total * (dim + video.action_dim))])
+    clean = video.joint_moments(total)[1][:, index[:, None], index]
+    n = len(frames) * dim
     # A reference is what Past holds of its frame, noised further: they part at the lower of their levels.
-    joint = noisy_covariance(
-        clean_covariance[:, index[:, None], index],
-        level,
-        torch.minimum(level[:, None], level),
-        number[:, None] == number,
+    own = noisy_covariance(
+        clean[:, :n, :n], level, torch.minimum(level[:, None], level), number[:, None] == number
     )
-    open_part = (len(window) + len(beyond)) * dim
-    return condition(joint, range(open_part), range(open_part, len(frames) * dim))[1]
-
-
-def _initial_information(residual: Tensor, plan: Plan, dim: int, noise_frames: Noising, levels: Tensor) -> Tensor:
-    """I(X^T_new; Past | In), (modes,): the window stands at its input levels, and R is conditioned on already."""
-    n, old = plan.window * dim, (plan.window - plan.stride) * dim
-    scale = alpha(levels).repeat_interleave(dim)[:, None]
-    cross = scale * residual[:, :n, n:]
-    window = noise_frames(residual[:, :n, :n], levels)
-    joint = torch.cat([torch.cat([window, cross], -1), torch.cat([cross.mT, residual[:, n:, n:]], -1)], -2)
-    return conditional_mutual_information(joint, range(old, n), range(n, joint.shape[-1]), range(old))
-
-
-def _panels(longest: float, smallest: float) -> list[float]:
-    """Edges in [0, 1], the part of a step that is left: see :func:`memory_bottleneck_along_clocks`."""
-    if longest <= 0:
-        return [0.0, 1.0]
-    pieces = math.ceil(longest)
-    last = longest / pieces
-    halvings = _MOST_HALVINGS
-    if smallest > last * 2.0**-_MOST_HALVINGS:
-        halvings = max(0, math.ceil(math.log2(last / smallest)))
-    return [0.0, *(2.0**-k / pieces for k in range(halvings, 0, -1)), *((k + 1) / pieces for k in range(pieces))]
+    cross = alpha(level).repeat_interleave(dim)[:, None] * clean[:, :n, n:]
+    joint = torch.cat([torch.cat([own, cross], -1), torch.cat([cross.mT, clean[:, n:, n:]], -1)], -2)
+    open_part = (stage.window + len(beyond)) * dim
+    return condition(joint, range(open_part), range(open_part, joint.shape[-1]))[1]
 
 
 def memory_bottleneck_from_scores(
     videos: Tensor,
     plan: Plan,
     ar_step: int,
-    score: Score,
-    score_with_past: Score,
+    score: Any = None,
+    score_with_past: Any = None,
     *,
+    video: VideoLaw | None = None,
     form: ScoreGap = "losses",
     points: int = 4,
     batch: int = 1024,
     dependence: Dependence = "independent",
+    clusters: ArrayLike | None = None,
     level: float = LEVEL,
     seed: int = 0,
     progress: bool = False,
     actions: Tensor | None = None,
     plan_with_past: Plan | None = None,
-    stop: float = 0.0,
-) -> Estimate:
+    stop: float | None = None,
+) -> Number:
     """MB_k of AR step k = ``ar_step`` from two networks' losses on true videos that they were not trained on.
 
-    Both see the same noised window, drawn afresh at every node. ``score`` is told the plan's references,
-    ``score_with_past`` all frames that are out, as they came out (noised versions of them add nothing), as a
-    network of the same plan with ``References.all()`` is. In the form ``losses`` the value is
+    Both see the same noised window, with noise of its own in every panel of the quadrature. ``score`` is shown the
+    plan's references, ``score_with_past`` all frames that are out, as they came out (noised versions of them add
+    nothing), as a network of the same plan with ``References.all()`` is. In the form ``losses`` the value is
 
         ½ Σ_j ∫ E[‖s_j - y_j‖² - ‖s'_j - y_j‖²] dτ_j,    y_j = -(W_j - α_j X_j)/σ²_j,
 
     MB_k plus half the integral of the difference of excess losses. A network that is kept from the references by a
-    mask has an excess loss for it.
+    mask has an excess loss for it. Where along the clocks it comes from is the ``integrand`` of
+    :func:`arvdm_theory.decomposition.score_gap.score_gap`.
 
     Args:
         videos: true clean videos, (n, N, d), N frames or more as the plan needs them.
         plan: the plan.
         ar_step: k, from 1.
-        score: ∇ log p(W | R), see :class:`arvdm_theory.interfaces.Score`.
-        score_with_past: ∇ log p(W | R, Past).
+        score: ∇ log p(W | R), see :class:`arvdm_theory.interfaces.Score`; None for the exact one of ``video``.
+        score_with_past: ∇ log p(W | R, Past), likewise.
+        video: whose exact scores are meant by None, ``ExactScore()`` and ``PerturbedScore(e)``.
         form: ``losses``, or ``difference`` for ‖s'_j - s_j‖² in place of the bracket: the same for exact scores,
             with less noise; for trained ones it is never negative and counts the errors of both as information.
-        points: Gauss-Legendre nodes a reverse step, whose error the standard error does not hold.
+        points: Gauss-Legendre nodes a panel; half of them give the quadrature's error, which the interval holds.
         batch: videos evaluated at once.
         dependence: of the videos.
+        clusters: a label a video, (n,), where videos of one label (windows of one clip) are not independent.
         level: of the confidence interval.
         seed: of the noise, drawn on the CPU: the same on every device.
         progress: show a progress bar over batches and nodes.
         actions: the action that leads to each frame, (n, N, a), N as for the videos. Both scores are told those
             of the window and of the frames that they are shown: all is given the first, and the second's others
             count as a part of Past.
-        plan_with_past: of whose references ``score_with_past`` is told in place of all frames that are out: a plan
+        plan_with_past: whose references ``score_with_past`` is shown in place of all frames that are out: a plan
             with the same levels that shows what ``plan`` shows, and more. The value is I(Out_k; R'_k | In_k).
-        stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s), see the module.
+        stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s), see the module. Left out,
+            0, and :data:`NETWORK_STOP` where one of the scores is a network's.
 
     Raises:
-        SampleError: for videos or actions of another shape, too short or not finite, a step without Past (MB_k is
-            0 there), an unknown form, a ``stop`` outside [0, T), a ``plan_with_past`` of other levels or that does
-            not hold the plan's references, or a score that is not a finite tensor of the window's shape.
+        SampleError: for videos, actions or clusters of another shape, too short or not finite, a step without Past
+            (MB_k is 0 there), an unknown form, a ``stop`` outside [0, T), or a ``plan_with_past`` of other levels or
+            that does not hold the plan's references.
+        ValueError: for a score that is not a finite tensor of the window's shape.
+
+    Warns:
+        EstimationWarning: where the value is surely negative, the two forms disagree, the quadrature errs by more than
+            the standard error, or T is so low that what is extrapolated beyond it errs by more.
+
+    Example:
+        >>> from arvdm_theory import ExactScore, References, outpainting, reference_video
+        >>> video, plan = reference_video(), outpainting(2, References.last(1))
+        >>> true = video.sample(400, plan.total_frames(1), torch.Generator().manual_seed(0))[:, 0]
+        >>> found = memory_bottleneck_from_scores(true, plan, 1, video=video, form="difference")
+        >>> found.ci_low < 0.14591 < found.ci_high
+        True
     """
-    contributions, tails = memory_contributions(
-        videos, plan, ar_step, score, score_with_past, form=form, points=points, batch=batch, seed=seed,
-        progress=progress, actions=actions, plan_with_past=plan_with_past, stop=stop,
+    if form not in ("losses", "difference"):
+        raise SampleError(f"the form of the gap is 'losses' or 'difference', got {form!r}")
+    networks = any(
+        isinstance(each, NetworkScore | HasScore | torch.nn.Module) for each in (score, score_with_past)
+    )
+    at = (NETWORK_STOP if networks else 0.0) if stop is None else stop
+    gap = score_gap(
+        videos, plan, ar_step, as_score(score, video), as_score(score_with_past, video), points=points, batch=batch,
+        seed=seed, progress=progress, actions=actions, plan_with_past=plan_with_past, stop=at,
     )  # fmt: skip
-    notes = horizon_notes(tails, plan.horizon, contribution_error(contributions, dependence)[0])
-    return conclude_mean(contributions, method="immse-clocks", notes=notes, dependence=dependence, level=level)
+    own = gap.losses if form == "losses" else gap.difference
+    column = 0 if form == "losses" else 1
+    stderr, freedom = _error(own, dependence, clusters)
+    value, quadrature = float(own.mean()), abs(float((own - gap.coarse[:, column]).mean()))
+    width = half_width(stderr, freedom, level) + quadrature
+    notes = network_warnings(gap.losses, gap.difference, dependence, clusters)
+    tail = float(gap.tails[:, column].mean())
+    lost = math.exp(-plan.horizon) * abs(tail)
+    if lost > stderr:
+        notes.append(
+            f"{tail:.3g} nats are extrapolated from level T = {plan.horizon:.3g} to pure noise, which errs by about "
+            f"{lost:.1g}, more than the standard error: give the new frames a higher T."
+        )
+    if quadrature > stderr:
+        notes.append(
+            f"the quadrature errs by about {quadrature:.2g} nats, more than the standard error: the gap changes fast "
+            "within a panel; give more points, or stop at a higher level."
+        )
+    if stop is None and at > 0:
+        notes.append(
+            f"clocks halt at level {at}, below which networks err by more than what is left to know: the value is "
+            f"I(Out; Past | In) of frames at that level, and MB_k is no smaller (stop=0.0 goes all the way)."
+        )
+    for note in notes:
+        issue(EstimationWarning(note))
+    return Number.stated(value, math.hypot(stderr, quadrature), value - width, value + width, method="immse-clocks",
+                         n=len(own), warnings=notes)  # fmt: skip
 
 
-def horizon_notes(tails: Array, horizon: float, stderr: float) -> list[EstimationWarning]:
-    """A warning if what is extrapolated from T to pure noise, known to e^{-T} of itself, errs by over ``stderr``.
+def network_warnings(
+    losses: Array, difference: Array, dependence: Dependence = "independent", clusters: ArrayLike | None = None
+) -> list[str]:
+    """What the two forms of the gap say of the networks: surely negative information, or forms that disagree.
 
     Args:
-        tails: what is extrapolated, for each video.
-        horizon: T.
-        stderr: of the whole estimate.
+        losses: the contributions of the form ``losses``, (n,).
+        difference: those of the form ``difference``, (n,).
+        dependence: of the videos.
+        clusters: a label a video.
     """
-    tail = float(tails.mean())
-    error = math.exp(-horizon) * abs(tail)
-    if not error > stderr:
-        return []
-    return [
-        LowHorizonWarning(
-            f"{tail:.3g} nats are extrapolated from level T = {horizon:.3g} to pure noise, which errs by "
-            f"about {error:.1g}, more than the standard error: give the new frames a higher T."
+    notes = []
+    sure = float(norm.ppf(0.999))
+    value, other = float(losses.mean()), float(difference.mean())
+    error = _error(losses, dependence, clusters)[0]
+    if value + sure * error < 0:
+        notes.append(
+            f"the value of the form 'losses' is surely negative, {value:.3g} ± {error:.1g}, which no information is: "
+            "the score that is shown more is the worse one; train it longer, or stop at a higher level."
         )
-    ]
+    apart = _error(losses - difference, dependence, clusters)[0]
+    if abs(value - other) > sure * apart + 0.05 * max(abs(value), abs(other)):
+        notes.append(
+            f"the two forms disagree: {value:.3g} by losses, {other:.3g} by the squared difference. For exact scores "
+            "they are the same; here the scores' own errors count, and neither value is the bottleneck."
+        )
+    return notes
+
+
+def _error(contributions: Array, dependence: Dependence, clusters: ArrayLike | None) -> tuple[float, float]:
+    """Standard error of the mean and its degrees of freedom."""
+    if clusters is None:
+        stderr, freedom, _ = contribution_error(contributions, dependence)
+        return stderr, freedom
+    labels = np.asarray(clusters)
+    if labels.shape != contributions.shape:
+        raise SampleError(f"clusters are a label a video, {len(contributions)}, got shape {labels.shape}")
+    place = np.unique(labels, return_inverse=True)[1]
+    groups = int(place.max()) + 1
+    if groups < 2:
+        raise SampleError("a standard error needs at least two clusters, got one")
+    residuals = np.bincount(place, contributions - contributions.mean())
+    return math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(contributions), groups - 1

@@ -1,4 +1,4 @@
-"""The exact ledger as one tidy table with its totals.
+"""The ledger of a video, a plan and a sampler: the exact error decomposition as one result.
 
     KL(trajectory) = IE + Σ_k [NIE_AR,k + Σ_m (DE + SEE + CROSS) + MB_k]
 
@@ -7,212 +7,243 @@ Source: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every i
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from arvdm_theory.bounds.accumulation import ClipBoundError, require_clip_bound
-from arvdm_theory.decomposition.finite import FiniteLedger, finite_ledger
-from arvdm_theory.decomposition.finite_stage import FiniteScore
-from arvdm_theory.decomposition.table import LedgerTable
-from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
-from arvdm_theory.diffusion.scores import AffineScore, HasScore
+from arvdm_theory.bounds.accumulation import why_no_clip_bound
+from arvdm_theory.decomposition.result import Result, rows_table
+from arvdm_theory.decomposition.terms import (
+    FULL_VIEW,
+    LedgerTerms,
+    StageErrors,
+    ledger_terms,
+    sample_count,
+)
+from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
-from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.law import VideoLaw
+from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["FiniteLedger", "Ledger", "ledger", "ledger_terms"]
+__all__ = ["account", "ledger", "memory_bottleneck"]
 
-
-@dataclass(frozen=True)
-class Ledger(LedgerTable):
-    """The ledger of one Gaussian video, plan and sampler; see :class:`LedgerTable` for what it holds.
-
-    Attributes:
-        terms: the tensors behind it.
-    """
-
-    terms: LedgerTerms
-
-
-@overload
-def ledger(
-    video: GaussianVideo,
-    plan: Plan,
-    ar_steps: int,
-    score: Score | AffineScore | HasScore | None = None,
-    step: str | ReverseStep = "exponential",
-    **options: Any,
-) -> Ledger: ...
-
-
-@overload
-def ledger(
-    video: FiniteStateVideo,
-    plan: Plan,
-    ar_steps: int,
-    score: FiniteScore | AffineScore | HasScore | None = None,
-    step: str | ReverseStep = "exponential",
-    **options: Any,
-) -> FiniteLedger: ...
+# A rounding estimate above this part of the KL is told: the other digits are as good as twelve.
+_TOLD_ROUNDING = 1e-9
 
 
 def ledger(
-    video: GaussianVideo | FiniteStateVideo,
+    video: VideoLaw,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | HasScore | None = None,
+    *,
+    score: Any = None,
     step: str | ReverseStep = "exponential",
-    **options: Any,
-) -> Ledger | FiniteLedger:
+    against: ExactScore = FULL_VIEW,
+    girsanov: bool | None = None,
+    closed: bool | None = None,
+    memory: bool = True,
+    teacher_forced: bool = False,
+    samples: int = 2048,
+    seed: int = 0,
+    ar_grid: Tensor | None = None,
+    init_grid: Tensor | None = None,
+    progress: bool = False,
+) -> Result:
     """The ledger of a video and a plan.
 
-    Arguments, options and errors are those of :func:`ledger_terms` for a Gaussian video, and of
-    :func:`arvdm_theory.decomposition.finite.finite_ledger` for a finite-state one, whose terms are averages over true
-    videos.
+    Args:
+        video: its law; frames beyond what the plan needs are ignored.
+        plan: the plan. Its floor must be above 0 where clean frames have no density.
+        ar_steps: K ≥ 1.
+        score: None for the exact score of what the plan lets frames see, ``ExactScore``, ``PerturbedScore``, any
+            callable (window, levels, references) → score, or a denoiser; see :mod:`arvdm_theory.diffusion.scores`.
+        step: the reverse step; for laws without closed forms exponential, euler, or ddpm above level 0.
+        against: the s* that SEE is measured against. By default it sees everything, so what a mask hides is
+            part of SEE; ``ExactScore(masked=True)`` moves it into DE.
+        girsanov: whether to compute the Girsanov form; None: where it is defined (Gaussian videos).
+        closed: whether to compute the closed bound, likewise.
+        memory: whether to compute MB (else totals that need it are None).
+        teacher_forced: average SEE and CROSS over true windows for affine scores too, where they are exact: what
+            a network's own ledger rests on. IE and the KL of clean frames and clips stay as they are.
+        samples: true videos (true windows a reverse step, of a Gaussian video) where terms are averages.
+        seed: of those samples.
+        ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The caller
+            keeps them within the plan's requirements; moving frames must be those of the plan.
+        init_grid: the same for the initialisation stage.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
+            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
+            or if an argument is out of range.
+        NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
+        TableSizeError: if a finite-state chain has too many states for exact inference.
 
     Example:
         >>> import numpy as np
-        >>> from arvdm_theory.plan.methods import outpainting
-        >>> from arvdm_theory.plan.plan import References
-        >>> from arvdm_theory.laws.gaussian import ArrayVideo
+        >>> from arvdm_theory import ArrayVideo, References, outpainting
         >>> lags = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
         >>> plan = outpainting(window=2, references=References.last(1), reverse_steps=10)
         >>> result = ledger(ArrayVideo(0.8**lags, frame_dim=1), plan, ar_steps=2)
         >>> result.totals["kl"] <= result.totals["trajectory_kl"] <= result.totals["girsanov"]
         True
     """
-    if isinstance(video, FiniteStateVideo):
-        return finite_ledger(video, plan, ar_steps, score, step, **options)
-    chosen = reverse_step(step)
     with torch.no_grad():
-        terms = ledger_terms(video, plan, ar_steps, score, chosen, **options)
-        notes = _notes(plan, ar_steps, chosen, terms)
-        return Ledger(_table(terms, notes), _totals(terms, notes), _standard_errors(terms), notes, terms)
+        terms = ledger_terms(
+            video, plan, ar_steps, score=score, step=step, against=against, girsanov=girsanov, closed=closed,
+            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, ar_grid=ar_grid,
+            init_grid=init_grid, progress=progress,
+        )  # fmt: skip
+        return account(terms, plan, _notes(video, plan, reverse_step(step), terms, girsanov, closed))
 
 
-def _notes(plan: Plan, ar_steps: int, step: ReverseStep, terms: LedgerTerms) -> dict[str, str]:
+def memory_bottleneck(
+    video: VideoLaw,
+    plan: Plan,
+    ar_step: int,
+    *,
+    clean_references: bool = False,
+    samples: int = 2048,
+    seed: int = 0,
+) -> Number:
+    """MB_k = I(Output_k; Past_k | Input_k) of AR step k = ``ar_step``, in nats; exact where the law has a closed form.
+
+    Source: arXiv 2503.10704, Theorem 2: no network of the plan, however well trained, pays less.
+
+    Args:
+        video: its law.
+        plan: the plan.
+        ar_step: k, from 1.
+        clean_references: condition on the references *before* they are noised, and take Past_k as what is left: the
+            form whose sum over k no sampler of a plan with w = Δ beats.
+        samples: true videos where it is an average.
+        seed: of these.
+
+    Raises:
+        ValueError: if the video has too few frames or no density at the plan's floor, or an argument is out of range.
+
+    Example:
+        >>> from arvdm_theory import References, outpainting, reference_video
+        >>> memory_bottleneck(reference_video(), outpainting(2, References.last(1)), 1)
+        Number(0.14591)
+    """
+    from arvdm_theory.decomposition.terms import require_densities
+
+    if ar_step < 1:
+        raise ValueError(f"AR steps are counted from 1, got {ar_step}")
+    video.require(plan.total_frames(ar_step))
+    require_densities(video, plan)
+    law = video.at(plan.stage(ar_step))
+    truths = video.true_videos(plan, ar_step, sample_count(samples), torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return Number(torch.cat([law.memory_bottleneck(truth, clean_references) for truth in truths]))
+
+
+def _notes(
+    video: VideoLaw,
+    plan: Plan,
+    step: ReverseStep,
+    terms: LedgerTerms,
+    girsanov: bool | None,
+    closed: bool | None,
+) -> dict[str, str]:
+    """Why totals are not defined, as far as it does not show in the terms alone."""
     notes: dict[str, str] = {}
+    gaussian = video.at(plan.stage(0)).window is not None
+    no_law = "the score is not affine in (window, references): its rollout has no closed-form law"
+    if not gaussian:
+        no_law = f"it needs the law of a rollout, which the video {video.name!r} has in no closed form"
     if terms.ie is None:
-        reason = "the score is not affine in (window, references): its rollout has no closed-form law; see path_kl"
-        notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), reason)
-    if terms.clean is None:
-        reason = "the score is not affine in (window, references): its rollout has no closed-form law"
-        notes |= dict.fromkeys(("kl", "clip_kl"), reason)
-    if bool(torch.isinf(terms.de).any() | torch.isinf(terms.init_de).any()):
+        notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), f"{no_law}; see path_kl")
+    if terms.kl is None:
+        notes |= dict.fromkeys(("kl", "clip_kl"), no_law)
+    if bool(torch.isinf(torch.as_tensor(terms.initialisation.de.value)).any()):
         reason = f"the {step.name} step moves a frame without noise: its path KL is infinite"
-        notes |= dict.fromkeys(("trajectory_kl", "path_kl", "de", "see", "cross", "path_init"), reason)
-        notes["clip_bound"] = reason
-    if terms.girsanov is None:
-        reason = (
-            "left out on request"
-            if step.girsanov
-            else f"Girsanov's theorem does not cover the {step.name} step: its noise is not the reverse SDE's"
+        notes |= dict.fromkeys(
+            ("trajectory_kl", "path_kl", "de", "see", "cross", "path_init", "clip_bound"), reason
         )
-        notes |= dict.fromkeys(("girsanov", "closed"), reason)
-    elif terms.closed is None:
-        notes["closed"] = "left out on request"
-    if bool(torch.isnan(terms.mb).any()):
-        for name in ("mb", "trajectory_kl", "path_kl", "girsanov", "closed", "lower_bound"):
-            notes.setdefault(name, "the memory bottleneck was left out on request")
-    if plan.overlapping:
-        notes["lower_bound"] = (
-            "the noisy window carries information past the clean frames (w > Δ), so Σ MB bounds the joint law only"
+    for name, asked in (("girsanov", girsanov), ("closed", closed)):
+        if getattr(terms, name) is not None:
+            continue
+        if not gaussian:
+            notes[name] = "computed for Gaussian videos only"
+        elif not step.girsanov:
+            notes[name] = (
+                f"Girsanov's theorem does not cover the {step.name} step: its noise is not the reverse SDE's"
+            )
+        elif asked is False or (name == "closed" and girsanov is False):
+            notes[name] = "left out on request"
+    if terms.rounding > _TOLD_ROUNDING * (0.0 if terms.kl is None else abs(float(terms.kl))):
+        notes["rounding"] = (
+            f"the sampler's covariance is nearly singular: KL and clip KL carry a rounding of about "
+            f"{terms.rounding:.1g} nats (an estimate, not a bound)"
         )
-    try:
-        require_clip_bound(plan, ar_steps)
-    except ClipBoundError as error:
-        notes["clip_bound"] = str(error)
     return notes
 
 
-def _totals(terms: LedgerTerms, notes: dict[str, str]) -> dict[str, float | None]:
-    over = terms.over_modes
-    lower = None
-    if terms.mb_clean is not None and terms.ie is not None:
-        lower = over(terms.ie) + over(terms.mb_clean).sum()
-    values: dict[str, Tensor | None] = {
-        "kl": None if terms.clean is None else over(terms.clean),
+def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
+    """The table and the totals of a ledger's terms; totals that a note explains are None."""
+    notes = dict(notes)
+    mb = terms.total("mb")
+    if mb is None:
+        reason = "the memory bottleneck was left out on request"
+        for name in ("mb", "trajectory_kl", "path_kl", "girsanov", "closed", "lower_bound", "floor"):
+            notes.setdefault(name, reason)
+    if plan.overlapping:
+        reason = (
+            "the noisy window carries information past the clean frames (w > Δ), so Σ MB bounds the joint law only"
+        )
+        notes["lower_bound"] = notes["floor"] = reason
+    if why := why_no_clip_bound(plan, len(terms.ar)):
+        notes["clip_bound"] = why
+    init, floor = terms.initialisation, terms.floor
+    values: dict[str, Number | None] = {
+        "kl": terms.kl,
         "trajectory_kl": terms.trajectory,
         "path_kl": terms.path,
-        "girsanov": terms.girsanov_total,
-        "closed": terms.closed_total,
-        "lower_bound": lower,
-        "ie": None if terms.ie is None else over(terms.ie),
-        "nie_init": over(terms.nie_init),
-        "path_init": terms.path_init,
-        "nie_ar": over(terms.nie_ar).sum(),
-        "de": over(terms.de).sum(),
-        "see": over(terms.see).sum(),
-        "cross": over(terms.cross).sum(),
-        "mb": over(terms.mb).sum(),
+        "girsanov": terms.girsanov,
+        "closed": terms.closed,
+        "floor": floor,
+        "lower_bound": None if floor is None or terms.ie is None else _sum(terms.ie, floor),
+        "ie": terms.ie,
+        "nie_init": init.nie,
+        "path_init": (init.de + init.see + init.cross).sum(),
+        "nie_ar": terms.total("nie"),
+        "de": terms.total("de"),
+        "see": terms.total("see"),
+        "cross": terms.total("cross"),
+        "mb": mb,
     }
-    return {name: None if value is None or name in notes else float(value) for name, value in values.items()}
+    defined = {name: value for name, value in values.items() if value is not None and name not in notes}
+    totals = {name: float(defined[name]) if name in defined else None for name in values}
+    errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
+    return Result("ledger", rows_table(_rows(terms, notes)), totals, errors, notes, terms)
 
 
-def _standard_errors(terms: LedgerTerms) -> dict[str, float]:
-    def spread(*variances: Tensor | None) -> float:
-        present = [variance for variance in variances if variance is not None]
-        summed = [torch.tensordot(terms.multiplicity**2, variance, dims=1).sum() for variance in present]
-        return math.sqrt(float(torch.stack(summed).sum()))
-
-    if not bool((terms.fit_variance > 0).any() | (terms.init_fit_variance > 0).any()):
-        return {}
-    errors = {
-        "see": spread(terms.see_variance),
-        "cross": spread(terms.cross_variance),
-        "path_init": spread(terms.init_fit_variance),
-        "path_kl": spread(terms.init_fit_variance, terms.fit_variance),
-    }
-    if terms.ie is not None:
-        errors["trajectory_kl"] = spread(terms.fit_variance)
-    if terms.girsanov is not None:
-        errors["girsanov"] = spread(terms.init_girsanov_variance, terms.girsanov_variance)
-    if terms.closed is not None:
-        errors["closed"] = spread(terms.init_closed_variance, terms.closed_variance)
-    return errors
+def _sum(first: Number, second: Number) -> Number:
+    return first + second if first.is_exact or second.is_exact else first.plus_independent(second)
 
 
-def _table(terms: LedgerTerms, notes: dict[str, str]) -> pd.DataFrame:
-    over = terms.over_modes
-    rows: list[tuple[str, int, str, float, float]] = []
+def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str, str, Number]]:
+    rows: list[tuple[str, int, str, str, Number]] = []
 
-    def add(stage: str, term: str, values: Tensor, variances: Tensor | None = None) -> None:
-        """One value (init), or one an AR step; more axes are summed, modes counted as often as they occur."""
-        flat = over(values)
-        flat = flat.sum(-1) if flat.ndim > (stage == "ar") else flat
-        error = torch.zeros_like(flat)
-        if variances is not None:
-            error = torch.tensordot(terms.multiplicity**2, variances, dims=1).sum(-1).sqrt()
-        first = 1 if stage == "ar" else 0
-        for i, (value, stderr) in enumerate(
-            zip(flat.reshape(-1).tolist(), error.reshape(-1).tolist(), strict=True)
-        ):
-            rows.append((stage, first + i, term, value, stderr))
+    def add(stage: str, k: int, term: str, number: Number | None) -> None:
+        if number is not None:
+            rows.append((stage, k, term, "exact" if number.is_exact else "average", number))
 
-    add("init", "NIE", terms.nie_init)
-    add("init", "DE", terms.init_de)
-    add("init", "SEE", terms.init_see, terms.init_see_variance)
-    add("init", "CROSS", terms.init_cross, terms.init_cross_variance)
-    if terms.ie is not None:
-        add("init", "IE", terms.ie)
-    add("ar", "NIE_AR", terms.nie_ar)
-    add("ar", "DE", terms.de)
-    add("ar", "SEE", terms.see, terms.see_variance)
-    add("ar", "CROSS", terms.cross, terms.cross_variance)
-    add("ar", "MB", terms.mb)
-    if terms.clip is not None:
-        add("ar", "CLIP_KL", terms.clip)
-    if "clip_bound" not in notes:
-        squared = torch.tensordot(terms.multiplicity**2, terms.fit_variance, dims=1).sum(-1).cumsum(0)
-        if terms.ie is None:
-            squared = squared + torch.tensordot(terms.multiplicity**2, terms.init_fit_variance, dims=1).sum()
-        pairs = zip(terms.clip_bounds.tolist(), squared.sqrt().tolist(), strict=True)
-        rows += [("ar", k, "CLIP_BOUND", bound, stderr) for k, (bound, stderr) in enumerate(pairs, start=1)]
-    return pd.DataFrame(rows, columns=["stage", "ar_step", "term", "value", "stderr"])
+    def step_terms(errors: StageErrors, stage: str, k: int, suffix: str, nie: str) -> None:
+        add(stage, k, nie, errors.nie)
+        for name, number in (("DE", errors.de), ("SEE", errors.see), ("CROSS", errors.cross)):
+            add(stage, k, f"{name}{suffix}", number.sum())
+
+    step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
+    add("init", 0, "IE", terms.ie)
+    bounds = terms.clip_bounds
+    for k, errors in enumerate(terms.ar, start=1):
+        step_terms(errors, "ar", k, "", "NIE_AR")
+        add("ar", k, "MB", errors.mb)
+        add("ar", k, "CLIP_KL", None if terms.clips is None else terms.clips[k - 1])
+        add("ar", k, "CLIP_BOUND", None if "clip_bound" in notes else bounds[k - 1])
+    return rows

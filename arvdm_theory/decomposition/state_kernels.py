@@ -15,21 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from arvdm_theory.decomposition.finite_stage import FiniteScore, FiniteStage, require_finite_kernels
-from arvdm_theory.decomposition.finite_terms import finite_score
-from arvdm_theory.diffusion.scores import AffineScore, ExactScore, PerturbedScore
+from arvdm_theory.diffusion.sampler import reverse_stage
+from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.transfer import Chain, TableSizeError, first_frames, push
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.evidence import Evidence
-from arvdm_theory.laws.gaussian import standard_normal
-from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Grid, Mask, Plan, Reference
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.noise import alpha, sigma2, standard_normal
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.stage import Stage
 
 __all__ = ["MAX_ENTRIES", "StateKernels", "carried_frames", "frames_law", "state_kernels"]
 
@@ -59,7 +58,7 @@ def state_kernels(
     video: FiniteStateVideo,
     plan: Plan,
     ar_steps: int,
-    score: FiniteScore | AffineScore | None = None,
+    score: Any = None,
     step: str | ReverseStep = "exponential",
     *,
     rollouts: int = 2048,
@@ -72,7 +71,7 @@ def state_kernels(
     Raises:
         ValueError, TableSizeError: as :func:`decoded_ledger`.
     """
-    chain, own, chosen = video.readable_chain(), finite_score(score), reverse_step(step)
+    chain, own, chosen = video.readable_chain(), as_score(score, video), reverse_step(step)
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
     if rollouts < 2 * _GROUPS:
@@ -81,26 +80,24 @@ def state_kernels(
         )
     _require_plan(plan, ar_steps)
     _require_size(chain.states, plan, ar_steps)
-    require_finite_kernels(chosen, (plan.init_grid, plan.ar_grid))
+    for k in (0, 1):
+        video.at(plan.stage(k)).require_kernel(chosen)
     generator = torch.Generator(device=chain.transition.device).manual_seed(seed)
     size = -(-rollouts // _GROUPS)
-    frames = range(plan.init_frames)
-    visible: tuple[Mask | None, ...] = (None,) * plan.init_steps
-    initial = _simulate(video, (), frames, plan.init_grid, visible, own, chosen, size, generator)
+    initial = _simulate(video, plan.stage(0), own, chosen, size, generator)
     stationary = float((push(chain.initial.reshape(1, -1), chain.transition).reshape_as(chain.initial)
                         - chain.initial).abs().max()) <= _STATIONARY  # fmt: skip
     known: dict[tuple[object, ...], Tensor] = {}
     steps = []
     for k in range(1, ar_steps + 1):
-        frames, references = plan.window_frames(k), plan.references_at(k)
-        offsets = tuple(frames.start - r.frame for r in references)
+        stage = plan.stage(k)
+        offsets = tuple(stage.frames.start - frame for frame in stage.reference_frames)
         alike = stationary or _screened(offsets, chain.order)
         # A callable may read the frames' numbers off its arguments, so its AR steps are never alike.
         alike = alike and isinstance(own, ExactScore | PerturbedScore)
         key = (offsets, None if alike else k)
         if key not in known:
-            visible = tuple(plan.visible_at(m, len(references)) for m in range(plan.reverse_steps))
-            known[key] = _simulate(video, references, frames, plan.ar_grid, visible, own, chosen, size, generator)
+            known[key] = _simulate(video, stage, own, chosen, size, generator)
         steps.append(known[key])
     return StateKernels(initial[:, 0], tuple(steps))
 
@@ -182,17 +179,14 @@ def _screened(offsets: Sequence[int], order: int) -> bool:
 
 def _simulate(
     video: FiniteStateVideo,
-    references: Sequence[Reference],
-    frames: range,
-    grid: Grid,
-    visible: tuple[Mask | None, ...],
-    score: FiniteScore,
+    stage: Stage,
+    score: Any,
     step: ReverseStep,
     rollouts: int,
     generator: torch.Generator,
 ) -> Tensor:
     """q(z_out | z_R), shape (groups, S^r, S^w), from ``rollouts`` windows a group and value of the references."""
-    shown = [r.frame for r in references]
+    shown, frames = stage.reference_frames, tuple(stage.frames)
     states, width, chain = video.chain.states, len(frames), video.chain
     joint = frames_law(chain, (*shown, *frames)).reshape(-1, states**width)
     weight = joint.sum(-1)
@@ -205,34 +199,16 @@ def _simulate(
     chunk = max(1, _MOST_ENTRIES // (width * video.frame_dim + states**width))
     for part in torch.split(rows, chunk):
         context = part % len(possible)
-        symbols = values[context]
-        pictures = video.rendering.sample(symbols, generator)
-        batch = ReferenceBatch(pictures, pictures.new_zeros(len(shown)), tuple(shown), tuple(frames))
-        given = Evidence.clean(shown, symbols) if shown else None
-        stage = FiniteStage(video, frames, grid, visible, given, batch)
-        window = _denoise(stage, len(part), score, step, generator)
-        total.index_add_(0, part, _decode(video, window, grid[-1], prior[context]))
+        pictures = video.rendering.sample(values[context], generator)
+        references = ReferenceBatch.shown(pictures, pictures.new_zeros(len(shown)), shown, frames)
+
+        def noise(count: int, videos: int = len(part)) -> Tensor:
+            return standard_normal((videos, 1, count, video.frame_dim), generator).to(joint.device)
+
+        window = reverse_stage(stage, score, step, noise(width), references, noise, batch=len(part))
+        total.index_add_(0, part, _decode(video, window[:, 0], stage.grid[-1], prior[context]))
     laws = (total / rollouts).reshape(_GROUPS, len(possible), -1)
     return joint.new_zeros(_GROUPS, *joint.shape).index_copy(1, possible, laws)
-
-
-def _denoise(
-    stage: FiniteStage, batch: int, score: FiniteScore, step: ReverseStep, generator: torch.Generator
-) -> Tensor:
-    """The sampler's windows W^M from pure noise, (batch, w, d)."""
-    device = stage.video.chain.transition.device
-    window = standard_normal((batch, len(stage.frames), stage.video.frame_dim), generator).to(device)
-    for m in range(stage.steps):
-        moves = stage.moves(step, m)
-        if moves is None:
-            continue
-        value = stage.score(score, m, window, stage.belief(m, window))[:, moves.frames]
-        old = window[:, moves.frames]
-        kick = moves.variance.sqrt() * standard_normal(old.shape, generator).to(device)
-        new = window.clone()
-        new[:, moves.frames] = moves.sampler.window * old + moves.sampler.score * value + kick
-        window = new
-    return window
 
 
 def _decode(video: FiniteStateVideo, window: Tensor, levels: Sequence[float], log_prior: Tensor) -> Tensor:

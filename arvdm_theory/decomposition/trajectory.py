@@ -17,7 +17,8 @@ from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
 from arvdm_theory.information.gaussian import kl_divergence
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.gaussian import GaussianVideo, State, frame_indices
+from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.states import State, frame_indices
 from arvdm_theory.noise import transition
 from arvdm_theory.plan.plan import Plan
 

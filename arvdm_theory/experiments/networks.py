@@ -20,7 +20,7 @@ import torch
 from arvdm_theory.experiments.verify.finite import FINITE_VIDEOS
 from arvdm_theory.experiments.verify.grid import VIDEOS
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.laws.chains import FiniteStateVideo, moving_sprite
+from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.gridworld.world import GridVideo
 from arvdm_theory.laws.linear import ar1

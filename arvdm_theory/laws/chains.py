@@ -1,20 +1,9 @@
-"""Finite-state videos: Markov chains of any order, hidden Markov videos, Markov-switching Gaussians.
-
-A chain moves over S states; a state shows a symbol (its own, or one drawn from the state's emission
-probabilities), and a symbol is rendered as a frame (:mod:`arvdm_theory.laws.emission`)::
-
-    state_i ~ T[state_{i-p}, .., state_{i-1}, ·],    symbol_i ~ B[state_i, ·],    X_i ~ rendering of symbol_i.
-
-Everything about such a video can be computed exactly: what noisy frames say by forward-backward
-(:mod:`arvdm_theory.laws.inference`), the information between clean frames by transfer matrices
-(:mod:`arvdm_theory.information.transfer`).
-"""
+"""Markov chains of any order over finitely many states: what moves behind a finite-state video."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,15 +13,14 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from arvdm_theory.information.transfer import first_frames, push
-from arvdm_theory.laws.emission import Codebook, Rendering, as_float64, sprite_pictures
+from arvdm_theory.laws.emission import as_float64
 
 __all__ = [
     "ChainError",
-    "FiniteStateVideo",
     "MarkovChain",
-    "Sample",
-    "moving_sprite",
+    "draw_outcomes",
     "periodic_chain",
+    "probabilities",
     "random_chain",
     "random_walk",
     "sticky_chain",
@@ -73,12 +61,12 @@ class MarkovChain:
     initial: Tensor
 
     def __post_init__(self) -> None:
-        transition = _probabilities(self.transition, "transition")
+        transition = probabilities(self.transition, "transition")
         if transition.ndim < 2 or len(set(transition.shape)) != 1:
             raise ChainError(
                 f"transitions of order p have the shape (S,) * (p + 1), got {tuple(transition.shape)}"
             )
-        initial = _probabilities(self.initial, "initial law", whole=True).to(transition.device)
+        initial = probabilities(self.initial, "initial law", whole=True).to(transition.device)
         if initial.shape != transition.shape[1:]:
             raise ChainError(
                 f"the initial law must have shape {tuple(transition.shape[1:])} (the first p states), got "
@@ -168,12 +156,12 @@ class MarkovChain:
 
     def sample(self, videos: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
         """Independent state sequences, shape (videos, frames), dtype int64."""
-        start = _draw(self.initial.reshape(1, -1).expand(videos, -1), generator)
+        start = draw_outcomes(self.initial.reshape(1, -1).expand(videos, -1), generator)
         columns = list(torch.unravel_index(start, self.initial.shape))
         rows = self.transition.reshape(-1, self.states)
         context = start
         while len(columns) < frames:
-            new = _draw(rows[context], generator)
+            new = draw_outcomes(rows[context], generator)
             columns.append(new)
             context = (context * self.states + new) % self.contexts
         return torch.stack(columns[:frames], -1)
@@ -185,89 +173,6 @@ class MarkovChain:
         context = entry // self.states
         target = entry % self.contexts
         return csr_array((table[entry], (context, target)), shape=(self.contexts, self.contexts))
-
-
-class Sample(NamedTuple):
-    """Sampled videos.
-
-    Attributes:
-        states: of the chain, (videos, frames).
-        symbols: what each frame shows, (videos, frames); equal to ``states`` unless the states are hidden.
-        frames: the clean frames, (videos, frames, d).
-    """
-
-    states: Tensor
-    symbols: Tensor
-    frames: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class FiniteStateVideo:
-    """A video whose frames are rendered from the states of a Markov chain.
-
-    - *Markov video*: no ``emission``; a state shows itself through a :class:`Codebook`.
-    - *Hidden Markov video*: ``emission`` B[a, y] = P(symbol y | state a).
-    - *Markov-switching Gaussian*: the rendering is :class:`~arvdm_theory.laws.emission.GaussianRegimes`.
-
-    Attributes:
-        chain: the law of the states.
-        rendering: the law of a frame given its symbol.
-        emission: B, shape (S, symbols); None: the symbol is the state.
-        name: what tables and figures call it.
-
-    Raises:
-        ChainError: if numbers of states and symbols do not fit, or a row of B is no law.
-    """
-
-    chain: MarkovChain
-    rendering: Rendering
-    emission: Tensor | None = None
-    name: str = "finite-state"
-
-    def __post_init__(self) -> None:
-        symbols = self.rendering.symbols
-        if self.emission is None:
-            if self.chain.states != symbols:
-                raise ChainError(f"{self.chain.states} states need as many renderings, got {symbols}")
-            return
-        emission = _probabilities(self.emission, "emission").to(self.chain.transition.device)
-        if emission.shape != (self.chain.states, symbols):
-            raise ChainError(
-                f"emissions must have shape ({self.chain.states}, {symbols}), got {tuple(emission.shape)}"
-            )
-        object.__setattr__(self, "emission", emission)
-
-    @property
-    def frame_dim(self) -> int:
-        """The entries of one frame, d."""
-        return self.rendering.frame_dim
-
-    @property
-    def shows_symbols(self) -> bool:
-        """Whether a clean frame shows its symbol: no observation noise, and no two pictures alike."""
-        return isinstance(self.rendering, Codebook) and self.rendering.atomic and self.rendering.distinct
-
-    def readable_chain(self) -> MarkovChain:
-        """The chain, if clean frames show its states: then its information is the video's.
-
-        Raises:
-            ChainError: saying what hides the states.
-        """
-        if self.emission is not None:
-            raise ChainError(f"the states of {self.name!r} are hidden behind emissions")
-        if not self.shows_symbols:
-            raise ChainError(
-                f"the clean frames of {self.name!r} do not show their states: pictures are equal or noisy"
-            )
-        return self.chain
-
-    def sample(self, videos: int, frames: int, generator: torch.Generator | None = None) -> Sample:
-        """Independent videos: states, symbols and clean frames."""
-        states = self.chain.sample(videos, frames, generator)
-        symbols = states
-        if self.emission is not None:
-            symbols = _draw(self.emission[states.reshape(-1)], generator).reshape(states.shape)
-        return Sample(states, symbols, self.rendering.sample(symbols, generator))
 
 
 def random_walk(adjacency: ArrayLike | Tensor, stay: float = 0.0) -> MarkovChain:
@@ -336,28 +241,7 @@ def torus_walk(cells: tuple[int, int], steps: Mapping[tuple[int, int], float] | 
     return MarkovChain(transition, torch.full((size,), 1 / size, dtype=torch.float64))
 
 
-def moving_sprite(
-    cells: tuple[int, int],
-    resolution: tuple[int, int],
-    sprite: ArrayLike | None = None,
-    steps: Mapping[tuple[int, int], float] | None = None,
-    variance: float = 0.0,
-) -> FiniteStateVideo:
-    """A sprite walking on a torus, as pixel frames at any resolution.
-
-    See :func:`torus_walk` and :func:`~arvdm_theory.laws.emission.sprite_pictures`. Left out, the sprite is
-    one white cell.
-
-    Example:
-        >>> video = moving_sprite((3, 3), (12, 12))
-        >>> video.chain.states, video.rendering.shape
-        (9, (12, 12, 1))
-    """
-    pictures = sprite_pictures(cells, resolution, np.ones((1, 1, 1)) if sprite is None else sprite)
-    return FiniteStateVideo(torus_walk(cells, steps), Codebook(pictures, variance), name="moving sprite")
-
-
-def _probabilities(values: ArrayLike | Tensor, what: str, whole: bool = False) -> Tensor:
+def probabilities(values: ArrayLike | Tensor, what: str, whole: bool = False) -> Tensor:
     """Laws along the last axis (all axes if ``whole``), rounding divided out."""
     try:
         table = as_float64(values, what)
@@ -379,7 +263,7 @@ def _probabilities(values: ArrayLike | Tensor, what: str, whole: bool = False) -
     return table / total
 
 
-def _draw(laws: Tensor, generator: torch.Generator | None) -> Tensor:
+def draw_outcomes(laws: Tensor, generator: torch.Generator | None) -> Tensor:
     """One outcome from each law of (n, outcomes), shape (n,); never one of probability 0."""
     device = generator.device if generator is not None else laws.device
     return torch.multinomial(laws.detach().to(device), 1, generator=generator)[:, 0].to(laws.device)

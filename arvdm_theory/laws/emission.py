@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky, whiten
-from arvdm_theory.laws.gaussian import standard_normal
+from arvdm_theory.noise import standard_normal
 
 __all__ = ["Codebook", "FrameLikelihood", "GaussianRegimes", "Rendering", "as_float64", "sprite_pictures"]
 
@@ -146,6 +146,19 @@ class Codebook:
     def average(self, posterior: Tensor) -> Tensor:
         """See :class:`Rendering`."""
         return posterior @ self.pictures
+
+    def clean_variance(self, noisy: Tensor, scale: Tensor, noise: Tensor, posterior: Tensor) -> Tensor:
+        """tr Cov(X | x, R)/d of clean frames from x = scale · X + N(0, noise I), (batch, frames).
+
+        Args:
+            noisy: x, (batch, frames, d).
+            scale: (frames,); 0 where a frame was not observed.
+            noise: (frames,).
+            posterior: P(symbol | all), (batch, frames, symbols).
+        """
+        total = scale**2 * self.variance + noise
+        between = 0.5 * ((posterior @ self.squared_distances) * posterior).sum(-1)
+        return self.variance * noise / total + (noise / total) ** 2 * between / self.frame_dim
 
     def likelihood(self, scale: Tensor, noise: Tensor, values: Tensor) -> FrameLikelihood:
         """See :class:`Rendering`."""
@@ -283,6 +296,18 @@ class GaussianRegimes:
     def average(self, posterior: Tensor) -> Tensor:
         """See :class:`Rendering`."""
         return posterior @ self.means
+
+    def clean_variance(self, noisy: Tensor, scale: Tensor, noise: Tensor, posterior: Tensor) -> Tensor:
+        """See :meth:`Codebook.clean_variance`."""
+        spread, vectors = self.axes
+        total = scale[:, None, None] ** 2 * spread + noise[:, None, None]
+        within = (spread * noise[:, None, None] / total).sum(-1)
+        centred = torch.einsum("yij,bfyi->bfyj", vectors, noisy[:, :, None] - scale[:, None, None] * self.means)
+        gain = scale[:, None, None] * spread / total
+        means = self.means + torch.einsum("yij,bfyj->bfyi", vectors, gain * centred)
+        middle = torch.einsum("bfy,bfyi->bfi", posterior, means)
+        between = ((means - middle[:, :, None]) ** 2).sum(-1)
+        return (posterior * (within + between)).sum(-1) / self.frame_dim
 
     def likelihood(self, scale: Tensor, noise: Tensor, values: Tensor) -> FrameLikelihood:
         """See :class:`Rendering`."""

@@ -1,4 +1,4 @@
-"""What is known about a batch of videos: noisy states at any levels, and frames whose symbol is known."""
+"""What is known about a batch of videos: noisy states at any levels, frames whose symbol is known, and actions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arvdm_theory.laws.gaussian import State, check_paths, parting_level
+from arvdm_theory.laws.states import State, check_paths, parting_level
 from arvdm_theory.noise import alpha, joint_noise
 
 __all__ = ["Evidence", "EvidenceError", "state_groups"]
@@ -20,7 +20,7 @@ class EvidenceError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known about a batch of videos: noisy states, and frames whose symbol is known.
+    """What is known about a batch of videos: noisy states, frames whose symbol is known, and actions.
 
     A symbol is what a noise-free frame shows: the state of a Markov video, the emitted symbol of a hidden Markov
     video, the regime of a switching one. Evidence adds up: ``window + references``.
@@ -31,6 +31,7 @@ class Evidence:
         values: the noisy states, shape (batch, len(states), d), float64.
         frames: frames whose symbol is known.
         symbols: the symbols, shape (batch, len(frames)), whole numbers.
+        actions: that lead to frames 0..F-1, shape (batch, F, a).
 
     Raises:
         EvidenceError: if shapes do not fit, a value is not finite, or a frame or state is named twice.
@@ -40,6 +41,7 @@ class Evidence:
     values: Tensor | None = None
     frames: tuple[int, ...] = ()
     symbols: Tensor | None = None
+    actions: Tensor | None = None
 
     def __post_init__(self) -> None:
         for what, names, table, ndim in (
@@ -84,12 +86,27 @@ class Evidence:
             return torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], 1) if parts else None
 
         values, symbols = both(self.values, other.values), both(self.symbols, other.symbols)
-        return Evidence(self.states + other.states, values, self.frames + other.frames, symbols)
+        actions = self.actions if other.actions is None else other.actions
+        return Evidence(self.states + other.states, values, self.frames + other.frames, symbols, actions)
 
     @property
     def batch(self) -> int:
         """The number of videos; 1 if nothing is known."""
-        return max([len(table) for table in (self.values, self.symbols) if table is not None], default=1)
+        known = (self.values, self.symbols, self.actions)
+        return max([len(table) for table in known if table is not None], default=1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known."""
+        return not (self.states or self.frames or self.actions is not None)
+
+    def columns(self, chosen: Sequence[int]) -> Evidence:
+        """Some of the states (or of the frames whose symbol is known, if there are only such); all actions stay."""
+        index = list(chosen)
+        if self.values is not None:
+            return Evidence(tuple(self.states[i] for i in index), self.values[:, index], actions=self.actions)
+        symbols = None if self.symbols is None else self.symbols[:, index]
+        return Evidence(frames=tuple(self.frames[i] for i in index), symbols=symbols, actions=self.actions)
 
     @property
     def known_frames(self) -> tuple[int, ...]:

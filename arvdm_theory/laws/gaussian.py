@@ -7,94 +7,43 @@ are counted from 0, and vectors of several frames are frame-major: frame 0's d e
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from arvdm_theory.information.gaussian import NotPositiveDefiniteError, cholesky
-from arvdm_theory.noise import alpha, joint_noise
+from arvdm_theory.information.gaussian import NotPositiveDefiniteError, cholesky, condition, log_det, whiten
+from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
+from arvdm_theory.laws.evidence import Evidence
+from arvdm_theory.laws.gaussian_stage import GaussianStage
+from arvdm_theory.laws.law import VideoLaw
+from arvdm_theory.laws.stage_law import TrueVideos, WindowPosterior
+from arvdm_theory.laws.states import State, check_paths, frame_indices, noisy_covariance, parting_level
+from arvdm_theory.noise import alpha, sigma2, standard_normal
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Reference
+from arvdm_theory.plan.stage import Stage
 
 __all__ = [
     "ArrayVideo",
     "GaussianVideo",
-    "State",
     "StationaryVideo",
-    "check_paths",
     "checked_covariance",
     "checked_mean",
-    "frame_indices",
-    "noisy_covariance",
-    "parting_level",
     "separable_video",
-    "standard_normal",
 ]
 
 
-@dataclass(frozen=True)
-class State:
-    """One noisy state X_i^t of a frame.
-
-    Path 0 of a frame is its own trajectory through all levels. Any other path runs along it up to the level
-    ``parting`` and has noise of its own from there on: a reference freshly noised from the clean frame has
-    parting 0, one freshly noised from the state at which a stopped sampler leaves the frame (level δ) has
-    parting δ. Two paths other than 0 therefore part at the lower of their partings.
-
-    Attributes:
-        frame: the frame's index, from 0.
-        level: its OU level t ≥ 0.
-        path: which forward path of the frame it lies on; states of one frame and path share all noise up to
-            the lower of their levels.
-        parting: the level at which the path leaves path 0, the same for all states of a path; 0 on path 0
-            itself, which never leaves.
-    """
-
-    frame: int
-    level: float
-    path: int = 0
-    parting: float = 0.0
+# Exact scores that a video keeps: one for each reverse step of some stages.
+_MOST_SCORES = 512
 
 
-def frame_indices(frames: Sequence[int] | range, dim: int) -> Tensor:
-    """Positions of the entries of ``frames`` in a frame-major vector of frames in R^dim."""
-    start = torch.as_tensor(list(frames), dtype=torch.long)
-    return (start[:, None] * dim + torch.arange(dim)).reshape(-1)
-
-
-def noisy_covariance(clean: Tensor, levels: Tensor, ancestor: Tensor, same_frame: Tensor) -> Tensor:
-    """Joint covariance of noisy states: α_a α_b (Σ_ab + [same frame] (e^{s_ab} - 1) I).
-
-    Args:
-        clean: covariance of the states' frames, frame-major, (..., n·d, n·d).
-        levels: OU levels, (..., n).
-        ancestor: levels s_ab at which the forward paths of two states part, (..., n, n); read only where the
-            frames are the same, and on the diagonal the states' own levels.
-        same_frame: which states belong to one frame, (n, n).
-
-    Returns:
-        shape (..., n·d, n·d), the leading axes broadcast.
-
-    Raises:
-        ValueError: if the n states do not divide the covariance's rows.
-    """
-    n = same_frame.shape[0]
-    dim, rest = divmod(clean.shape[-1], n)
-    if rest:
-        raise ValueError(f"{n} states of equal dimension cannot fill a covariance of {clean.shape[-1]} rows")
-    scale = alpha(levels).repeat_interleave(dim, -1)
-    noise = joint_noise(levels, torch.where(same_frame, ancestor, torch.zeros_like(ancestor)))
-    eye = torch.eye(dim, dtype=clean.dtype, device=clean.device)
-    spread = torch.einsum("...ab,ij->...aibj", noise, eye)
-    flat = spread.reshape(*spread.shape[:-4], n * dim, n * dim)
-    return scale[..., :, None] * scale[..., None, :] * clean + flat
-
-
-class GaussianVideo(ABC):
-    """A Gaussian video: a protocol of two moments from which everything else follows.
+class GaussianVideo(VideoLaw):
+    """A Gaussian video: a protocol of two moments from which everything else follows in closed form.
 
     Attributes:
         frame_dim: d, the entries of one frame of one mode.
@@ -103,8 +52,6 @@ class GaussianVideo(ABC):
         name: what tables and figures call it.
     """
 
-    frame_dim: int
-    length: int | None
     multiplicity: Tensor
     name: str = "gaussian"
 
@@ -126,12 +73,44 @@ class GaussianVideo(ABC):
         """The number of different modes."""
         return len(self.multiplicity)
 
-    def require(self, frames: int) -> None:
-        """Raises ValueError if the video has fewer than ``frames`` frames."""
-        if frames < 1:
-            raise ValueError(f"at least one frame is needed, got {frames}")
-        if self.length is not None and frames > self.length:
-            raise ValueError(f"{frames} frames are needed, but the video {self.name!r} has {self.length}")
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(modes · d,)."""
+        return (self.modes * self.frame_dim,)
+
+    @property
+    def gaussian(self) -> bool:
+        """True."""
+        return True
+
+    def known_moments(self, frames: int) -> tuple[Tensor, Tensor]:
+        """See :meth:`joint_moments`."""
+        return self.joint_moments(frames)
+
+    def joint_moments(self, frames: int) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the first ``frames`` frames, and of the actions behind them in a video with actions.
+
+        Those of the most frames that were asked for are kept, since those of fewer are a part of them.
+        """
+        kept: tuple[int, Tensor, Tensor] | None = self.__dict__.get("_kept_moments")
+        if kept is None or kept[0] < frames:
+            self.require(frames)
+            kept = (frames, self.mean(frames), self.covariance(frames))
+            if not kept[2].requires_grad and not kept[1].requires_grad:
+                self.__dict__["_kept_moments"] = kept
+        n = frames * self.frame_dim
+        return kept[1][:, :n], kept[2][:, :n, :n]
+
+    def at(self, stage: Stage) -> GaussianStage:
+        """The law of a stage of a plan, in closed form."""
+        return GaussianStage(self, stage)
+
+    def true_videos(
+        self, plan: Plan, ar_steps: int, videos: int, generator: torch.Generator
+    ) -> Iterator[TrueVideos]:
+        """One batch: a Gaussian stage draws its windows itself, afresh for every reverse step, where it needs any."""
+        del plan, ar_steps
+        yield TrueVideos(self, videos, generator, torch.zeros(0, dtype=torch.float64))
 
     def joint(self, states: Sequence[State]) -> tuple[Tensor, Tensor]:
         """Mean (modes, n·d) and covariance (modes, n·d, n·d) of any set of noisy states.
@@ -170,12 +149,107 @@ class GaussianVideo(ABC):
             ValueError: if the video has fewer frames.
             NotPositiveDefiniteError: if the covariance of the frames is not positive definite.
         """
-        self.require(frames)
-        factor = cholesky(self.covariance(frames), f"covariance of {frames} frames")
+        # Training draws as many frames again and again: their Cholesky factor is kept.
+        kept: tuple[int, Tensor, Tensor] | None = self.__dict__.get("_kept_factor")
+        if kept is None or kept[0] != frames:
+            self.require(frames)
+            factor = cholesky(self.covariance(frames), f"covariance of {frames} frames")
+            kept = (frames, self.mean(frames), factor)
+            if not factor.requires_grad:
+                self.__dict__["_kept_factor"] = kept
         shape = (videos, self.modes, frames * self.frame_dim, 1)
         noise = standard_normal(shape, generator).to(self.device)
-        flat = self.mean(frames) + (factor @ noise).squeeze(-1)
+        flat = kept[1] + (kept[2] @ noise).squeeze(-1)
         return flat.reshape(videos, self.modes, frames, self.frame_dim)
+
+    def draw(self, videos: int, frames: int, generator: torch.Generator | None = None) -> VideoBatch:
+        """The very numbers of :meth:`sample`, (videos, frames, modes · d): the modes of a frame follow one another."""
+        return VideoBatch(self.sample(videos, frames, generator).transpose(1, 2).flatten(2))
+
+    def conditional(self, window: Evidence, given: Evidence | None) -> tuple[Tensor, Tensor]:
+        """Deviation W - E[W | given] (batch, w·d) and Cov(W | given) (w·d, w·d), for a video of one mode."""
+        if self.modes != 1:
+            raise ValueError(f"densities of states are for videos of one mode, and {self.name!r} has {self.modes}")
+        both = window if given is None else window + given
+        if both.values is None or both.frames:
+            raise ValueError(f"the video {self.name!r} has noisy states, and no symbols")
+        mean, covariance = self._joint_given(both.states, both.actions)
+        offset = both.values.flatten(1) - mean
+        n = len(window.states) * self.frame_dim
+        gain, left = condition(covariance, range(n), range(n, covariance.shape[-1]))
+        return offset[:, :n] - offset[:, n:] @ gain.mT, left
+
+    def _joint_given(self, states: Sequence[State], actions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean (batch or 1, n·d) and covariance of states, given what was done in a video with actions."""
+        del actions
+        mean, covariance = self.joint(states)
+        return mean, covariance[0]
+
+    def log_density(self, window: Evidence, given: Evidence | None = None) -> Tensor:
+        """log N(W; E[W | given], Cov(W | given)), (batch,)."""
+        return self._density(window, given)[0]
+
+    def posterior(self, window: Evidence, given: Evidence | None = None) -> WindowPosterior:
+        """The density with its gradient -J (W - E[W | given]), and the variance of the clean frames (Tweedie)."""
+        logs, score, precision = self._density(window, given)
+        level = torch.tensor([s.level for s in window.states], dtype=torch.float64, device=logs.device)
+        diagonal = torch.diagonal(precision).reshape(-1, self.frame_dim).mean(-1)
+        left = sigma2(level) / alpha(level) ** 2 * (1 - sigma2(level) * diagonal)
+        shape = (len(logs), len(window.states), self.frame_dim)
+        return WindowPosterior(logs, score.reshape(shape), left.clamp(min=0).expand(shape[:2]))
+
+    def _density(self, window: Evidence, given: Evidence | None) -> tuple[Tensor, Tensor, Tensor]:
+        offset, covariance = self.conditional(window, given)
+        factor = cholesky(covariance, "covariance of the window")
+        white = whiten(factor, offset.mT)
+        constant = log_det(factor) + offset.shape[-1] * math.log(2 * math.pi)
+        precision = torch.cholesky_inverse(factor)
+        return -0.5 * ((white**2).sum(0) + constant), -offset @ precision, precision
+
+    def exact_score(
+        self,
+        window: Tensor,
+        levels: Tensor,
+        references: ReferenceBatch,
+        *,
+        masked: bool = True,
+        actions: bool = True,
+    ) -> Tensor:
+        """The affine map of (W, R), kept for the levels and references that it was last asked about.
+
+        ``window`` is (batch, w, d), or (batch, modes, w, d) for a video of several modes.
+        """
+        mask = references.visible if masked else None
+        frames, at = references.window_frames, tuple(levels.tolist())
+        told = tuple(references.levels.tolist())
+        key = (frames, at, references.frames, told, mask, actions)
+        known: dict[object, tuple[Tensor, Tensor, Tensor]] = self.__dict__.setdefault("_kept_scores", {})
+        if key not in known:
+            shown = tuple(Reference(frame, level) for frame, level in zip(references.frames, told, strict=True))
+            stage = Stage(
+                1, range(frames[0], frames[-1] + 1), shown, (), 0, (at, at), (mask,), 0.0, max((*at, 1.0))
+            )
+            law = self.at(stage).window
+            if len(known) >= _MOST_SCORES:
+                known.clear()
+            known[key] = tuple(part[0] for part in law.raw(law.exact_map(masked, actions)))
+        on_window, on_known, bias = known[key]
+        one_mode = window.ndim == 3
+        flat = (window.unsqueeze(1) if one_mode else window).to(torch.float64).flatten(2)
+        values = references.values.unsqueeze(1) if one_mode else references.values
+        shown_values = values.to(flat).flatten(2)
+        if self.action_dim and actions:
+            if references.history is None:
+                raise ValueError(
+                    f"the exact score of {self.name!r} is told its actions: generate(..., actions=...)"
+                )
+            done = references.history.to(flat).flatten(1)[:, None]
+            shown_values = torch.cat([shown_values, done], -1)
+        on_known = on_known[..., : shown_values.shape[-1]]
+        score = torch.einsum("mij,bmj->bmi", on_window, flat) + torch.einsum(
+            "mij,bmj->bmi", on_known, shown_values
+        )
+        return (score + bias).reshape(window.shape).to(window)
 
 
 class ArrayVideo(GaussianVideo):
@@ -350,42 +424,6 @@ def checked_covariance(values: ArrayLike | Tensor, what: str = "covariance", def
                 f"the {what} is not positive semi-definite: its smallest eigenvalue is {float(eigenvalues[0]):.3e}"
             )
     return matrix
-
-
-def standard_normal(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers in float64, on the generator's device."""
-    device = torch.device("cpu") if generator is None else generator.device
-    return torch.randn(tuple(shape), dtype=torch.float64, generator=generator, device=device)
-
-
-def check_paths(states: Sequence[State]) -> None:
-    """Raises ValueError unless every state lies on its path and every path leaves path 0 at one level."""
-    partings: dict[tuple[int, int], float] = {}
-    for state in states:
-        if state.frame < 0:
-            raise ValueError(f"frames are counted from 0, got {state.frame}")
-        if not 0 <= state.parting <= state.level < float("inf"):
-            raise ValueError(
-                f"frame {state.frame}: 0 ≤ parting ≤ level < ∞ is needed, got {state.parting}, {state.level}"
-            )
-        if state.path == 0 and state.parting != 0:
-            raise ValueError(
-                f"frame {state.frame}: path 0 is the frame's own trajectory and leaves it nowhere; the "
-                f"parting {state.parting} belongs to the other path"
-            )
-        first = partings.setdefault((state.frame, state.path), state.parting)
-        if first != state.parting:
-            raise ValueError(
-                f"frame {state.frame}: path {state.path} cannot leave path 0 both at {first} and at "
-                f"{state.parting}"
-            )
-
-
-def parting_level(a: State, b: State) -> float:
-    """The level at which the forward paths of two states of one frame part."""
-    if a.path == b.path:
-        return min(a.level, b.level)
-    return min(a.level, b.level, *(state.parting for state in (a, b) if state.path != 0))
 
 
 def checked_mean(mean: ArrayLike | Tensor | None, like: Tensor, entries: int) -> Tensor:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.emission import FrameLikelihood
+from arvdm_theory.laws.chains import MarkovChain
+from arvdm_theory.laws.emission import FrameLikelihood, Rendering
 from arvdm_theory.laws.evidence import Evidence, EvidenceError, state_groups
 from arvdm_theory.laws.forward_backward import Kernel, Lattice, backward, forward, log_product, nodes_of
 
@@ -33,6 +34,19 @@ __all__ = [
     "log_density",
     "sample_posterior",
 ]
+
+
+class HiddenChain(Protocol):
+    """A chain of states, what each state shows, and how that looks: a finite-state video."""
+
+    @property
+    def chain(self) -> MarkovChain: ...
+    @property
+    def rendering(self) -> Rendering: ...
+    @property
+    def emission(self) -> Tensor | None: ...
+    @property
+    def frame_dim(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +72,7 @@ class Posterior:
     score: Tensor
 
 
-def log_density(video: FiniteStateVideo, window: Evidence, given: Evidence | None = None) -> Tensor:
+def log_density(video: HiddenChain, window: Evidence, given: Evidence | None = None) -> Tensor:
     """log p(W | R), shape (batch,): a density in noisy states times a probability of symbols, in nats.
 
     Symbols that the references exclude give -∞. Differentiable in the noisy states.
@@ -68,8 +82,7 @@ def log_density(video: FiniteStateVideo, window: Evidence, given: Evidence | Non
         TableSizeError: if S^p is too large (see :mod:`arvdm_theory.laws.forward_backward`).
 
     Example:
-        >>> from arvdm_theory.laws.chains import sticky_chain
-        >>> from arvdm_theory.laws.emission import Codebook
+        >>> from arvdm_theory import Codebook, FiniteStateVideo, sticky_chain
         >>> video = FiniteStateVideo(sticky_chain(2, 0.9), Codebook([[-1.0], [1.0]]))
         >>> frame = Evidence.clean([3], torch.tensor([[0]]))
         >>> noisy = Evidence.noisy([4], [0.5], torch.tensor([[[-0.9]]], dtype=torch.float64))
@@ -80,7 +93,7 @@ def log_density(video: FiniteStateVideo, window: Evidence, given: Evidence | Non
 
 
 def infer(
-    video: FiniteStateVideo,
+    video: HiddenChain,
     window: Evidence,
     given: Evidence | None = None,
     frames: Sequence[int] | None = None,
@@ -108,7 +121,7 @@ def infer(
 
 
 def sample_posterior(
-    video: FiniteStateVideo,
+    video: HiddenChain,
     evidence: Evidence,
     frames: Sequence[int],
     generator: torch.Generator | None = None,
@@ -145,7 +158,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Inference:
-    video: FiniteStateVideo
+    video: HiddenChain
     lattice: Lattice
     emission: Kernel | None
     batch: int
@@ -163,7 +176,7 @@ class _Inference:
     @classmethod
     def of(
         cls,
-        video: FiniteStateVideo,
+        video: HiddenChain,
         window: Evidence,
         given: Evidence | None,
         needed: Sequence[int] = (),
@@ -306,9 +319,7 @@ class _Inference:
         return hidden, torch.stack(shown, 1)
 
 
-def _by_frame(
-    video: FiniteStateVideo, evidence: Evidence, emission: Kernel | None, needed: set[int]
-) -> list[_Group]:
+def _by_frame(video: HiddenChain, evidence: Evidence, emission: Kernel | None, needed: set[int]) -> list[_Group]:
     """Log-likelihoods of all evidence; the frames of a group are all needed, or none of them is."""
     rendering, device = video.rendering, video.chain.transition.device
     if evidence.values is not None and evidence.values.shape[-1] != video.frame_dim:

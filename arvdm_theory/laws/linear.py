@@ -16,12 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky
-from arvdm_theory.laws.gaussian import (
-    GaussianVideo,
-    StationaryVideo,
-    checked_covariance,
-    separable_video,
-)
+from arvdm_theory.laws.gaussian import GaussianVideo, StationaryVideo, checked_covariance, separable_video
 
 __all__ = ["StateSpaceVideo", "ar1", "exponential_video", "reference_video", "state_space", "var"]
 

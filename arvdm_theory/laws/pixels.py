@@ -23,13 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky
-from arvdm_theory.laws.gaussian import (
-    ArrayVideo,
-    StationaryVideo,
-    checked_covariance,
-    checked_mean,
-    standard_normal,
-)
+from arvdm_theory.laws.gaussian import ArrayVideo, StationaryVideo, checked_covariance, checked_mean
+from arvdm_theory.noise import standard_normal
 
 __all__ = ["ExponentialMemory", "Matern", "PixelVideo", "PowerLaw", "SameMemory", "hartley"]
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky
-from arvdm_theory.laws.chains import FiniteStateVideo, Sample
 from arvdm_theory.laws.evidence import Evidence, EvidenceError, state_groups
-from arvdm_theory.laws.gaussian import State, standard_normal
+from arvdm_theory.laws.finite import FiniteStateVideo, Sample
 from arvdm_theory.laws.inference import log_density
+from arvdm_theory.laws.states import State
+from arvdm_theory.noise import standard_normal
 
 __all__ = ["InformationEstimate", "observe", "sampled_information"]
 

@@ -1,10 +1,10 @@
 """Meta-ARVDM plans and the published methods stated as plans."""
 
 from arvdm_theory.plan.methods import METHODS, Method, fifo, method, outpainting
-from arvdm_theory.plan.plan import (
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import (
     NoReferences,
     Pick,
-    Plan,
     PlanError,
     Reference,
     References,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from arvdm_theory.plan.plan import Mask, Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Mask, References
 
 __all__ = ["LEGEND", "compact", "describe_references", "inside_step", "staircase", "visibility"]
 

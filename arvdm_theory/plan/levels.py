@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from arvdm_theory.noise import DiscreteVP, clock_from_flow
-from arvdm_theory.plan.plan import Mask, Plan, PlanError
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Mask, PlanError
 
 __all__ = [
     "HORIZON",

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from arvdm_theory.plan import published
-from arvdm_theory.plan.plan import NoReferences, Plan, PlanError, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import NoReferences, PlanError, References
 
 __all__ = ["METHODS", "REQUIREMENTS", "Method", "Verdict", "fifo", "method", "outpainting"]
 

@@ -24,7 +24,8 @@ from arvdm_theory.plan.levels import (
     staggered,
     together,
 )
-from arvdm_theory.plan.plan import Mask, Plan, PlanError, References, causal_mask, parts_mask
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Mask, PlanError, References, causal_mask, parts_mask
 
 __all__ = [
     "ar_diffusion",

@@ -29,10 +29,9 @@ from arvdm_theory.information.estimators.estimate import (
     conclude,
 )
 from arvdm_theory.information.estimators.uncertainty import half_width
-from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.gaussian import standard_normal
-from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.noise import alpha, sigma2, standard_normal
 
 __all__ = ["decoded_kl", "decoded_law", "read_pictures", "reading_channel"]
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from arvdm_theory.plan.plan import Pick, Plan, References, causal_mask, parts_mask
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Pick, References, causal_mask, parts_mask
 
 __all__ = ["plans", "references"]
 

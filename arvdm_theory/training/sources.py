@@ -13,11 +13,12 @@ from torch import Generator, Tensor
 
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.interfaces import VideoBatch, VideoSource
-from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.gridworld.world import GridVideo
 from arvdm_theory.laws.pixels import PixelVideo
+from arvdm_theory.noise import standard_normal
 
 __all__ = [
     "DatasetSource",

@@ -39,7 +39,8 @@ from torch import Generator, Tensor
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch, VideoSource
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, Reference
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Reference
 
 __all__ = ["LevelChoice", "Stage", "TrainingBatch", "Weighting", "WindowSampler", "step_generator"]
 

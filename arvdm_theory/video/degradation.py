@@ -327,7 +327,7 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting
-        >>> from arvdm_theory.plan.plan import References
+        >>> from arvdm_theory.plan.references import References
         >>> plan = outpainting(window=1, references=References.last(1))
         >>> predicted_by_gain(np.array([[0.5]]), np.ones(1), plan, prompt=1, last=3).tolist()
         [1.0, 1.5, 1.75]
@@ -412,7 +412,7 @@ def predicted_degradation(
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting
-        >>> from arvdm_theory.plan.plan import References
+        >>> from arvdm_theory.plan.references import References
         >>> plan = outpainting(window=1, references=References.last(1))
         >>> half = StepResponse(np.eye(1), np.full((1, 1, 1, 1), 0.5), np.zeros((1, 1)), np.eye(1), np.zeros(1))
         >>> predicted_degradation(half, plan, prompt=1, last=3).mse.tolist()

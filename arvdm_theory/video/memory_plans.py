@@ -20,7 +20,8 @@ from typing import Literal, get_args
 
 from arvdm_theory.diffusion.rollout import first_ar_step
 from arvdm_theory.noise import VPSchedule
-from arvdm_theory.plan.plan import Plan, PlanError, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import PlanError, References
 
 __all__ = ["MemoryPlan", "PlanKind", "Schedule", "schedule_levels"]
 

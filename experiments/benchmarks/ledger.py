@@ -19,7 +19,7 @@ from arvdm_theory.decomposition.trajectory import trajectory_kl
 from arvdm_theory.laws.linear import ar1, reference_video
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import References
+from arvdm_theory.plan.references import References
 
 
 def seconds(job: Callable[[], object], repeats: int) -> list[float]:

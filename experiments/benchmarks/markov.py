@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 import torch
 
 from arvdm_theory.information.transfer import entropy, kl_divergence, memory_bottlenecks
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain, moving_sprite, random_chain, random_walk
+from arvdm_theory.laws.chains import MarkovChain, random_chain, random_walk
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.evidence import Evidence
-from arvdm_theory.laws.gaussian import State
+from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
 from arvdm_theory.laws.inference import infer, log_density
 from arvdm_theory.laws.sampled_information import observe, sampled_information
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.states import State
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 RULES = {
     "no references": References.none(),

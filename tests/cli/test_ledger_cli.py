@@ -19,7 +19,7 @@ from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.laws.fitted import fit_video
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import References
+from arvdm_theory.plan.references import References
 
 TOTALS = {"kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound"}
 LISTS = {

@@ -14,7 +14,7 @@ from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle
 from arvdm_theory.laws.gridworld.retrieval import expected_retrieval, retrieval_along
 from arvdm_theory.laws.gridworld.world import GridVideo, View, maze, ring, torus, tour
 from arvdm_theory.plan.methods import outpainting
-from arvdm_theory.plan.plan import References
+from arvdm_theory.plan.references import References
 
 
 def needle(tmp_path, *options):

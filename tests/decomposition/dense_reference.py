@@ -32,7 +32,8 @@ from dense_walk import (
 )
 from scipy.linalg import cho_factor, cho_solve
 
-from arvdm_theory.plan.plan import Mask, Plan
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import Mask
 
 __all__ = [
     "ArStep",

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
-from arvdm_theory.laws.gaussian import State
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.states import State
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,8 @@ from arvdm_theory.decomposition.ledger import Ledger, ledger
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.plan.methods import outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 

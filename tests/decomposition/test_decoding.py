@@ -12,32 +12,27 @@ import math
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.decomposition.finite import estimate
 from finite_enumeration import Array, random_law
 from finite_quadrature import CELL, WIDE, Scalar
 from scipy.stats import chi2
 from torch import Tensor
 
 from arvdm_theory.decomposition.decoding import DecodedLedger, decoded_ledger
-from arvdm_theory.decomposition.finite import estimate
 from arvdm_theory.decomposition.state_kernels import frames_law, state_kernels
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.information.transfer import TableSizeError, first_frames
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import (
-    ChainError,
-    FiniteStateVideo,
-    MarkovChain,
-    periodic_chain,
-    random_chain,
-    sticky_chain,
-)
+from arvdm_theory.laws.chains import ChainError, MarkovChain, periodic_chain, random_chain, sticky_chain
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.evidence import Evidence
-from arvdm_theory.laws.gaussian import State
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.inference import infer, sample_posterior
 from arvdm_theory.laws.sampled_information import sampled_information
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.states import State
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 Z = 4.5
 EXACT = 1e-9

@@ -38,7 +38,8 @@ from reference_cases import (
 )
 
 from arvdm_theory.plan.methods import outpainting
-from arvdm_theory.plan.plan import NoReferences, Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import NoReferences, References
 
 
 @lru_cache

@@ -14,25 +14,28 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.decomposition.finite import FiniteLedger, estimate, finite_ledger
+from arvdm_theory.decomposition.finite_stage import FiniteStage, stage_samples
+from arvdm_theory.decomposition.finite_terms import finite_ledger_terms
 from finite_enumeration import Array, log_joint, moments, random_law
 from finite_quadrature import CELL, CORE, GRID, Scalar, divergence, normal
 from scipy.stats import chi2
 from torch import Tensor
 
-from arvdm_theory.decomposition.finite import FiniteLedger, estimate, finite_ledger
-from arvdm_theory.decomposition.finite_stage import FiniteStage, stage_samples
-from arvdm_theory.decomposition.finite_terms import finite_ledger_terms
 from arvdm_theory.decomposition.ledger import Ledger, ledger
 from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain, random_chain, sticky_chain
+from arvdm_theory.laws.chains import MarkovChain, random_chain, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.laws.evidence import Evidence
-from arvdm_theory.laws.gaussian import ArrayVideo, State
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.inference import infer
+from arvdm_theory.laws.states import State
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, References, causal_mask
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References, causal_mask
 
 Z = 4.5
 # Log-densities of a few tens of nats, summed over sequences and steps: both sides are right to about 1e-12.

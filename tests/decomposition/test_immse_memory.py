@@ -20,7 +20,8 @@ from arvdm_theory.information.estimators.estimate import SampleError
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, conditional_mutual_information
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 Array = NDArray[np.float64]
 DIM, STEP = 2, 3

@@ -19,10 +19,12 @@ from arvdm_theory.decomposition.memory import memory_bottleneck
 from arvdm_theory.information.estimators.estimate import SampleError
 from arvdm_theory.information.gaussian import condition
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo, State
+from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
 from arvdm_theory.laws.linear import reference_video
+from arvdm_theory.laws.states import State
 from arvdm_theory.plan.methods import fifo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 CASE_C, CASE_D = fifo(), fifo(references=References.last(3))
 # A video of independent structure for plans with noised references and a floor.

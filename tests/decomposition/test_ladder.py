@@ -20,7 +20,8 @@ from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
 from arvdm_theory.diffusion.steps import STEPS
 from arvdm_theory.diffusion.window import WindowLaw, ar_window, init_window
 from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 FULL = ExactScore(masked=False)

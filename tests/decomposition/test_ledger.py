@@ -31,7 +31,8 @@ from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 

@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.diffusion.rollout import rollout
 from oracle_score import OracleScore
 from reference_cases import PLANS, random_video
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.diffusion.rollout import rollout
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.information.estimators.estimate import SampleError
 from arvdm_theory.information.estimators.plugin import gaussian_divergence
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import FiniteStateVideo, sticky_chain
+from arvdm_theory.laws.chains import sticky_chain
 from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.rollout.measure import divergence_from_known, measured_clip_kl

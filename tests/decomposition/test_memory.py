@@ -11,8 +11,10 @@ from torch import Tensor
 from arvdm_theory.decomposition.memory import memory_bottleneck, noise_initialisation
 from arvdm_theory.diffusion.window import ar_window
 from arvdm_theory.information.gaussian import conditional_mutual_information, kl_divergence
-from arvdm_theory.laws.gaussian import ArrayVideo, State
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.states import State
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 REFERENCES = {
     "none": References.none(),

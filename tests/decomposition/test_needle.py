@@ -34,7 +34,7 @@ from arvdm_theory.laws.gridworld.world import (
     tour,
 )
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import References
+from arvdm_theory.plan.references import References
 
 COUNTS = ("total", "needles", "needle_hits", "revisits", "frame_hits", "lost")
 

@@ -5,22 +5,25 @@ import math
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.decomposition.finite import finite_ledger
+from arvdm_theory.diffusion.generate import generate
 from exact_networks import linear_denoiser
 from reference_cases import PLANS, Array, random_video
 from torch import Tensor
 
 from arvdm_theory.decomposition.decoding import decoded_ledger
-from arvdm_theory.decomposition.finite import finite_ledger
 from arvdm_theory.decomposition.ledger import Ledger, ledger
 from arvdm_theory.decomposition.trajectory import trajectory_kl
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import FiniteStateVideo, sticky_chain
+from arvdm_theory.laws.chains import sticky_chain
 from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.gaussian import ArrayVideo, State
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.states import State
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 STAGES = ("chunks, mixed references, floor", "rolling, noised references, floor", "rolling")
 

@@ -14,7 +14,8 @@ from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.prediction import Prediction
 from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.predict import predicted_clip_kl
 
 PLANS = {

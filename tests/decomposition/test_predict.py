@@ -6,24 +6,26 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.diffusion.kernel import composed_kernel, sampler_steps
+from arvdm_theory.diffusion.rollout import SamplerLaw
 from exact_networks import linear_denoiser
 from oracle_score import OracleScore
 from reference_cases import MORE_PLANS, PLANS, Array, ar1, random_video
 from torch import Tensor
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.diffusion.kernel import composed_kernel, sampler_steps
-from arvdm_theory.diffusion.rollout import SamplerLaw
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.diffusion.steps import STEPS
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, kl_divergence
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import FiniteStateVideo, sticky_chain
+from arvdm_theory.laws.chains import sticky_chain
 from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.measure import measured_clip_kl
 from arvdm_theory.rollout.predict import PredictionError, linear_response, predicted_clip_kl
 

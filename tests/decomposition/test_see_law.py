@@ -14,7 +14,8 @@ from arvdm_theory.diffusion.scores import AffineScore
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
 from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, References, causal_mask
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References, causal_mask
 
 PLANS = {
     "w = Δ": Plan((4.0, 4.0), 2, 4.0, 3, init_steps=2, references=References.last(2), floor=0.05),

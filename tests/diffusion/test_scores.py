@@ -21,7 +21,8 @@ from arvdm_theory.diffusion.scores import (
 )
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
 from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 
 def window_law(plan: Plan, ar_step: int, dim: int = 2, modes: int = 1, seed: int = 0) -> WindowLaw:

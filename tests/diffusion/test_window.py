@@ -9,7 +9,8 @@ from torch import Tensor
 
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 

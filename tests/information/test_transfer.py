@@ -20,14 +20,9 @@ from arvdm_theory.information.transfer import (
     memory_bottleneck,
     memory_bottlenecks,
 )
-from arvdm_theory.laws.chains import (
-    MarkovChain,
-    periodic_chain,
-    random_chain,
-    random_walk,
-    sticky_chain,
-)
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.chains import MarkovChain, periodic_chain, random_chain, random_walk, sticky_chain
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 # Enumerated tables have at most 3^9 entries; sums of so many rounded p log p are right to about 1e-13.
 EXACT = 1e-12

@@ -12,16 +12,14 @@ from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.gaussian import (
     ArrayVideo,
     GaussianVideo,
-    State,
     StationaryVideo,
     checked_covariance,
-    frame_indices,
-    noisy_covariance,
     separable_video,
 )
 from arvdm_theory.laws.linear import ar1, exponential_video, reference_video, state_space, var
 from arvdm_theory.laws.long_memory import NeedleVideo, fractional_gaussian_noise
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.laws.states import State, frame_indices, noisy_covariance
 
 B = [[1.0, 0.3], [0.3, 0.5]]
 

@@ -15,12 +15,13 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from arvdm_theory.information.transfer import TableSizeError
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain, random_chain, sticky_chain
+from arvdm_theory.laws.chains import MarkovChain, random_chain, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.forward_backward import Kernel, Lattice, log_product
-from arvdm_theory.laws.gaussian import State
 from arvdm_theory.laws.inference import Evidence, EvidenceError, infer, log_density, sample_posterior
 from arvdm_theory.laws.sampled_information import observe
+from arvdm_theory.laws.states import State
 
 # Log-densities here are of size 1 to 100 and conditions of order 10: both sides are right to about 1e-13.
 EXACT = 1e-10

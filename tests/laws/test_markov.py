@@ -14,9 +14,7 @@ from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.information.transfer import first_frames, push
 from arvdm_theory.laws.chains import (
     ChainError,
-    FiniteStateVideo,
     MarkovChain,
-    moving_sprite,
     periodic_chain,
     random_chain,
     random_walk,
@@ -24,6 +22,7 @@ from arvdm_theory.laws.chains import (
     torus_walk,
 )
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes, sprite_pictures
+from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
 
 
 def seeded(seed: int) -> torch.Generator:

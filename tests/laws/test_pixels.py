@@ -11,7 +11,6 @@ from moments import assert_moments
 from numpy.typing import NDArray
 
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, mutual_information
-from arvdm_theory.laws.gaussian import State
 from arvdm_theory.laws.long_memory import fractional_correlation
 from arvdm_theory.laws.pixels import (
     ExponentialMemory,
@@ -21,6 +20,7 @@ from arvdm_theory.laws.pixels import (
     SameMemory,
     hartley,
 )
+from arvdm_theory.laws.states import State
 
 B = np.array([[1.0, 0.3], [0.3, 0.5]])
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from arvdm_theory.information.transfer import memory_bottleneck
-from arvdm_theory.laws.chains import FiniteStateVideo, random_chain, sticky_chain
+from arvdm_theory.laws.chains import random_chain, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.laws.evidence import EvidenceError
-from arvdm_theory.laws.gaussian import State
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.sampled_information import InformationEstimate, observe, sampled_information
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.states import State
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 VIDEOS = 6000
 

@@ -12,7 +12,8 @@ from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
 from arvdm_theory.networks.linear import LinearBackbone, linear_config
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 DIM = 2
 PLAN = Plan((1.0, 2.0, 3.0), 1, 3.0, 2, 2, references=References.last(2, 0.3) + References.first(1), floor=0.05)

@@ -10,7 +10,8 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from arvdm_theory.information.gaussian import cholesky, conditional_mutual_information
-from arvdm_theory.laws.gaussian import ArrayVideo, frame_indices
+from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.states import frame_indices
 from arvdm_theory.testing import gaussian_videos
 
 # The rarest case below is one draw in twenty; Hypothesis repeats itself, so leave it many. `find` stops early.

@@ -7,12 +7,14 @@ import torch
 
 from arvdm_theory.information.gaussian import condition
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
-from arvdm_theory.laws.gaussian import GaussianVideo, State
+from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.linear import exponential_video, reference_video
+from arvdm_theory.laws.states import State
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.training.least_squares import fit_linear
 from arvdm_theory.training.sources import gaussian_source
 from arvdm_theory.training.windows import WindowSampler

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.laws.chains import FiniteStateVideo, moving_sprite, sticky_chain
+from arvdm_theory.laws.chains import sticky_chain
 from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
 from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, ring, torus
 from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw

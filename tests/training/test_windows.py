@@ -8,13 +8,14 @@ from torch import Tensor
 
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.laws.gaussian import State
 from arvdm_theory.laws.linear import reference_video
+from arvdm_theory.laws.states import State
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.noise import alpha, sigma2
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.training.least_squares import fit_linear
 from arvdm_theory.training.sources import gaussian_source
 from arvdm_theory.training.windows import TrainingBatch, WindowSampler, step_generator

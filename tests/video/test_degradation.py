@@ -10,7 +10,8 @@ from scipy.linalg import block_diag, solve_discrete_lyapunov
 
 from arvdm_theory.diffusion.rollout import PromptError
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.video.degradation import (
     DegradationError,
     StepResponse,

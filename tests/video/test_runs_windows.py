@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.noise import VPSchedule
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import PlanError, References
+from arvdm_theory.plan.references import PlanError, References
 from arvdm_theory.training.config import TrainingConfig, TrainingError
 from arvdm_theory.training.sources import gaussian_source
 from arvdm_theory.training.windows import WindowSampler

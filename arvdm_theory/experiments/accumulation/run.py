@@ -30,11 +30,12 @@ from arvdm_theory.diffusion.window import AffineMap, ar_window, init_window
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, source_of, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import measured_clip_kl
 from arvdm_theory.rollout.predict import predicted_clip_kl

@@ -39,10 +39,12 @@ from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain
-from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
-from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.chains import MarkovChain
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.noise import alpha, sigma2, standard_normal
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.training.config import TrainingConfig

@@ -17,9 +17,10 @@ from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import measured_clip_kl
 from arvdm_theory.training.config import TrainingConfig

@@ -27,10 +27,11 @@ from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Se
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.training.config import TrainingConfig

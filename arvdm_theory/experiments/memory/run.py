@@ -45,11 +45,13 @@ from arvdm_theory.information.discrete import information_of_blocks
 from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.information.gaussian import condition
 from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo, State
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.long_memory import NeedleVideo
 from arvdm_theory.laws.sampled_information import sampled_information
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.states import State
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl, decoded_law
 from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.training.config import TrainingConfig

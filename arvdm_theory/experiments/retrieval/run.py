@@ -28,7 +28,8 @@ from arvdm_theory.laws.gridworld.retrieval import (
 )
 from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, World, maze, ring, torus, tour
 from arvdm_theory.plan.methods import outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 __all__ = ["NeedleConfig", "NeedleResult", "needle_checks", "run_needle", "write_needle"]
 

@@ -20,10 +20,11 @@ from arvdm_theory.decomposition.least_squares_see import expected_see
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, source_of, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.least_squares import fit_linear
 from arvdm_theory.training.windows import WindowSampler

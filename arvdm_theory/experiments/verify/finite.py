@@ -23,11 +23,14 @@ from arvdm_theory.decomposition.state_kernels import frames_law
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.run import Relation, Size
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain, sticky_chain
+from arvdm_theory.laws.chains import MarkovChain, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
-from arvdm_theory.laws.gaussian import ArrayVideo, State
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.sampled_information import sampled_information
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.states import State
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 __all__ = [
     "FINITE_PLANS",

@@ -9,7 +9,8 @@ from arvdm_theory.laws.linear import ar1, reference_video, state_space
 from arvdm_theory.laws.long_memory import NeedleVideo, fractional_gaussian_noise
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References, causal_mask
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References, causal_mask
 
 __all__ = ["PLANS", "VIDEOS"]
 

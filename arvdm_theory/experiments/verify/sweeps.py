@@ -22,7 +22,8 @@ from arvdm_theory.experiments.verify.run import Size
 from arvdm_theory.information.discrete import FiniteLaw
 from arvdm_theory.laws.linear import ar1, exponential_video, reference_video
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 __all__ = ["SWEEPS", "accumulation", "dial", "horizon", "lemma", "memory", "methods", "score_error", "steps"]
 

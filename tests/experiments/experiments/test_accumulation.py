@@ -18,7 +18,7 @@ from arvdm_theory.experiments.networks import Job, source_of
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
-from arvdm_theory.plan.plan import References
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.predict import predicted_clip_kl
 from arvdm_theory.training.windows import WindowSampler
 

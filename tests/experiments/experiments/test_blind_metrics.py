@@ -21,9 +21,10 @@ from arvdm_theory.experiments.blind_metrics.run import (
 )
 from arvdm_theory.experiments.networks import SUBJECTS
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 
 def _gaussian(name: str) -> GaussianVideo:

@@ -18,7 +18,8 @@ from arvdm_theory.experiments.needle.run import (
     unbroken,
 )
 from arvdm_theory.laws.gridworld.world import GridSample, GridVideo, View, ring, torus
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 
 
 def _plan(memory: int) -> Plan:

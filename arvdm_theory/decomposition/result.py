@@ -1,0 +1,103 @@
+"""What ledger, prediction and measurement return: one tidy table with its totals, its errors and its notes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from arvdm_theory.number import Number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Result", "rows_table"]
+
+COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
+
+
+def rows_table(rows: list[tuple[str, int, str, str, Number]]) -> pd.DataFrame:
+    """The table of (stage, AR step, term, form, number) rows."""
+    tidy = [(*row[:4], float(row[4]), float(row[4].stderr), *map(float, row[4].ends())) for row in rows]
+    return pd.DataFrame(tidy, columns=COLUMNS)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The account of one video, plan and sampler.
+
+    Attributes:
+        kind: ``ledger``, ``prediction`` or ``measurement``.
+        table: a row per (stage, AR step, term, form): ``stage`` (``init`` or ``ar``), ``ar_step`` (0 for the
+            initialisation), ``term``, ``form`` (how it was found), ``value`` in nats, ``stderr`` (0 where exact), and
+            the 95 % interval ``ci_low`` to ``ci_high``. Rows of one term and form add up to the total of that name:
+
+            - a ledger's terms are IE, NIE_AR, DE, SEE, CROSS and MB, which add up to the KL of the trajectory;
+              NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; and per AR step CLIP_KL and CLIP_BOUND,
+              which are no summands;
+            - predictions and measurements have CLIP_KL rows, a form each.
+        totals: in nats, None where not defined; of a ledger
+
+            - ``kl``: of all clean frames; ``trajectory_kl``: the sum of the ledger;
+            - ``path_kl``: the same with IE replaced by its bound, the whole initialisation stage;
+            - ``girsanov`` and ``closed``: upper bounds;
+            - ``floor``: Σ I(Output_k; Past_k | clean references), which no sampler of the plan beats (w = Δ);
+            - ``lower_bound``: IE + that sum, which holds behind this sampler's first input;
+            - ``ie``, ``nie_init``, ``path_init``, ``nie_ar``, ``de``, ``see``, ``cross``, ``mb``: the terms.
+        stderr: standard errors of those totals that are estimated.
+        notes: why a total or a curve is not defined, and what else is to be said.
+        terms: what the table was made of, as numbers; None for predictions and measurements.
+    """
+
+    kind: str
+    table: pd.DataFrame
+    totals: dict[str, float | None] = field(default_factory=dict)
+    stderr: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    terms: Any = None
+
+    def column(self, term: str, form: str | None = None) -> list[float]:
+        """The values of one term over the AR steps, in order; empty if it is not defined."""
+        rows = self.table[(self.table.stage == "ar") & (self.table.term == term)]
+        if form is not None:
+            rows = rows[rows.form == form]
+        return [float(value) for value in rows.sort_values("ar_step").value]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`to_json` writes: the totals, one list a term (and form) over the AR steps, and the notes."""
+        content: dict[str, Any] = dict(self.totals)
+        series = self.table[self.table.stage == "ar"]
+        for (term, form), _ in series.groupby(["term", "form"], sort=False):
+            values = self.column(str(term), str(form))
+            key = str(term).lower() if self.kind == "ledger" else str(form)
+            # The totals of these terms have the name already.
+            key = f"{key}_ar" if key in ("de", "see", "cross") else f"{key}_steps" if key in content else key
+            content[key] = values if all(map(math.isfinite, values)) else None
+        return content | {"notes": self.notes}
+
+    def to_json(self, indent: int | None = 1) -> str:
+        """The account as JSON."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
+
+    def plot(self) -> Figure:
+        """The account as a figure: the terms of every AR step, or the curves of clip KL."""
+        from arvdm_theory.report.ledger import clip_curves, ledger_steps
+        from arvdm_theory.report.style import style
+
+        with style():
+            return ledger_steps(self.table) if self.kind == "ledger" else clip_curves(self.table)
+
+    def _repr_html_(self) -> str:
+        """Totals, then the table with a column a term, for notebooks."""
+        wide = self.table.pivot_table(
+            index=["stage", "ar_step"], columns=["term", "form"], values="value", sort=False, dropna=False
+        ).dropna(axis=1, how="all")
+        totals = {name: value for name, value in self.totals.items() if value is not None}
+        lines = [f"{name} {value:.6g}" + (f" ± {self.stderr[name]:.2g}" if self.stderr.get(name) else "")
+                 for name, value in totals.items()]  # fmt: skip
+        notes = "".join(f"<li>{name}: {text}</li>" for name, text in self.notes.items())
+        table = wide.to_html(float_format="{:.6g}".format, na_rep="")
+        return f"<p>in nats: {', '.join(lines)}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")

@@ -1,0 +1,104 @@
+"""A Gaussian video's reverse steps, in truth and in the sampler, and the sampler's kernel over a whole stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arvdm_theory.diffusion.sampler import SamplerSteps, sampler_steps
+from arvdm_theory.diffusion.steps import ReverseStep
+from arvdm_theory.information.gaussian import cholesky
+from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
+from arvdm_theory.noise import transition
+
+__all__ = ["GaussianSteps", "Kernel", "composed_kernel", "gaussian_steps", "stage_kernel"]
+
+
+@dataclass(frozen=True)
+class GaussianSteps:
+    """What every reverse step of a stage does, in truth and in the sampler.
+
+    Attributes:
+        sampler: the sampler's side, spread over entries, (M, 1, w·d).
+        true_window: 1/a of the true mean (W + v s*)/a, the same shape.
+        true_score: v/a.
+        precision: Σ_P^{-1} of the true step, the identity on entries that stay, (M, modes, w·d, w·d).
+    """
+
+    sampler: SamplerSteps
+    true_window: Tensor
+    true_score: Tensor
+    precision: Tensor
+
+    @property
+    def noise(self) -> Tensor:
+        """The sampler's noise covariance of every step, zero on entries that stay."""
+        if self.sampler.variance is not None:
+            return torch.diag_embed(self.sampler.variance).expand_as(self.precision)
+        both = self.sampler.moving.unsqueeze(-1) * self.sampler.moving.unsqueeze(-2)
+        return both * torch.cholesky_inverse(cholesky(self.precision, "precision of a reverse step"))
+
+
+def gaussian_steps(law: WindowLaw, step: ReverseStep) -> GaussianSteps:
+    """The reverse steps of a stage: the true conditionals (in exact form) beside the sampler's kernels."""
+    own = sampler_steps(law.levels, step).spread(law.dim)
+    moves = law.levels[:-1] > law.levels[1:]
+    a, v = transition(torch.where(moves, law.levels[:-1], 2.0), torch.where(moves, law.levels[1:], 1.0))
+
+    def spread(values: Tensor) -> Tensor:
+        return law.per_entry(torch.where(moves, values, torch.zeros_like(values)))
+
+    both = own.moving.unsqueeze(-1) * own.moving.unsqueeze(-2)
+    forward = torch.diag_embed(spread(a**2 / v) + (1 - own.moving))
+    return GaussianSteps(own, spread(1 / a), spread(v / a), both * law.precision[1:] + forward)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The sampler's kernel over a whole stage: W_out ~ N(Φ W_in + Ψ Y + φ, Ω).
+
+    Attributes:
+        window: Φ, (modes, w·d, w·d).
+        known: Ψ, (modes, w·d, y).
+        bias: φ, (modes, w·d).
+        covariance: Ω, (modes, w·d, w·d).
+    """
+
+    window: Tensor
+    known: Tensor
+    bias: Tensor
+    covariance: Tensor
+
+
+def stage_kernel(law: WindowLaw, score: AffineMap, step: ReverseStep) -> Kernel:
+    """The sampler's kernel over the stage, composed of its M affine Gaussian steps."""
+    steps = gaussian_steps(law, step)
+    return composed_kernel(steps.sampler, *law.raw(score), steps.noise)
+
+
+def composed_kernel(
+    steps: SamplerSteps, on_window: Tensor, on_known: Tensor, bias: Tensor, noise: Tensor
+) -> Kernel:
+    """M affine Gaussian steps as one kernel.
+
+    Args:
+        steps: spread over flat vectors.
+        on_window, on_known, bias: the score F W + G Y + f of every step, (M, modes, w·d, w·d), (M, modes, w·d, y)
+            and (M, modes, w·d).
+        noise: covariance of every step's noise, zero on entries that stay, broadcast to (M, modes, w·d, w·d).
+    """
+    stay = torch.diag_embed((1 - steps.moving) + steps.mean_window)
+    window_maps = stay + steps.mean_score.unsqueeze(-1) * on_window
+    known_maps = steps.mean_score.unsqueeze(-1) * on_known
+    biases = steps.mean_score * bias
+    noises = noise.expand_as(window_maps)
+    phi = torch.eye(bias.shape[-1], dtype=stay.dtype, device=stay.device).expand_as(window_maps[0])
+    psi, constant, omega = torch.zeros_like(known_maps[0]), torch.zeros_like(biases[0]), torch.zeros_like(phi)
+    for m in range(len(window_maps)):
+        phi = window_maps[m] @ phi
+        psi = window_maps[m] @ psi + known_maps[m]
+        constant = (window_maps[m] @ constant.unsqueeze(-1)).squeeze(-1) + biases[m]
+        omega = window_maps[m] @ omega @ window_maps[m].mT + noises[m]
+    return Kernel(phi, psi, constant, (omega + omega.mT) / 2)

@@ -1,0 +1,139 @@
+"""References by rule: which earlier frames an AR step may look at, and how noisy; and what sees what in the window."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Mask", "NoReferences", "Pick", "PlanError", "Reference", "References", "causal_mask", "parts_mask"]
+
+Mask = tuple[tuple[bool, ...], ...]
+
+
+class PlanError(ValueError):
+    """A plan breaks a requirement of Meta-ARVDM; the message names it, the frame and the two numbers."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One referenced frame: its index in the video (counted from 0) and the level it is noised to."""
+
+    frame: int
+    level: float
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One rule that picks references from the c frames that are out.
+
+    Attributes:
+        kind: ``last`` (the last ``count``), ``first`` (the first ``count``), ``every`` (frames 1, 1 + count,
+            1 + 2 count, ...) or ``all``.
+        count: how many (``last``, ``first``) or the distance (``every``); ignored by ``all``.
+        level: the level ρ ≥ 0 the picked frames are freshly noised to at every AR step; 0 leaves them as
+            they came out.
+    """
+
+    kind: Literal["last", "first", "every", "all"]
+    count: int = 1
+    level: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("last", "first", "every", "all"):
+            raise PlanError(f"references: a rule is 'last', 'first', 'every' or 'all', got {self.kind!r}")
+        if self.kind != "all" and self.count < 1:
+            raise PlanError(f"references: '{self.kind}' needs a count of at least 1, got {self.count}")
+        if not (math.isfinite(self.level) and self.level >= 0):
+            raise PlanError(f"references: the level must be finite and not negative, got {self.level}")
+
+    def frames(self, out: int) -> range:
+        """Indices picked when ``out`` frames are out."""
+        if self.kind == "all":
+            return range(out)
+        if self.kind == "every":
+            return range(0, out, self.count)
+        if self.kind == "first":
+            return range(min(self.count, out))
+        return range(max(out - self.count, 0), out)
+
+    @property
+    def most(self) -> int | None:
+        """The largest number of frames it ever picks; None if it grows without end."""
+        return self.count if self.kind in ("last", "first") else None
+
+
+@dataclass(frozen=True)
+class References:
+    """The reference rule R_k: the union of its picks; a frame named twice follows the first pick naming it.
+
+    Example:
+        >>> rule = References.last(2) + References.first(1, level=0.1)
+        >>> [(r.frame, r.level) for r in rule.at(5)]
+        [(0, 0.1), (3, 0.0), (4, 0.0)]
+    """
+
+    picks: tuple[Pick, ...] = ()
+
+    @classmethod
+    def none(cls) -> References:
+        """No references: the window is all that a step sees."""
+        return cls()
+
+    @classmethod
+    def last(cls, count: int, level: float = 0.0) -> References:
+        """The last ``count`` frames that are out (all there are, while there are fewer)."""
+        return cls((Pick("last", count, level),)) if count != 0 else cls()
+
+    @classmethod
+    def first(cls, count: int, level: float = 0.0) -> References:
+        """The first ``count`` frames of the video (an attention sink, an anchor)."""
+        return cls((Pick("first", count, level),))
+
+    @classmethod
+    def every(cls, distance: int, level: float = 0.0) -> References:
+        """Every ``distance``-th frame that is out, the first frame included."""
+        return cls((Pick("every", distance, level),))
+
+    @classmethod
+    def all(cls, level: float = 0.0) -> References:
+        """Every frame that is out."""
+        return cls((Pick("all", 1, level),))
+
+    def __add__(self, other: References) -> References:
+        return References(self.picks + other.picks)
+
+    def at(self, out: int) -> tuple[Reference, ...]:
+        """The references, in order of frame, when ``out`` frames are out."""
+        levels: dict[int, float] = {}
+        for pick in self.picks:
+            for frame in pick.frames(out):
+                levels.setdefault(frame, pick.level)
+        return tuple(Reference(frame, levels[frame]) for frame in sorted(levels))
+
+    @property
+    def most(self) -> int | None:
+        """An upper bound on how many there ever are; None if there is none."""
+        counts = [pick.most for pick in self.picks]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def noised(self) -> bool:
+        """Whether any reference is noised afresh."""
+        return any(pick.level > 0 for pick in self.picks)
+
+
+NoReferences = References()
+
+
+def causal_mask(window: int) -> Mask:
+    """visible[i][j] = (j ≤ i): window frame i sees itself and the earlier window frames."""
+    return tuple(tuple(j <= i for j in range(window)) for i in range(window))
+
+
+def parts_mask(window: int, parts: int) -> Mask:
+    """Window frames see only their own one of ``parts`` equal parts (FIFO-Diffusion's latent partitioning)."""
+    if window % parts:
+        raise PlanError(f"visibility: {parts} parts do not divide a window of {window} frames")
+    size = window // parts
+    return tuple(tuple(i // size == j // size for j in range(window)) for i in range(window))
