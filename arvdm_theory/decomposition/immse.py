@@ -12,8 +12,9 @@ I(W^I_old; Past | R) from both: the first leaves MB_k, since W^I_old is W^O with
 beside it, and the second I(X^T_new; Past | W^I_old, R). ∎
 
 Nothing has to be trained beyond the levels that the plan uses, unlike for the integral over all signal-to-noise
-ratios (:mod:`arvdm_theory.information.estimators.immse`). What the new frames tell at T, I(X^T_new; Past | In), is the same
-integral from T to ∞, along which the integrand falls like e^{-τ}: to a relative e^{-T} it is its value at T.
+ratios (:mod:`arvdm_theory.information.estimators.immse`). What the new frames tell at T,
+I(X^T_new; Past | In), is the same integral from T to ∞, along which the integrand falls like e^{-τ}: to a
+relative e^{-T} it is its value at T.
 
 *Stopped at s.* If every clock halts at s > 0, W runs from max(t^I, s) to max(t^O, s), and the same proof gives
 
@@ -56,16 +57,15 @@ from arvdm_theory.decomposition.score_gap import (
     shown_with_past,
     stopped_grid,
 )
-from arvdm_theory.information.estimators.estimate import Estimate, EstimationWarning
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence, conclude_mean, contribution_error
+from arvdm_theory.information.estimators import Dependence, conclude_mean, contribution_error
 from arvdm_theory.information.gaussian import cholesky, condition, conditional_mutual_information
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.gaussian import frame_indices, noisy_covariance
 from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.number import LEVEL, Number
 from arvdm_theory.plan.plan import Plan, Reference
 
 __all__ = [
-    "LowHorizonWarning",
     "horizon_notes",
     "memory_bottleneck_along_clocks",
     "memory_bottleneck_from_scores",
@@ -76,10 +76,6 @@ Noising = Callable[[Tensor, Tensor], Tensor]
 
 # Halvings of the last panel beyond which a smallest eigenvalue is rounding.
 _MOST_HALVINGS = 50
-
-
-class LowHorizonWarning(EstimationWarning):
-    """Level T is so low that what the new frames tell there is not negligible, and it is extrapolated."""
 
 
 def memory_bottleneck_along_clocks(
@@ -229,7 +225,7 @@ def memory_bottleneck_from_scores(
     actions: Tensor | None = None,
     plan_with_past: Plan | None = None,
     stop: float = 0.0,
-) -> Estimate:
+) -> Number:
     """MB_k of AR step k = ``ar_step`` from two networks' losses on true videos that they were not trained on.
 
     Both see the same noised window, drawn afresh at every node. ``score`` is told the plan's references,
@@ -275,7 +271,7 @@ def memory_bottleneck_from_scores(
     return conclude_mean(contributions, method="immse-clocks", notes=notes, dependence=dependence, level=level)
 
 
-def horizon_notes(tails: Array, horizon: float, stderr: float) -> list[EstimationWarning]:
+def horizon_notes(tails: Array, horizon: float, stderr: float) -> list[str]:
     """A warning if what is extrapolated from T to pure noise, known to e^{-T} of itself, errs by over ``stderr``.
 
     Args:
@@ -288,8 +284,6 @@ def horizon_notes(tails: Array, horizon: float, stderr: float) -> list[Estimatio
     if not error > stderr:
         return []
     return [
-        LowHorizonWarning(
-            f"{tail:.3g} nats are extrapolated from level T = {horizon:.3g} to pure noise, which errs by "
-            f"about {error:.1g}, more than the standard error: give the new frames a higher T."
-        )
+        f"{tail:.3g} nats are extrapolated from level T = {horizon:.3g} to pure noise, which errs by "
+        f"about {error:.1g}, more than the standard error: give the new frames a higher T."
     ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators import SampleError
 from arvdm_theory.interfaces import ReferenceBatch, Score
 from arvdm_theory.laws.gaussian import standard_normal
 from arvdm_theory.noise import alpha, sigma2, transition

@@ -6,7 +6,7 @@ estimated, from m generated clips in R^D. With δ = μ - b and c = (m - D - 2)/(
     ½ [c tr(V^{-1} Σ) + c δᵀ V^{-1} δ - D/m - D + log det V - log det Σ - bias]
 
 has the mean KL(P ‖ Q) if Q is Gaussian, because E[c V^{-1}] = Σ_q^{-1}, b and V are independent, b adds D/m to the
-square, and the bias of log det V is known (:func:`arvdm_theory.information.estimators.plugin.log_det_bias`). Against two
+square, and the bias of log det V is known (:func:`~arvdm_theory.information.estimators.log_det_bias`). Against two
 estimated laws it leaves out the whole noise of P's. If Q is not Gaussian it tends to KL(P ‖ the Gaussian with Q's
 moments), which may lie on either side of KL(P ‖ Q): nearest neighbours or a network estimate the latter, with
 their own biases.
@@ -23,15 +23,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 from torch import Tensor
 
-from arvdm_theory.information.estimators.estimate import Estimate, SampleError, sample
-from arvdm_theory.information.estimators.knn import knn_divergence
-from arvdm_theory.information.estimators.neural import neural_divergence
-from arvdm_theory.information.estimators.plugin import gaussian_divergence, log_det_bias
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence, conclude_mean
+from arvdm_theory.information.estimators import (
+    Dependence,
+    SampleError,
+    conclude_mean,
+    gaussian_divergence,
+    knn_divergence,
+    log_det_bias,
+    neural_divergence,
+    sample,
+)
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
 from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.number import LEVEL, Number
 from arvdm_theory.plan.plan import Plan
 
 __all__ = ["Method", "divergence_from_known", "measured_clip_kl"]
@@ -47,7 +53,7 @@ def divergence_from_known(
     *,
     dependence: Dependence = "independent",
     level: float = LEVEL,
-) -> Estimate:
+) -> Number:
     """KL(N(μ, Σ) ‖ Q) from samples of a Gaussian Q alone, without bias; see the module.
 
     The standard error is that of the mean of the influence function, right where the KL is well above it. Near
@@ -116,8 +122,8 @@ def measured_clip_kl(
         ar_steps: K.
         method: ``gaussian`` (of moments; without noise of the true side where the law is Gaussian and known),
             ``knn`` or ``neural`` (of the laws themselves, from true samples; see
-            :func:`arvdm_theory.information.estimators.knn.knn_divergence` and
-            :func:`arvdm_theory.information.estimators.neural.neural_divergence`).
+            :func:`arvdm_theory.information.estimators.knn_divergence` and
+            :func:`arvdm_theory.information.estimators.neural_divergence`).
         samples: true videos drawn where samples of a law are needed; as many as were generated, if left out.
         seed: of these.
 
