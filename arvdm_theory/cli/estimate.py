@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arvdm_theory.information.estimators.uncertainty import Dependence
+    from arvdm_theory.information.estimators import Dependence
 
 __all__ = ["configure", "run"]
 
@@ -96,8 +96,11 @@ def run(args: argparse.Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from arvdm_theory.files import load_array, write_json
-    from arvdm_theory.information.estimators.estimate import EstimationWarning
-    from arvdm_theory.information.estimators.methods import estimate_divergence, estimate_information
+    from arvdm_theory.information.estimators import (
+        EstimationWarning,
+        estimate_divergence,
+        estimate_information,
+    )
 
     names = (args.p, args.q) if divergence else (args.x, args.z, args.y)
     arrays = [load_array(name) for name in names if name is not None]
@@ -111,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         )
     test = None
     if args.test:
-        from arvdm_theory.information.estimators.independence import independence_test
+        from arvdm_theory.information.estimators import independence_test
 
         test = independence_test(*arrays, permutations=args.permutations, dependence=dependence, seed=args.seed)
     if args.json is not None:

@@ -60,8 +60,8 @@ from arvdm_theory.decomposition.score_gap import (
 )
 from arvdm_theory.diffusion.prediction import NetworkScore
 from arvdm_theory.diffusion.scores import HasScore, as_score
-from arvdm_theory.information.estimators.estimate import EstimationWarning, SampleError, issue
-from arvdm_theory.information.estimators.uncertainty import Dependence, contribution_error
+from arvdm_theory.information.estimators import Dependence, SampleError, contribution_error
+from arvdm_theory.information.estimators.result import issue
 from arvdm_theory.information.gaussian import cholesky, condition, conditional_mutual_information
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.law import VideoLaw
@@ -292,7 +292,7 @@ def memory_bottleneck_from_scores(
             f"I(Out; Past | In) of frames at that level, and MB_k is no smaller (stop=0.0 goes all the way)."
         )
     for note in notes:
-        issue(EstimationWarning(note))
+        issue(note)
     return Number.stated(value, math.hypot(stderr, quadrature), value - width, value + width, method="immse-clocks",
                          n=len(own), warnings=notes)  # fmt: skip
 

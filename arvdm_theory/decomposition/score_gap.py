@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arvdm_theory.diffusion.scores import checked_score
-from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators import SampleError
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.noise import noised, sigma2, standard_normal
 from arvdm_theory.plan.plan import Plan

@@ -12,9 +12,7 @@ Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Cover and Thomas 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,23 +23,9 @@ from arvdm_theory.laws.finite import FiniteStateVideo, Sample
 from arvdm_theory.laws.inference import log_density
 from arvdm_theory.laws.states import State
 from arvdm_theory.noise import standard_normal
+from arvdm_theory.number import Number
 
-__all__ = ["InformationEstimate", "observe", "sampled_information"]
-
-
-@dataclass(frozen=True)
-class InformationEstimate:
-    """A sampled mutual information.
-
-    Attributes:
-        value: the mean, in nats; it may fall below 0 within its error and is reported as it is.
-        standard_error: of the mean, in nats.
-        videos: how many independent videos it is the mean of.
-    """
-
-    value: float
-    standard_error: float
-    videos: int
+__all__ = ["observe", "sampled_information"]
 
 
 def observe(
@@ -94,7 +78,7 @@ def sampled_information(
     videos: int,
     generator: torch.Generator | None = None,
     batch: int = 1024,
-) -> InformationEstimate:
+) -> Number:
     """I(Out; Past | In) in nats, with its standard error, from ``videos`` independent samples.
 
     Any frame states may be in any of the three: the window's at t^O, the clean frames that are out (level 0, or
@@ -112,13 +96,13 @@ def sampled_information(
         >>> video = FiniteStateVideo(sticky_chain(2, 0.9), Codebook([[-1.0], [1.0]]))
         >>> seeded = torch.Generator().manual_seed(0)
         >>> known = sampled_information(video, [State(2, 0.5)], [State(0, 0.0)], [], 4000, seeded)
-        >>> round(known.value, 2), known.standard_error < 0.01
+        >>> round(known.value, 2), known.stderr < 0.01
         (0.16, True)
     """
     if videos < 2 or batch < 1:
         raise ValueError(f"two videos or more, in batches of at least one, are needed, got {videos}, {batch}")
     if not out or not past:
-        return InformationEstimate(0.0, 0.0, videos)
+        return Number.exact(0.0)
     length = max(state.frame for state in (*out, *past, *given)) + 1
     gains: list[Tensor] = []
     for start in range(0, videos, batch):
@@ -127,7 +111,7 @@ def sampled_information(
         what, before, known = (_part(both, group) for group in (out, past, given))
         gains.append(log_density(video, what, before + known) - log_density(video, what, known))
     gain = torch.cat(gains).detach()
-    return InformationEstimate(float(gain.mean()), float(gain.std()) / math.sqrt(videos), videos)
+    return Number(gain, method="sampled")
 
 
 def _part(evidence: Evidence, states: Sequence[State]) -> Evidence:

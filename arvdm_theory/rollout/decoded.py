@@ -21,17 +21,13 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.decomposition.state_kernels import frames_law
-from arvdm_theory.information.estimators.estimate import (
-    Estimate,
-    EstimationWarning,
-    SampleError,
-    TooFewSamplesWarning,
-    conclude,
-)
-from arvdm_theory.information.estimators.uncertainty import half_width
+from arvdm_theory.information.estimators import SampleError, conclude
+from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import standard_normal
 from arvdm_theory.noise import alpha, sigma2, standard_normal
+from arvdm_theory.number import Number, half_width
 
 __all__ = ["decoded_kl", "decoded_law", "read_pictures", "reading_channel"]
 
@@ -104,7 +100,7 @@ def decoded_law(video: FiniteStateVideo, frames: Sequence[int], level: float = 0
     return law
 
 
-def decoded_kl(video: FiniteStateVideo, generated: Tensor, frames: Sequence[int], level: float = 0.0) -> Estimate:
+def decoded_kl(video: FiniteStateVideo, generated: Tensor, frames: Sequence[int], level: float = 0.0) -> Number:
     """KL(P ‖ Q) of what is read in some frames, P known and Q from generated videos, in nats.
 
     Args:
@@ -118,7 +114,7 @@ def decoded_kl(video: FiniteStateVideo, generated: Tensor, frames: Sequence[int]
         TableSizeError: if the table of states is too large.
 
     Warns:
-        TooFewSamplesWarning: where the truth has cells in which fewer than five videos are expected or none fell.
+        EstimationWarning: where the truth has cells in which fewer than five videos are expected or none fell.
     """
     if generated.ndim != 3 or len(generated) < 2 or generated.shape[1] <= max(frames):
         raise SampleError(
@@ -139,13 +135,11 @@ def decoded_kl(video: FiniteStateVideo, generated: Tensor, frames: Sequence[int]
     q = torch.where(empty, torch.full_like(counts, _HALF_A_VIDEO), counts) / n
     value = float((p * torch.log(p / q)).sum() - (p * (1 - q) / q).sum() / (2 * n))
     stderr = math.sqrt(max(float((p**2 / q).sum()) - 1, 0.0) / n)
-    notes: list[EstimationWarning] = []
+    notes: list[str] = []
     few = (p * n < _FEW_IN_A_CELL) | empty
     if bool(few.any()):
         notes.append(
-            TooFewSamplesWarning(
-                f"{int(few.sum())} of {len(p)} cells of the true table, of probability {float(p[few].sum()):.2g} "
-                f"in all, hold few or none of {n} videos: the divergence there is rough; generate more."
-            )
+            f"{int(few.sum())} of {len(p)} cells of the true table, of probability {float(p[few].sum()):.2g} "
+            f"in all, hold few or none of {n} videos: the divergence there is rough; generate more."
         )
     return conclude(value, stderr, half_width(stderr), method="decoded table", n=n, notes=notes)

@@ -24,11 +24,16 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from arvdm_theory.decomposition.result import Result, rows_table
-from arvdm_theory.information.estimators.estimate import SampleError, sample
-from arvdm_theory.information.estimators.knn import knn_divergence
-from arvdm_theory.information.estimators.neural import neural_divergence
-from arvdm_theory.information.estimators.plugin import gaussian_divergence, log_det_bias
-from arvdm_theory.information.estimators.uncertainty import Dependence, contribution_error
+from arvdm_theory.information.estimators import (
+    Dependence,
+    SampleError,
+    contribution_error,
+    gaussian_divergence,
+    knn_divergence,
+    log_det_bias,
+    neural_divergence,
+    sample,
+)
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.gaussian_sampler import clean_law
 from arvdm_theory.laws.law import VideoLaw

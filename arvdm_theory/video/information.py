@@ -15,7 +15,6 @@ Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and V
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,10 @@ import numpy as np
 
 from arvdm_theory.decomposition.immse import horizon_notes
 from arvdm_theory.decomposition.score_gap import ScoreGap, memory_contributions
-from arvdm_theory.information.estimators.estimate import Estimate, SampleError, conclude
+from arvdm_theory.information.estimators import SampleError, conclude
 from arvdm_theory.interfaces import Score, VideoBatch
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.runs import VideoRun
@@ -53,19 +53,21 @@ class MemoryInformation:
         stop: s, the level of the window frames.
     """
 
-    window: Estimate
+    window: Number
     frames: int
     clusters: int
     stop: float
 
     @property
-    def per_frame(self) -> Estimate:
+    def per_frame(self) -> Number:
         """Nats a generated frame: the whole over the Δ frames that the step puts out."""
         whole = self.window
         value, stderr, low, high = (
             x / self.frames for x in (whole.value, whole.stderr, whole.ci_low, whole.ci_high)
         )
-        return dataclasses.replace(whole, value=value, stderr=stderr, ci_low=low, ci_high=high)
+        return Number.stated(
+            value, stderr, low, high, method=whole.method, n=whole.n or 0, warnings=whole.warnings
+        )
 
 
 def memory_information(

@@ -14,11 +14,9 @@ import pytest
 
 from arvdm_theory.cli import estimate as command
 from arvdm_theory.cli import main
-from arvdm_theory.information import methods
-from arvdm_theory.information.estimators.methods import estimate_divergence, estimate_information
-from arvdm_theory.information.estimators.neural import Training
+from arvdm_theory.information.estimators import Training, estimate_divergence, estimate_information, methods
 
-pytestmark = pytest.mark.filterwarnings("error::arvdm_theory.information.estimators.estimate.EstimationWarning")
+pytestmark = pytest.mark.filterwarnings("error::arvdm_theory.information.estimators.EstimationWarning")
 
 
 def run(*words: str) -> int:

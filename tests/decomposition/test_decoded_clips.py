@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from arvdm_theory.information.estimators.estimate import SampleError, TooFewSamplesWarning
-from arvdm_theory.laws.chains import sticky_chain
+from arvdm_theory.information.estimators import EstimationWarning, SampleError
+from arvdm_theory.laws.chains import FiniteStateVideo, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.noise import alpha, sigma2
@@ -60,7 +60,7 @@ def test_the_law_of_read_frames_by_enumeration() -> None:
     torch.testing.assert_close(decoded_law(video, frames, level), law, rtol=0, atol=1e-14)
 
 
-@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.TooFewSamplesWarning")
+@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.EstimationWarning")
 def test_the_divergence_of_another_chain() -> None:
     """Its mean over repetitions is KL(P || Q) of the two tables, and its spread the stated standard error."""
     truth = FiniteStateVideo(sticky_chain(3, 0.8), Codebook(PICTURES, 0.05))
@@ -84,7 +84,7 @@ def test_the_divergence_of_another_chain() -> None:
 def test_too_few_videos_are_told_and_stay_finite() -> None:
     truth = FiniteStateVideo(sticky_chain(3, 0.8), Codebook(PICTURES))
     stuck = torch.tensor(PICTURES[:1], dtype=torch.float64).expand(20, 3, 2)
-    with pytest.warns(TooFewSamplesWarning, match="hold few or none of 20 videos"):
+    with pytest.warns(EstimationWarning, match="hold few or none of 20 videos"):
         estimate = decoded_kl(truth, stuck, (0, 1))
     assert math.isfinite(estimate.value)
     assert estimate.value > 0

@@ -322,7 +322,7 @@ def test_memory_bottlenecks_match_sampled_information(number: int) -> None:
             for frames in (plan.window_frames(k), sorted(set(range(plan.frames_out(k))) - shown), sorted(shown))
         )
         sampled = sampled_information(video, out, past, given, 3000, seeded(k))
-        assert abs(sampled.value - value) <= Z * sampled.standard_error + EXACT
+        assert abs(sampled.value - value) <= Z * sampled.stderr + EXACT
 
 
 def test_a_callable_is_simulated_at_every_step_and_shown_the_pictures() -> None:

@@ -10,8 +10,7 @@ from reference_cases import PLANS, random_video
 
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.information.estimators.estimate import SampleError
-from arvdm_theory.information.estimators.plugin import gaussian_divergence
+from arvdm_theory.information.estimators import SampleError, gaussian_divergence
 from arvdm_theory.information.gaussian import kl_divergence
 from arvdm_theory.laws.chains import sticky_chain
 from arvdm_theory.laws.emission import Codebook
@@ -85,7 +84,7 @@ def test_refuses_samples_that_do_not_fit() -> None:
 # -- clips ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
+@pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.EstimationWarning")
 @pytest.mark.parametrize("name", ["chunks, mixed references, floor", "rolling, noised references, floor"])
 def test_measured_clips_meet_the_exact_ledger(name: str) -> None:
     plan = PLANS[name]

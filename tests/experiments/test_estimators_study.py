@@ -19,14 +19,10 @@ from arvdm_theory.experiments.estimators.run import (
     coverage_summary,
     summary,
 )
-from arvdm_theory.information.estimators.plugin import (
-    copula_information,
-    discrete_information,
-    gaussian_information,
-)
+from arvdm_theory.information.estimators import copula_information, discrete_information, gaussian_information
 from arvdm_theory.report.style import draw_all
 
-pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.estimate.EstimationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.EstimationWarning")
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from arvdm_theory.information import independence
-from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators import SampleError, independence
 from arvdm_theory.information.estimators.independence import (
     IndependenceTest,
     circular_shifts,

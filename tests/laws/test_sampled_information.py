@@ -14,9 +14,11 @@ from arvdm_theory.laws.chains import random_chain, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.laws.evidence import EvidenceError
 from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.sampled_information import InformationEstimate, observe, sampled_information
+from arvdm_theory.laws.gaussian import State
+from arvdm_theory.laws.sampled_information import observe, sampled_information
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.plan.references import References
 
 VIDEOS = 6000
@@ -26,10 +28,10 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def agrees(estimate: InformationEstimate, expected: float) -> None:
+def agrees(estimate: Number, expected: float) -> None:
     """Within 4 standard errors, which are themselves small enough for the check to mean something."""
-    assert abs(estimate.value - expected) <= 4 * estimate.standard_error
-    assert 0 < estimate.standard_error < 0.03
+    assert abs(estimate.value - expected) <= 4 * estimate.stderr
+    assert 0 < estimate.stderr < 0.03
 
 
 def clean(frames: list[int]) -> list[State]:
@@ -186,7 +188,7 @@ def test_standard_errors_are_those_of_repetition() -> None:
     video, out, past = two_states(), [State(1, 0.3)], [State(0, 0.3)]
     runs = [sampled_information(video, out, past, [], 400, seeded(100 + i)) for i in range(60)]
     spread = float(np.std([run.value for run in runs], ddof=1))
-    said = float(np.mean([run.standard_error for run in runs]))
+    said = float(np.mean([run.stderr for run in runs]))
     # The standard deviation of 60 values is known to 1/√118 = 9%; allow 4 times that.
     assert abs(spread / said - 1) < 0.37
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from arvdm_theory.decomposition.score_gap import memory_contributions
 from arvdm_theory.diffusion.prediction import NetworkScore
-from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators import SampleError
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
 from arvdm_theory.video.information import MemoryInformation, memory_information

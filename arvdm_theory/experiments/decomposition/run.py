@@ -25,10 +25,10 @@ from arvdm_theory.diffusion.finite_score import ExactFiniteScore
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
-from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.number import Number
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
@@ -192,7 +192,7 @@ def _accounted(
     )
     frames = plan.clean_frames(ar_steps)
     for name, first in (("kl", 0), ("last_clip_kl", frames - plan.stride)):
-        found: Estimate
+        found: Number
         if isinstance(video, GaussianVideo):
             part = slice(first * video.frame_dim, frames * video.frame_dim)
             generated = made[:, first:frames].flatten(1).numpy()

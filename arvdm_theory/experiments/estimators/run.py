@@ -27,13 +27,18 @@ from numpy.typing import NDArray
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.information import gaussian
 from arvdm_theory.information.discrete import information_of_blocks
-from arvdm_theory.information.estimators.estimate import Estimate, SampleError
-from arvdm_theory.information.estimators.knn import ksg
-from arvdm_theory.information.estimators.methods import METHODS, default_method, estimate_information
-from arvdm_theory.information.estimators.residual import student_information
-from arvdm_theory.information.estimators.uncertainty import Dependence
+from arvdm_theory.information.estimators import (
+    METHODS,
+    Dependence,
+    SampleError,
+    default_method,
+    estimate_information,
+    ksg,
+    student_information,
+)
 from arvdm_theory.laws.chains import random_chain
 from arvdm_theory.laws.gaussian import separable_video
+from arvdm_theory.number import Number
 
 __all__ = [
     "COVERAGE_TASKS",
@@ -347,7 +352,7 @@ def _estimates(size: Size, cell: Cell) -> pd.DataFrame:
     if size.methods is not None:
         suited &= {default, *size.methods}
     rows = []
-    methods: dict[str, Callable[..., Estimate]] = {name: METHODS[name] for name in METHODS if name in suited}
+    methods: dict[str, Callable[..., Number]] = {name: METHODS[name] for name in METHODS if name in suited}
     if not discrete and size.methods is None:
         # As the other packages do it, so that values can be held against one another.
         methods["ksg1, raw columns"] = partial(ksg, standardise=False)
@@ -379,7 +384,7 @@ def _installed(module: str) -> bool:
     return True
 
 
-def _quietly(estimator: Callable[..., Estimate], draw: Draw, dependence: Dependence) -> Estimate:
+def _quietly(estimator: Callable[..., Number], draw: Draw, dependence: Dependence) -> Number:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return estimator(*draw, dependence=dependence)

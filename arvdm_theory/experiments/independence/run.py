@@ -17,8 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from arvdm_theory.experiments.record import Cell, run_cells, write_table
-from arvdm_theory.information.estimators.independence import independence_test
-from arvdm_theory.information.estimators.uncertainty import Dependence
+from arvdm_theory.information.estimators import Dependence, independence_test
 
 __all__ = ["ALPHA", "CASES", "SIZES", "Case", "Size", "independence_study", "rates", "wilson"]
 

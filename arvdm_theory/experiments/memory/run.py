@@ -42,7 +42,6 @@ from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, source_of, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.information.discrete import information_of_blocks
-from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.information.gaussian import condition
 from arvdm_theory.interfaces import ReferenceBatch, Score
 from arvdm_theory.laws.finite import FiniteStateVideo
@@ -50,7 +49,8 @@ from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.long_memory import NeedleVideo
 from arvdm_theory.laws.sampled_information import sampled_information
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl, decoded_law
 from arvdm_theory.rollout.measure import divergence_from_known
@@ -268,7 +268,7 @@ def _bottleneck(job: Job, preset: Preset, setting: Setting, score: Score, score_
         )
         generator = torch.Generator().manual_seed(setting.seed)
         sampled = sampled_information(video, out, past, given, preset.samples, generator)
-        yield "mb", "closed form", sampled.value, sampled.standard_error
+        yield "mb", "closed form", sampled.value, sampled.stderr
         exact = ExactFiniteScore(video)
     # Not a seed of the training's: its draws are named by a digest.
     held_out = torch.Generator().manual_seed(2**31 + setting.seed)
@@ -292,7 +292,7 @@ def _excess(jobs: tuple[Job, Job], scores: tuple[Score, Score], preset: Preset, 
     yield "excess_kl", "measured", found[0].value - found[1].value, error
 
 
-def _rollout_kl(job: Job, preset: Preset, setting: Setting, score: Score) -> Estimate:
+def _rollout_kl(job: Job, preset: Preset, setting: Setting, score: Score) -> Number:
     """KL of a rollout: of all clean frames, or of what is read in the last two windows."""
     video, plan = job.video, job.plan
     assert isinstance(video, GaussianVideo | FiniteStateVideo)

@@ -34,11 +34,12 @@ from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, provenance, run_cells, write_table
 from arvdm_theory.files import write_json
-from arvdm_theory.information.estimators.estimate import Estimate
+from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.gaussian import GaussianVideo, State
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import divergence_from_known
@@ -224,7 +225,7 @@ def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str,
         score, plan, ar_steps, preset.rollouts, video.frame_dim, seed=setting.seed, progress=setting.progress
     )
 
-    def pair(start: int) -> Estimate:
+    def pair(start: int) -> Number:
         if isinstance(video, FiniteStateVideo):
             return decoded_kl(video, made, tuple(range(start, start + _PAIR)), plan.floor)
         law = video.joint([State(frame, plan.floor) for frame in range(start, start + _PAIR)])

@@ -176,7 +176,7 @@ def _decoded_checks(video: FiniteStateVideo, plan: Plan, ar_steps: int, error: f
         places = (plan.window_frames(k), set(range(plan.frames_out(k))) - known, known)
         out, past, given = ([State(frame, 0.0) for frame in sorted(frames)] for frames in places)
         sampled = sampled_information(video, out, past, given, 4 * _SAMPLES, generator)
-        value, squared = value + sampled.value, squared + sampled.standard_error**2
+        value, squared = value + sampled.value, squared + sampled.stderr**2
     yield "Σ MB of states: exact = sampled", value, "=", exact, math.sqrt(squared)
 
 

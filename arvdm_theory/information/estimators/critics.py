@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from arvdm_theory.information.estimators.estimate import SampleError
+from arvdm_theory.information.estimators.samples import SampleError
 from arvdm_theory.information.estimators.uncertainty import Dependence
 
 __all__ = ["Critic", "Folds", "PairCritic", "Training", "fit", "normal_scores", "split"]

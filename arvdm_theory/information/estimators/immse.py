@@ -42,12 +42,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from arvdm_theory.information.estimators.estimate import Estimate, EstimationWarning, SampleError, sample
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence, conclude_mean, contribution_error
+from arvdm_theory.information.estimators.samples import SampleError, sample
+from arvdm_theory.information.estimators.uncertainty import Dependence, conclude_mean, contribution_error
+from arvdm_theory.number import LEVEL, Number
 
 __all__ = [
     "Denoiser",
-    "ExtrapolatedTailWarning",
     "SNRGrid",
     "from_ou_denoiser",
     "from_ou_score",
@@ -62,10 +62,6 @@ GapForm = Literal["losses", "difference"]
 # Share of an estimate that may come from beyond the grid before it warns: the continuation is right to a part of
 # itself that is of the order of this share, so 10 % of the value stands for about 1 % of error.
 _TAIL_SHARE = 0.1
-
-
-class ExtrapolatedTailWarning(EstimationWarning):
-    """A good part of the integral lies beyond the signal-to-noise ratios that were evaluated."""
 
 
 class Denoiser(Protocol):
@@ -176,7 +172,7 @@ def information_from_losses(
     *,
     dependence: Dependence = "independent",
     level: float = LEVEL,
-) -> Estimate:
+) -> Number:
     """I(Out; Past | In) from two denoisers' losses on the same samples.
 
     Evaluate both denoisers on the same noisy Out: what the two losses share then cancels sample by sample.
@@ -207,17 +203,15 @@ def information_from_losses(
     return _from_gaps(without - told, grid, dependence, level)
 
 
-def _from_gaps(gaps: Array, grid: SNRGrid, dependence: Dependence, level: float) -> Estimate:
+def _from_gaps(gaps: Array, grid: SNRGrid, dependence: Dependence, level: float) -> Number:
     contributions = gaps @ grid.weights
     value, tails = float(contributions.mean()), gaps[:, [0, -1]].mean(0) * grid.tail_weights
     beyond = float(np.abs(tails).sum())
-    notes: list[EstimationWarning] = []
+    notes: list[str] = []
     if beyond > _TAIL_SHARE * abs(value) and beyond > contribution_error(contributions, dependence)[0]:
         notes.append(
-            ExtrapolatedTailWarning(
-                f"of {value:.3g} nats, {tails[0]:.3g} come from below snr {grid.low:.3g} and {tails[1]:.3g} "
-                f"from beyond {grid.high:.3g}, where nothing was evaluated: widen the grid at that end."
-            )
+            f"of {value:.3g} nats, {tails[0]:.3g} come from below snr {grid.low:.3g} and {tails[1]:.3g} "
+            f"from beyond {grid.high:.3g}, where nothing was evaluated: widen the grid at that end."
         )
     return conclude_mean(contributions, method="immse", notes=notes, dependence=dependence, level=level)
 
@@ -238,7 +232,7 @@ def immse_information(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: bool = False,
-) -> Estimate:
+) -> Number:
     """I(Out; Past | In) from two denoisers, run on samples that they have not been trained on.
 
     Args:

@@ -34,9 +34,9 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.distance import cdist
 from scipy.special import digamma
 
-from arvdm_theory.information.estimators.estimate import SampleError, paired_samples, require_neighbours
 from arvdm_theory.information.estimators.knn import ksg_contributions
 from arvdm_theory.information.estimators.plugin import normal_scores
+from arvdm_theory.information.estimators.samples import SampleError, paired_samples, require_neighbours
 from arvdm_theory.information.estimators.uncertainty import Dependence
 
 __all__ = ["IndependenceTest", "circular_shifts", "independence_test", "local_permutation", "memory"]

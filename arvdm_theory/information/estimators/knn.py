@@ -3,7 +3,7 @@
 All of them use the maximum norm and, unless told otherwise, standardised columns (each divided by its standard
 deviation, which changes no information). Each value is the mean of one contribution a sample. None can exceed
 about log(n/k), and all fall short where the neighbourhoods are wide: in many dimensions use
-:func:`arvdm_theory.information.estimators.residual.calibrated_information`.
+:func:`arvdm_theory.information.estimators.calibrated_information`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,6 @@ from scipy.linalg import eigh, solve_triangular
 from scipy.optimize import brentq
 from scipy.special import digamma
 
-from arvdm_theory.information.estimators.estimate import (
-    Estimate,
-    EstimationWarning,
-    NearCeilingWarning,
-    SampleError,
-    TooFewSamplesWarning,
-    conclude,
-    paired_samples,
-    require_neighbours,
-    two_samples,
-    warn_of_deterministic_relations,
-    warn_of_duplicates,
-    warn_of_heavy_tails,
-)
 from arvdm_theory.information.estimators.neighbours import (
     count_in_boxes,
     count_within,
@@ -39,7 +25,18 @@ from arvdm_theory.information.estimators.neighbours import (
     radius_and_counts,
 )
 from arvdm_theory.information.estimators.plugin import gaussian_divergence_value
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence, half_width, subsample_error
+from arvdm_theory.information.estimators.result import conclude
+from arvdm_theory.information.estimators.samples import (
+    SampleError,
+    paired_samples,
+    require_neighbours,
+    two_samples,
+    warn_of_deterministic_relations,
+    warn_of_duplicates,
+    warn_of_heavy_tails,
+)
+from arvdm_theory.information.estimators.uncertainty import Dependence, subsample_error
+from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
     "Neighbourhood",
@@ -144,7 +141,7 @@ def ksg(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), by k nearest neighbours; see :func:`ksg_contributions`.
 
     Without Y the two algorithms of Kraskov, Stögbauer and Grassberger (2004); with Y that of Frenzel and Pompe
@@ -208,7 +205,7 @@ def mixed_information(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), for columns of which some are discrete, or for laws with atoms.
 
     The contributions of :func:`ksg_contributions`, variant 1, but where a sample's k-th neighbour coincides
@@ -258,7 +255,7 @@ def knn_divergence(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """KL(P ‖ Q) from samples of each, by k nearest neighbours in balls of one radius for both.
 
     At sample i of P let ε_i be the larger of its distances to its k-th neighbour in P and in Q, and l_i and m_i
@@ -311,10 +308,8 @@ def knn_divergence(
     # More than the few draws would show by chance; the interval is not known (NaN) for very few samples.
     if abs(bias) > float(np.nan_to_num(reach)) + 3 * error:
         notes.append(
-            TooFewSamplesWarning(
-                f"on Gaussian samples of these sizes and moments nearest neighbours are {bias:+.2f} nats "
-                "off, more than the interval covers: use the calibrated method or more samples."
-            )
+            f"on Gaussian samples of these sizes and moments nearest neighbours are {bias:+.2f} nats "
+            "off, more than the interval covers: use the calibrated method or more samples."
         )
     return conclude(value, stderr, reach, method="knn", n=len(of_p), k=k, notes=[*notes, *more])
 
@@ -327,14 +322,14 @@ def calibrated_divergence(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """KL(P ‖ Q) by nearest neighbours, with the bias removed that they have on Gaussian laws of the same moments.
 
     K(samples) - [E K(Gaussian samples) - G], with K the estimate of :func:`knn_divergence`, E K its mean over
     samples of Gaussian laws with the moments of P and of Q, and G their divergence, itself without bias
-    (:func:`arvdm_theory.information.estimators.plugin.gaussian_divergence`). Unbiased to O(1/n) for Gaussian P and Q in any
-    dimension and direction, and consistent in a fixed dimension for continuous laws, since both K become so. Where
-    both are known to be Gaussian, G alone is the better estimate.
+    (:func:`~arvdm_theory.information.estimators.gaussian_divergence`). Unbiased to O(1/n) for Gaussian P and Q in
+    any dimension and direction, and consistent in a fixed dimension for continuous laws, since both K become so.
+    Where both are known to be Gaussian, G alone is the better estimate.
 
     Arguments and errors as :func:`knn_divergence`; besides, both laws need more than d + 2 samples.
 
@@ -363,11 +358,9 @@ def calibrated_divergence(
     reach = half_width(stderr, freedom, level)
     if abs(bias) > max(float(np.nan_to_num(reach)), abs(value) / 4) + 3 * error:
         notes.append(
-            TooFewSamplesWarning(
-                f"on Gaussian samples of these sizes and moments nearest neighbours are {bias:+.2f} nats off. "
-                "That was removed, but where P and Q are not Gaussian what is left may be as large: use more "
-                "samples of both."
-            )
+            f"on Gaussian samples of these sizes and moments nearest neighbours are {bias:+.2f} nats off. "
+            "That was removed, but where P and Q are not Gaussian what is left may be as large: use more "
+            "samples of both."
         )
     notes += [
         *warn_of_width(
@@ -378,7 +371,7 @@ def calibrated_divergence(
     return conclude(value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
 
 
-def _divergence_samples(p: ArrayLike, q: ArrayLike, k: int) -> tuple[Array, Array, list[EstimationWarning]]:
+def _divergence_samples(p: ArrayLike, q: ArrayLike, k: int) -> tuple[Array, Array, list[str]]:
     """Both samples, checked, and what to warn of."""
     of_p, of_q = two_samples(p, q)
     require_neighbours(len(of_p), k, "p")
@@ -443,26 +436,22 @@ def _bias_on_gaussians(p: Array, q: Array, k: int, seed: int) -> tuple[float, fl
 
 def warn_of_width(
     width: float, n: int, d: int, advice: str = "use the default method, fewer columns or more samples"
-) -> list[EstimationWarning]:
+) -> list[str]:
     """A warning if neighbourhoods of the given half-width are wider than one standard deviation."""
     if width <= _WIDE:
         return []
     return [
-        TooFewSamplesWarning(
-            f"{n} samples are few for {d} dimensions: the neighbourhoods are {2 * width:.1f} standard deviations "
-            f"wide, so nearest neighbours alone fall short; {advice}."
-        )
+        f"{n} samples are few for {d} dimensions: the neighbourhoods are {2 * width:.1f} standard deviations "
+        f"wide, so nearest neighbours alone fall short; {advice}."
     ]
 
 
-def warn_of_ceiling(value: float, n: int, k: int) -> list[EstimationWarning]:
+def warn_of_ceiling(value: float, n: int, k: int) -> list[str]:
     """A warning if a nearest-neighbour estimate is near ψ(n) - ψ(k), the most that it can be."""
     ceiling = float(digamma(n) - digamma(k))
     if value <= _NEAR_CEILING * ceiling:
         return []
     return [
-        NearCeilingWarning(
-            f"the estimate {value:.2f} is near {ceiling:.2f} nats, about log(n/k) and the most that {n} samples "
-            "can show: read it as a lower bound, or use more samples or a parametric method."
-        )
+        f"the estimate {value:.2f} is near {ceiling:.2f} nats, about log(n/k) and the most that {n} samples "
+        "can show: read it as a lower bound, or use more samples or a parametric method."
     ]

@@ -1,8 +1,8 @@
 """Every estimator of (conditional) mutual information and of KL divergence by name, and the one to use unnamed.
 
-The neural estimators (:mod:`arvdm_theory.information.estimators.neural`) stand in tables of their own, and are never chosen
-unasked: they train networks, and their intervals cover the spread of the held-out samples only, not what a critic
-has missed.
+The neural estimators (:mod:`~arvdm_theory.information.estimators.neural`) stand in tables of their own, and are
+never chosen unasked: they train networks, and their intervals cover the spread of the held-out samples only, not
+what a critic has missed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arvdm_theory.information.estimators.estimate import Estimate, SampleError, paired_samples, two_samples
 from arvdm_theory.information.estimators.knn import calibrated_divergence, knn_divergence, ksg, mixed_information
 from arvdm_theory.information.estimators.neural import neural_divergence, neural_information
 from arvdm_theory.information.estimators.plugin import (
@@ -24,7 +23,9 @@ from arvdm_theory.information.estimators.plugin import (
     gaussian_information,
 )
 from arvdm_theory.information.estimators.residual import calibrated_information
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence
+from arvdm_theory.information.estimators.samples import SampleError, paired_samples, two_samples
+from arvdm_theory.information.estimators.uncertainty import Dependence
+from arvdm_theory.number import LEVEL, Number
 
 __all__ = [
     "DIVERGENCES",
@@ -37,7 +38,7 @@ __all__ = [
     "estimate_information",
 ]
 
-METHODS: dict[str, Callable[..., Estimate]] = {
+METHODS: dict[str, Callable[..., Number]] = {
     "calibrated": calibrated_information,
     "gaussian": gaussian_information,
     "copula": copula_information,
@@ -50,7 +51,7 @@ METHODS: dict[str, Callable[..., Estimate]] = {
 }
 """Estimators of I(X; Z) and I(X; Z | Y) without training: (x, z, y=None, *, dependence, level) → estimate."""
 
-NEURAL_METHODS: dict[str, Callable[..., Estimate]] = {
+NEURAL_METHODS: dict[str, Callable[..., Number]] = {
     "classifier": partial(neural_information, objective="classifier"),
     "infonce": partial(neural_information, objective="infonce"),
     "dv": partial(neural_information, objective="dv"),
@@ -58,14 +59,14 @@ NEURAL_METHODS: dict[str, Callable[..., Estimate]] = {
 }
 """Estimators of the same with trained critics, by what these are trained by: they also take ``seed``."""
 
-DIVERGENCES: dict[str, Callable[..., Estimate]] = {
+DIVERGENCES: dict[str, Callable[..., Number]] = {
     "calibrated": calibrated_divergence,
     "gaussian": gaussian_divergence,
     "knn": knn_divergence,
 }
 """Estimators of KL(P ‖ Q) without training: (p, q, *, dependence, level) → estimate."""
 
-NEURAL_DIVERGENCES: dict[str, Callable[..., Estimate]] = {
+NEURAL_DIVERGENCES: dict[str, Callable[..., Number]] = {
     "classifier": partial(neural_divergence, objective="classifier"),
     "dv": partial(neural_divergence, objective="dv"),
     "nwj": partial(neural_divergence, objective="nwj"),
@@ -108,7 +109,7 @@ def estimate_information(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), in nats, by the named estimator or the one of :func:`default_method`.
 
     Args:
@@ -141,7 +142,7 @@ def estimate_divergence(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """KL(P ‖ Q), in nats, from samples of each, by the named estimator or the one of :func:`default_divergence`.
 
     Args:
@@ -167,13 +168,13 @@ def estimate_divergence(
 
 
 def _chosen(
-    table: Mapping[str, Callable[..., Estimate]], method: str | None, default: Callable[[], str]
-) -> Callable[..., Estimate]:
+    table: Mapping[str, Callable[..., Number]], method: str | None, default: Callable[[], str]
+) -> Callable[..., Number]:
     if method is not None and method not in table:
         raise SampleError(f"no estimator is called {method!r}; there are {', '.join(table)}")
     return table[default() if method is None else method]
 
 
-def _seeded(estimator: Callable[..., Estimate], seed: int) -> dict[str, int]:
+def _seeded(estimator: Callable[..., Number], seed: int) -> dict[str, int]:
     """The seed, for an estimator that draws something."""
     return {"seed": seed} if "seed" in inspect.signature(estimator).parameters else {}

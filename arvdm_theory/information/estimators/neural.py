@@ -2,7 +2,8 @@
 
 A critic f is trained to tell P from Q, and a bound on KL(P ‖ Q) is then evaluated with it on samples that it has
 never seen (cross-fitting: every sample is evaluated once, by the critic of its fold). Which bounds there are, how
-they err and what critics are trained by: :mod:`arvdm_theory.information.estimators.variational`. Mutual information also has
+they err and what critics are trained by:
+:mod:`~arvdm_theory.information.estimators.variational`. Mutual information also has
 
 - ``infonce``: E [f(x_i, z_i) - log (1/B) Σ_j e^{f(x_i, z_j)}] over batches of B pairs (van den Oord et al. 2018),
   a lower bound like the others, with the hard ceiling log B and the least noise.
@@ -35,29 +36,18 @@ from arvdm_theory.information.estimators.critics import (
     normal_scores,
     split,
 )
-from arvdm_theory.information.estimators.estimate import (
-    Estimate,
-    EstimationWarning,
-    NearCeilingWarning,
+from arvdm_theory.information.estimators.result import conclude
+from arvdm_theory.information.estimators.samples import (
     SampleError,
-    TooFewSamplesWarning,
-    conclude,
     paired_samples,
     two_samples,
     warn_of_deterministic_relations,
 )
-from arvdm_theory.information.estimators.uncertainty import (
-    LEVEL,
-    Dependence,
-    conclude_mean,
-    contribution_error,
-    half_width,
-)
+from arvdm_theory.information.estimators.uncertainty import Dependence, conclude_mean, contribution_error
 from arvdm_theory.information.estimators.variational import (
     NEAR_CEILING,
     Bound,
     Evaluation,
-    FewEffectiveSamplesWarning,
     Objective,
     checked_evaluation,
     log_mean_exp,
@@ -65,11 +55,10 @@ from arvdm_theory.information.estimators.variational import (
     second_part,
     warn_of_weights,
 )
+from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
-    "FewEffectiveSamplesWarning",
     "Training",
-    "UnfinishedTrainingWarning",
     "neural_divergence",
     "neural_information",
 ]
@@ -84,16 +73,12 @@ _LARGEST_BATCH = 1024
 _SMALLEST_FOLD = 50
 
 
-class UnfinishedTrainingWarning(EstimationWarning):
-    """Training was still improving when it was ended."""
-
-
 @dataclass(frozen=True)
 class _HeldOut:
     """Contributions of held-out samples, whose mean is the bound, and what to warn of."""
 
     contributions: Array
-    notes: list[EstimationWarning]
+    notes: list[str]
 
 
 def neural_divergence(
@@ -108,7 +93,7 @@ def neural_divergence(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: bool = False,
-) -> Estimate:
+) -> Number:
     """KL(P ‖ Q) from samples of each, by a density ratio that a network learns.
 
     Args:
@@ -185,7 +170,7 @@ def neural_information(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: bool = False,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), by critics that tell joint samples from re-paired ones.
 
     I(X; Z) is KL(P_XZ ‖ P_X ⊗ P_Z), and samples of the product pair each x with the z of other samples. With Y the
@@ -241,7 +226,7 @@ def neural_information(
     if arrays[2].shape[1]:
         less = against_x(bent[2])
         contributions = contributions - less.contributions
-        notes = [*notes, *(note for note in less.notes if str(note) not in map(str, notes))]
+        notes = [*notes, *(note for note in less.notes if note not in notes)]
     method = "neural-infonce" if evaluation is None else method_name(objective, evaluation)
     return conclude_mean(contributions, method=method, notes=notes, dependence=dependence, level=level)
 
@@ -327,10 +312,8 @@ def _infonce(
     notes = _warn_of_training([folds], training, finished)
     if value > NEAR_CEILING * math.log(smallest):
         notes.append(
-            NearCeilingWarning(
-                f"{value:.2f} nats are near log {smallest} = {math.log(smallest):.2f}, the most that InfoNCE can "
-                f"return for held-out batches of {smallest}: read it as a lower bound, or use more samples."
-            )
+            f"{value:.2f} nats are near log {smallest} = {math.log(smallest):.2f}, the most that InfoNCE can "
+            f"return for held-out batches of {smallest}: read it as a lower bound, or use more samples."
         )
     return _HeldOut(contributions, notes)
 
@@ -354,18 +337,14 @@ def _shifts(n: int, pairings: int) -> list[int]:
     return [round(s * n / (count + 1)) for s in range(1, count + 1)]
 
 
-def _warn_of_training(folds: Sequence[Folds], training: Training, finished: bool) -> list[EstimationWarning]:
-    notes: list[EstimationWarning] = []
+def _warn_of_training(folds: Sequence[Folds], training: Training, finished: bool) -> list[str]:
+    notes: list[str] = []
     fewest = min(len(rows) for fold in folds for rows in fold.test)
     if fewest < _SMALLEST_FOLD:
-        notes.append(
-            TooFewSamplesWarning(f"{fewest} held-out samples a fold are few for a network: use more samples.")
-        )
+        notes.append(f"{fewest} held-out samples a fold are few for a network: use more samples.")
     if not finished:
         notes.append(
-            UnfinishedTrainingWarning(
-                f"training was still improving after {training.epochs} epochs, so the estimate is likely low: "
-                "allow more epochs."
-            )
+            f"training was still improving after {training.epochs} epochs, so the estimate is likely low: "
+            "allow more epochs."
         )
     return notes

@@ -16,24 +16,16 @@ from scipy.special import digamma, ndtri
 from scipy.stats import rankdata
 
 from arvdm_theory.information.discrete import information_of_blocks
-from arvdm_theory.information.estimators.estimate import (
-    Estimate,
-    EstimationWarning,
+from arvdm_theory.information.estimators.result import conclude
+from arvdm_theory.information.estimators.samples import (
     SampleError,
-    TooFewSamplesWarning,
-    conclude,
     paired_samples,
     two_samples,
     warn_of_duplicates,
     warn_of_heavy_tails,
 )
-from arvdm_theory.information.estimators.uncertainty import (
-    LEVEL,
-    Dependence,
-    conclude_mean,
-    contribution_error,
-    half_width,
-)
+from arvdm_theory.information.estimators.uncertainty import Dependence, conclude_mean, contribution_error
+from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
     "copula_information",
@@ -77,7 +69,7 @@ def gaussian_information(
     *,
     dependence: Dependence = "independent",
     level: float = LEVEL,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), of a Gaussian law, from its covariance; unbiased for Gaussian samples.
 
     ½ log (det S_xy det S_zy / (det S_y det S_xzy)) less the exact expectation of the same expression under
@@ -111,7 +103,7 @@ def copula_information(
     *,
     dependence: Dependence = "independent",
     level: float = LEVEL,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), where some rising map of every single column makes the joint law Gaussian.
 
     The Gaussian estimate on normal scores: information does not change under invertible maps of a column, and
@@ -167,21 +159,19 @@ def _whitened(points: Array) -> tuple[Array, Array, float]:
     return factor, half, 2 * float(np.log(np.diag(factor)).sum())
 
 
-def _warn_of_few(points: Array) -> list[EstimationWarning]:
+def _warn_of_few(points: Array) -> list[str]:
     n, d = points.shape
     if n >= _SAMPLES_PER_DIMENSION * d:
         return []
     return [
-        TooFewSamplesWarning(
-            f"{n} samples are few for a covariance in {d} dimensions: the estimate is unbiased but noisy; use at "
-            f"least {_SAMPLES_PER_DIMENSION * d} samples or fewer columns."
-        )
+        f"{n} samples are few for a covariance in {d} dimensions: the estimate is unbiased but noisy; use at "
+        f"least {_SAMPLES_PER_DIMENSION * d} samples or fewer columns."
     ]
 
 
 def gaussian_divergence(
     p: ArrayLike, q: ArrayLike, *, dependence: Dependence = "independent", level: float = LEVEL
-) -> Estimate:
+) -> Number:
     """KL(P ‖ Q) of Gaussian laws from samples of each; unbiased for Gaussian samples.
 
     With means and covariances (a, S) of n samples of P and (b, V) of m of Q, δ = a - b and
@@ -245,7 +235,7 @@ def discrete_information(
     correction: Literal["miller-madow", "shrinkage", "none"] = "miller-madow",
     dependence: Dependence = "independent",
     level: float = LEVEL,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), of variables with finitely many values, from their table of counts.
 
     - ``"none"``: the information of the observed frequencies, too large by about the next correction.
@@ -285,13 +275,11 @@ def discrete_information(
         value = float((counts * terms).sum()) / n
         if correction == "miller-madow":
             value += (n_xy + n_zy - n_y - occupied) / (2 * n)
-    notes: list[EstimationWarning] = []
+    notes: list[str] = []
     if n < _SAMPLES_PER_CELL * occupied:
         notes.append(
-            TooFewSamplesWarning(
-                f"{n} samples fill {occupied} cells, {n / occupied:.1f} each: first-order corrections do not "
-                "remove the bias; merge values, use correction='shrinkage', or more samples."
-            )
+            f"{n} samples fill {occupied} cells, {n / occupied:.1f} each: first-order corrections do not "
+            "remove the bias; merge values, use correction='shrinkage', or more samples."
         )
     method = "plug-in" if correction == "none" else correction
     return conclude_mean(

@@ -55,19 +55,19 @@ from scipy.optimize import minimize_scalar
 from scipy.special import digamma, gammaln, ndtri, stdtrit
 from scipy.stats import rankdata
 
-from arvdm_theory.information.estimators.estimate import (
-    Estimate,
+from arvdm_theory.information.estimators.knn import ksg_contributions, warn_of_ceiling, warn_of_width
+from arvdm_theory.information.estimators.plugin import log_det_bias, normal_scores
+from arvdm_theory.information.estimators.regression import FEWEST_TO_FIT, held_out_predictions, residuals
+from arvdm_theory.information.estimators.result import conclude
+from arvdm_theory.information.estimators.samples import (
     SampleError,
-    conclude,
     paired_samples,
     require_neighbours,
     warn_of_deterministic_relations,
     warn_of_duplicates,
 )
-from arvdm_theory.information.estimators.knn import ksg_contributions, warn_of_ceiling, warn_of_width
-from arvdm_theory.information.estimators.plugin import log_det_bias, normal_scores
-from arvdm_theory.information.estimators.regression import FEWEST_TO_FIT, held_out_predictions, residuals
-from arvdm_theory.information.estimators.uncertainty import LEVEL, Dependence, cuts, half_width, subsample_error
+from arvdm_theory.information.estimators.uncertainty import Dependence, cuts, subsample_error
+from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
     "Parts",
@@ -131,7 +131,7 @@ def calibrated_information(
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """I(X; Z), or I(X; Z | Y), of continuous variables in any dimension; see the module's text.
 
     Args:
@@ -160,14 +160,10 @@ def calibrated_information(
     if n <= d + 1:
         raise SampleError(f"a covariance in {d} dimensions needs at least {d + 2} samples, got n = {n}")
     joint = np.hstack(arrays)
-    notes = [
-        *warn_of_duplicates(
-            joint, "use the mixed estimator if values repeat, or add the noise that rounding took away"
-        ),
-        *warn_of_deterministic_relations(np.hstack([normal_scores(a) for a in arrays if a.shape[1]])),
-    ]
-    if len(notes) and "linear functions" in str(notes[-1]):
-        raise SampleError(str(notes[-1]))
+    notes = warn_of_duplicates(joint)
+    relations = warn_of_deterministic_relations(np.hstack([normal_scores(a) for a in arrays if a.shape[1]]))
+    if relations:
+        raise SampleError(relations[0])
     whole = residuals(*arrays, dependence)
     smallest = max(30 * k, 10 * d)
     # What cannot be seen to move with n is not tried.

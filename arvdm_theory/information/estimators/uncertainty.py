@@ -17,25 +17,16 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
-from arvdm_theory.information.estimators.estimate import (
-    Estimate,
-    EstimationWarning,
-    SampleError,
-    ShortBlocksWarning,
-    conclude,
-    issue,
-)
+from arvdm_theory.information.estimators.result import EstimationWarning, conclude, issue
+from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
-    "LEVEL",
     "Dependence",
     "block_length",
     "conclude_mean",
     "contribution_error",
     "cuts",
-    "half_width",
     "subsample_error",
     "subsampled",
 ]
@@ -43,20 +34,9 @@ __all__ = [
 Array = NDArray[np.float64]
 Dependence = Literal["independent", "autocorrelated"]
 
-LEVEL = 0.95
-"""Nominal coverage of a confidence interval, unless asked otherwise."""
-
 _MOST_SUBSAMPLES = 20
 # Blocks per sample size below which a block standard error means little.
 _FEWEST_BLOCKS = 10
-
-
-def half_width(stderr: float, freedom: float = math.inf, level: float = LEVEL) -> float:
-    """Half the width of a confidence interval: a Student-t quantile (a normal one for infinite freedom)."""
-    if not 0 < level < 1:
-        raise SampleError(f"the level of an interval lies between 0 and 1, got {level}")
-    quantile = norm.ppf((1 + level) / 2) if math.isinf(freedom) else t.ppf((1 + level) / 2, freedom)
-    return float(quantile) * stderr
 
 
 def block_length(series: Array) -> int:
@@ -102,7 +82,7 @@ def _block_length(series: Array) -> int:
 
 def contribution_error(
     contributions: Array, dependence: Dependence = "independent"
-) -> tuple[float, float, list[EstimationWarning]]:
+) -> tuple[float, float, list[str]]:
     """Standard error of the mean of one contribution a sample; (stderr, degrees of freedom, warnings).
 
     Independent: sd/√n. Autocorrelated: Künsch's moving-block jackknife, the variance of the means of all
@@ -127,10 +107,10 @@ def conclude_mean(
     method: str,
     value: float | None = None,
     k: int | None = None,
-    notes: Sequence[EstimationWarning] = (),
+    notes: Sequence[str] = (),
     dependence: Dependence = "independent",
     level: float = LEVEL,
-) -> Estimate:
+) -> Number:
     """The estimate whose value is the mean of one contribution a sample, with that mean's error.
 
     Args:
@@ -149,14 +129,12 @@ def conclude_mean(
     )  # fmt: skip
 
 
-def _short_blocks(n: int, b: int) -> list[EstimationWarning]:
+def _short_blocks(n: int, b: int) -> list[str]:
     if n / b >= _FEWEST_BLOCKS:
         return []
     return [
-        ShortBlocksWarning(
-            f"the samples' memory asks for blocks of {b}, of which {n} samples hold only {n / b:.1f}: the "
-            "standard error is rough; use a longer recording."
-        )
+        f"the samples' memory asks for blocks of {b}, of which {n} samples hold only {n / b:.1f}: the "
+        "standard error is rough; use a longer recording."
     ]
 
 
@@ -166,7 +144,7 @@ def subsample_error(
     smallest: int,
     dependence: Dependence = "independent",
     seed: int = 0,
-) -> tuple[Array, float, list[EstimationWarning]]:
+) -> tuple[Array, float, list[str]]:
     """Covariance of an estimator from disjoint subsamples; (covariance, degrees of freedom, warnings).
 
     With B subsamples of n/B samples each, whose estimates have the covariance S, an estimate from all n has
@@ -184,7 +162,7 @@ def subsample_error(
     """
     fewest = min(len(group[0]) for group in groups)
     blocks = min(_MOST_SUBSAMPLES, fewest // max(smallest, 1))
-    notes: list[EstimationWarning] = []
+    notes: list[str] = []
     if dependence == "autocorrelated" and blocks >= 2:
         b = block_length(np.hstack([array for group in groups for array in group if array.shape[1]])[:fewest])
         # Each stretch should hold several lengths of memory, or neighbouring stretches are not independent.
@@ -214,13 +192,13 @@ def cuts(n: int, parts: int, dependence: Dependence, rng: np.random.Generator) -
 
 
 def subsampled(
-    estimator: Callable[..., Estimate],
+    estimator: Callable[..., Number],
     *arrays: Array,
     smallest: int = 50,
     dependence: Dependence = "independent",
     level: float = LEVEL,
     seed: int = 0,
-) -> Estimate:
+) -> Number:
     """An estimate with its standard error and interval recomputed from disjoint subsamples.
 
     Args:
@@ -232,7 +210,7 @@ def subsampled(
         seed: of the shuffle that cuts independent samples.
 
     Example:
-        >>> from arvdm_theory.information.estimators.knn import ksg
+        >>> from arvdm_theory.information.estimators import ksg
         >>> draw = np.random.default_rng(0).normal(size=(2, 500, 1))
         >>> subsampled(ksg, draw[0], draw[1]).n
         500
@@ -242,14 +220,12 @@ def subsampled(
     def value(*parts: Array) -> float:
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore", EstimationWarning)
-            return estimator(*parts).value
+            return float(estimator(*parts).value)
 
     covariance, freedom, notes = subsample_error(value, [arrays], smallest, dependence, seed)
     stderr = math.sqrt(covariance[0, 0])
     width = half_width(stderr, freedom, level)
     for note in notes:
         issue(note)
-    return replace(
-        whole, stderr=stderr, ci_low=whole.value - width, ci_high=whole.value + width,
-        warnings=(*whole.warnings, *map(str, notes)),
-    )  # fmt: skip
+    interval = whole.value - width, whole.value + width
+    return replace(whole, extra=stderr, interval=interval, warnings=(*whole.warnings, *notes))

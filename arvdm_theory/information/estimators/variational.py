@@ -33,13 +33,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from arvdm_theory.information.estimators.estimate import EstimationWarning, NearCeilingWarning, SampleError
+from arvdm_theory.information.estimators.samples import SampleError
 
 __all__ = [
     "NEAR_CEILING",
     "Bound",
     "Evaluation",
-    "FewEffectiveSamplesWarning",
     "Objective",
     "checked_evaluation",
     "log_mean_exp",
@@ -59,10 +58,6 @@ NEAR_CEILING = 0.75
 _FORGETTING = 0.05
 # Below this many effective samples the mean of e^f is not normal, and its spread is not known either.
 _EFFECTIVE_SAMPLES = 30
-
-
-class FewEffectiveSamplesWarning(EstimationWarning):
-    """The exponential average of a Donsker-Varadhan or NWJ bound rests on few samples."""
 
 
 class Bound:
@@ -150,24 +145,20 @@ def method_name(objective: str, evaluation: str) -> str:
     return f"neural-{objective}" if objective == evaluation else f"neural-{objective}-{evaluation}"
 
 
-def warn_of_weights(value: float, weights: Array, evaluation: Evaluation) -> list[EstimationWarning]:
+def warn_of_weights(value: float, weights: Array, evaluation: Evaluation) -> list[str]:
     """Warnings if few samples of Q carry the mean of e^f, or a bound of this ``value`` is near log n."""
     if evaluation == "ratio":
         return []
-    notes: list[EstimationWarning] = []
+    notes: list[str] = []
     effective = weights.sum() ** 2 / (weights**2).sum()
     if not effective > _EFFECTIVE_SAMPLES:
         notes.append(
-            FewEffectiveSamplesWarning(
-                f"the exponential average rests on the weight of {effective:.1f} of {len(weights)} samples, so "
-                "value and standard error are unsure: evaluate by 'ratio', or use InfoNCE or more samples."
-            )
+            f"the exponential average rests on the weight of {effective:.1f} of {len(weights)} samples, so "
+            "value and standard error are unsure: evaluate by 'ratio', or use InfoNCE or more samples."
         )
     if value > NEAR_CEILING * math.log(len(weights)):
         notes.append(
-            NearCeilingWarning(
-                f"a bound of {value:.2f} nats is near log n = {math.log(len(weights)):.2f}, beyond which no lower "
-                f"bound from {len(weights)} samples is sure: evaluate by 'ratio', or use more samples."
-            )
+            f"a bound of {value:.2f} nats is near log n = {math.log(len(weights)):.2f}, beyond which no lower "
+            f"bound from {len(weights)} samples is sure: evaluate by 'ratio', or use more samples."
         )
     return notes

@@ -119,10 +119,11 @@ def parse(text: str) -> Statement:
         >>> statement = parse("H(X|Y) <= H(X)")
         >>> format_form(statement.form, statement.variables)
         'H(X) + H(Y) - H(X,Y)'
-        >>> parse("I(X Z) >= 0")
-        Traceback (most recent call last):
-        ...
-        arvdm_theory.information.inequalities.expressions.ExpressionError: column 5: expected ';' after 'X', found 'Z'
+        >>> try:
+        ...     parse("I(X Z) >= 0")
+        ... except ExpressionError as error:
+        ...     print(error)
+        column 5: expected ';' after 'X', found 'Z'
             I(X Z) >= 0
                 ^
     """

@@ -1,31 +1,15 @@
-"""What every estimator returns, what it warns of, and what it accepts."""
+"""What samples the estimators accept, and what they warn of in them."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
-import warnings as python_warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "DeterministicRelationWarning",
-    "DuplicatePointsWarning",
-    "Estimate",
-    "EstimationWarning",
-    "HeavyTailsWarning",
-    "NearCeilingWarning",
     "SampleError",
-    "ShortBlocksWarning",
-    "TooFewSamplesWarning",
-    "conclude",
     "duplicate_share",
-    "issue",
     "paired_samples",
     "require_neighbours",
     "sample",
@@ -37,8 +21,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-# Where this package's files are: a warning points past them.
-_PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"
 # Rows that an error message names.
 _NAMED = 5
 # 1 - R² of a column given the others below this is a linear relation but for rounding.
@@ -49,103 +31,6 @@ _MOMENTS_NEEDED = 4.0
 
 class SampleError(ValueError):
     """Samples that no estimate can be made from; the message says which and why."""
-
-
-class EstimationWarning(UserWarning):
-    """An estimate may be off; the message says why and what to do."""
-
-
-class DuplicatePointsWarning(EstimationWarning):
-    """Samples coincide, which a continuous law rules out."""
-
-
-class DeterministicRelationWarning(EstimationWarning):
-    """Some columns are functions of others, which makes an information infinite or undefined."""
-
-
-class TooFewSamplesWarning(EstimationWarning):
-    """The samples are too few for the dimension."""
-
-
-class NearCeilingWarning(EstimationWarning):
-    """The estimate is near the most that its method can return for this many samples."""
-
-
-class HeavyTailsWarning(EstimationWarning):
-    """A column has tails too heavy for a method that leans on moments or distances."""
-
-
-class ShortBlocksWarning(EstimationWarning):
-    """The samples' memory is long against the blocks that the standard error rests on."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimated information or divergence, in nats.
-
-    Attributes:
-        value: the estimate; never clamped, so it may be negative where the truth is near 0.
-        stderr: its standard error; NaN if there were too few samples to say.
-        ci_low: lower end of the 95 % confidence interval (or of the level asked for).
-        ci_high: its upper end. The interval covers sampling error (the default method's also the
-            bias that it can see), not the bias that a warning names.
-        method: the estimator.
-        n: number of samples.
-        k: number of neighbours; None for methods without.
-        warnings: what was warned of, each one sentence or two on what is wrong and what to do.
-    """
-
-    value: float
-    stderr: float
-    ci_low: float
-    ci_high: float
-    method: str
-    n: int
-    k: int | None = None
-    warnings: tuple[str, ...] = ()
-
-
-def conclude(
-    value: float,
-    stderr: float,
-    half_width: float,
-    *,
-    method: str,
-    n: int,
-    k: int | None = None,
-    notes: Sequence[EstimationWarning] = (),
-) -> Estimate:
-    """The estimate with interval value ± half_width; issues every note as a Python warning.
-
-    Args:
-        value: in nats.
-        stderr: its standard error.
-        half_width: half the width of the confidence interval.
-        method: the estimator's name.
-        n: number of samples.
-        k: number of neighbours, if the method has one.
-        notes: warnings found on the way.
-    """
-    for note in notes:
-        issue(note)
-    return Estimate(
-        float(value), float(stderr), float(value - half_width), float(value + half_width),
-        method, n, k, tuple(str(note) for note in notes),
-    )  # fmt: skip
-
-
-def issue(note: Warning) -> None:
-    """Issues a warning at the line that called this package, however many of its functions lie in between.
-
-    So Python's default filter shows it once a calling line, and filters by module see the caller's.
-    """
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    python_warnings.warn_explicit(
-        note, type(note), frame.f_code.co_filename, frame.f_lineno,
-        module=frame.f_globals.get("__name__"), registry=frame.f_globals.setdefault("__warningregistry__", {}),
-    )  # fmt: skip
 
 
 def sample(values: ArrayLike, name: str) -> Array:
@@ -227,15 +112,15 @@ def duplicate_share(points: Array) -> float:
 def warn_of_duplicates(
     points: Array,
     advice: str = "use the mixed estimator if values repeat, or add the noise that rounding took away",
-) -> list[EstimationWarning]:
+) -> list[str]:
     """A warning that names the share of rows that equal another one, if there are any."""
     share = duplicate_share(points)
     if share == 0:
         return []
-    return [DuplicatePointsWarning(f"{share:.1%} of the samples coincide with another one: {advice}.")]
+    return [f"{share:.1%} of the samples coincide with another one: {advice}."]
 
 
-def warn_of_deterministic_relations(points: Array) -> list[EstimationWarning]:
+def warn_of_deterministic_relations(points: Array) -> list[str]:
     """A warning that names the share of columns that are linear functions of the others, if there are any."""
     n, d = points.shape
     if d < 2 or n <= d + 1:
@@ -246,16 +131,14 @@ def warn_of_deterministic_relations(points: Array) -> list[EstimationWarning]:
     if not tied:
         return []
     return [
-        DeterministicRelationWarning(
-            f"{tied} of {d} columns ({tied / d:.0%}) are linear functions of the others to rounding, so the "
-            "information is infinite or undefined: drop them, or add the noise that your measurement has."
-        )
+        f"{tied} of {d} columns ({tied / d:.0%}) are linear functions of the others to rounding, so the "
+        "information is infinite or undefined: drop them, or add the noise that your measurement has."
     ]
 
 
 def warn_of_heavy_tails(
     points: Array, advice: str = "use a method that works on ranks, such as the default or the copula"
-) -> list[EstimationWarning]:
+) -> list[str]:
     """A warning if some column's tail index (Hill's estimate from the largest √n values) is below 4."""
     n = len(points)
     tail = max(10, int(math.sqrt(n)))
@@ -269,8 +152,6 @@ def warn_of_heavy_tails(
     if not heavy:
         return []
     return [
-        HeavyTailsWarning(
-            f"{heavy} of {points.shape[1]} columns have heavy tails (tail index about {np.nanmin(index):.1f}, "
-            f"below 4): {advice}."
-        )
+        f"{heavy} of {points.shape[1]} columns have heavy tails (tail index about {np.nanmin(index):.1f}, "
+        f"below 4): {advice}."
     ]
