@@ -40,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
     """Scores, writes the files, then prints the table."""
     from pathlib import Path
 
-    from arvdm_theory.experiments.record import provenance, write_table
     from arvdm_theory.files import write_json
+    from arvdm_theory.provenance import provenance
+    from arvdm_theory.tables import write_table
     from arvdm_theory.video.features import load_lpips, load_video_features
     from arvdm_theory.video.folders import agreement, evaluate_pairs, evaluate_side_by_side
     from arvdm_theory.video.metrics import curve_table

@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Samples, writes, prints the summary."""
     from pathlib import Path
 
-    from arvdm_theory.experiments.record import write_table
     from arvdm_theory.experiments.video.run import film_table
+    from arvdm_theory.tables import write_table
     from arvdm_theory.video.retrieval import SOURCES
     from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
     from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples

@@ -12,15 +12,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from arvdm_theory.files import atomic_path, write_json
+from arvdm_theory.files import write_json
 from arvdm_theory.provenance import provenance, versions
+from arvdm_theory.tables import read_table, write_table
 
-__all__ = ["Cell", "provenance", "read_table", "run_cells", "write_table"]
+__all__ = ["Cell", "run_cells"]
 
 Cell = Mapping[str, Any]
-
-# From version 3 on pandas reads floats exactly by itself, and warns where it is asked to.
-_EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
 @cache
@@ -36,26 +34,6 @@ def _fingerprint() -> str:
         if place.parts[0] not in ("cli", "report") and not place.stem.endswith(("figure", "figures")):
             digest.update(place.as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table as CSV, atomically and at full float precision."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Reads a table back as it was written, floats bit for bit.
-
-    Raises:
-        ValueError: if it is not a table.
-        OSError: if it cannot be read.
-    """
-    try:
-        table: pd.DataFrame = pd.read_csv(path, **_EXACT)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a table that a run wrote") from error
-    return table
 
 
 def run_cells(

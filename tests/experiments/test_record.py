@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from arvdm_theory.experiments.record import Cell, provenance, read_table, run_cells, write_table
+from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.provenance import provenance
+from arvdm_theory.tables import read_table, write_table
 
 CELLS = [{"n": n} for n in range(4)]
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.networks.denoiser import ARCHITECTURES
 from arvdm_theory.networks.mlp import MLPBackbone
+from arvdm_theory.tables import read_table
 from arvdm_theory.training.checkpoint import checkpoints, read_checkpoint
 from arvdm_theory.training.windows import TrainingBatch, WindowSampler
 

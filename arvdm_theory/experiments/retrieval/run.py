@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from arvdm_theory.experiments.record import provenance
 from arvdm_theory.files import write_json
 from arvdm_theory.laws.gridworld.retrieval import (
     Guess,
@@ -29,6 +28,7 @@ from arvdm_theory.laws.gridworld.retrieval import (
 from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, World, maze, ring, torus, tour
 from arvdm_theory.plan.methods import outpainting
 from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.provenance import provenance
 
 __all__ = ["NeedleConfig", "NeedleResult", "needle_checks", "run_needle", "write_needle"]
 
