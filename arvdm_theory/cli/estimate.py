@@ -95,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
     from threadpoolctl import threadpool_limits
 
-    from arvdm_theory.files import load_array, write_json
+    from arvdm_theory.arrays import load_array
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.information.estimators.estimate import EstimationWarning
     from arvdm_theory.information.estimators.methods import estimate_divergence, estimate_information
 

@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
-    from arvdm_theory.files import load_array, write_json
+    from arvdm_theory.arrays import load_array
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
     from arvdm_theory.plan.methods import fifo, outpainting
     from arvdm_theory.plan.plan import References

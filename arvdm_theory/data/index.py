@@ -115,7 +115,7 @@ def build_index(
     known = _load(file, identity)
     found: dict[str, dict[str, Any]] = {}
     try:
-        for path in tqdm(paths, f"indexing {format.name}", disable=not progress, leave=False):
+        for path in tqdm(paths, f"indexing {format.name}", disable=not progress or None, leave=False):
             name = path.relative_to(root).as_posix()
             stamp = _stamp(path, *format.companions(path))
             old = known.get(name)

@@ -168,7 +168,7 @@ def sampled_terms(
     entries = video.frame_dim * sum(len(levels) for levels in wanted.values())
     batch = max(2, min(samples, _MOST_ENTRIES // entries))
     sizes = [min(batch, samples - start) for start in range(0, samples, batch)]
-    for size in tqdm(sizes, "true videos", disable=not progress, leave=False):
+    for size in tqdm(sizes, "true videos", disable=not progress or None, leave=False):
         truth = _TrueVideos.draw(video, plan, wanted, size, generator)
         for name, value in _batch_terms(truth, plan, ar_steps, own, step, against, memory, decoded).items():
             parts[name].append(value)

@@ -125,7 +125,7 @@ def memory_contributions(
     contributions, tails = np.zeros(len(videos)), np.zeros(len(videos))
     starts = range(0, len(videos), batch)
     frames = plan.window_frames(ar_step)
-    with torch.no_grad(), tqdm(total=len(starts) * len(nodes), disable=not progress, leave=False) as bar:
+    with torch.no_grad(), tqdm(total=len(starts) * len(nodes), disable=not progress or None, leave=False) as bar:
         for start in starts:
             rows = slice(start, start + batch)
             clean = videos[rows].to(torch.float64)

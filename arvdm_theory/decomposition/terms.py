@@ -258,7 +258,7 @@ def ledger_terms(
         if value is not None:
             rows.setdefault(name, []).append(value)
 
-    for k in tqdm(range(1, ar_steps + 1), "AR steps", disable=not progress, leave=False):
+    for k in tqdm(range(1, ar_steps + 1), "AR steps", disable=not progress or None, leave=False):
         law = ar_window(mean, covariance, dim, plan, k, ar_grid)
         own, terms, girsanov, upper = stage(law)
         for name in ("de", "see", "cross", "see_variance", "cross_variance", "fit_variance"):

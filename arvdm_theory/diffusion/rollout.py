@@ -210,7 +210,7 @@ def rollout(
     def noise(count: int) -> Tensor:
         return standard_normal((videos, video.modes, count * dim), generator).to(video.device)
 
-    with tqdm(total=1 + ar_steps, desc="stages", disable=not progress, leave=False) as bar:
+    with tqdm(total=1 + ar_steps, desc="stages", disable=not progress or None, leave=False) as bar:
 
         def denoise(k: int, window: Tensor, references: Tensor) -> Tensor:
             law = ar_window(mean, covariance, dim, plan, k) if k else init_window(mean, covariance, dim, plan)

@@ -60,7 +60,7 @@ def run_cells(
     store = folder / "cells"
     store.mkdir(parents=True, exist_ok=True)
     tables = []
-    for cell in tqdm(cells, name, disable=not progress, leave=False):
+    for cell in tqdm(cells, name, disable=not progress or None, leave=False):
         identity = json.dumps([name, dict(cell), seed, _fingerprint(), versions()], sort_keys=True)
         path = store / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.csv"
         if path.exists():

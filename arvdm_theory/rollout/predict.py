@@ -147,7 +147,7 @@ def predicted_clip_kl(
             if "clip_bound" in account.notes:
                 notes["bound"] = account.notes["clip_bound"]
         responses = linear_response(clean, plan, ar_steps, own, chosen, groups=groups, generator=generator)
-        for k, laws in tqdm(responses, "AR steps", total=ar_steps, disable=not progress, leave=False):
+        for k, laws in tqdm(responses, "AR steps", total=ar_steps, disable=not progress or None, leave=False):
             out = range(plan.clean_frames(k) - plan.stride, plan.clean_frames(k))
             part = slice(out.start * video.frame_dim, out.stop * video.frame_dim)
             if known is not None:

@@ -197,7 +197,7 @@ class _Run:
                 total=config.steps,
                 initial=state.step,
                 desc="training",
-                disable=not (progress and main),
+                disable=not (progress and main) or None,
                 leave=False,
             )
             with bar, _deferred_interrupt() as interrupted:

@@ -108,7 +108,7 @@ class Episodes:
             raise SimulationError(f"there is no simulator for {self.kind} in this version ({error})") from error
         recording = Recording(make(self.size), self.trajectory, self.seed, _LAYOUTS[self.kind])
         made = recording.write(root, self.train, self.test)
-        for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress, leave=False):
+        for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress or None, leave=False):
             pass
 
 

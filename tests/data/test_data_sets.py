@@ -154,9 +154,9 @@ def _spoil(dmlab: Path) -> dict[str, str]:
         "strange-action": r"lie in 0\.\.2, got 3 to 3",
         "no-video": "no array 'video'",
         "float-video": "must be uint8",
-        "pickle": "plain numbers",
+        "pickle": "which is never opened",
         "cut": "truncated",
-        "text": "truncated, or not",
+        "text": "truncated or damaged",
     }
 
 
