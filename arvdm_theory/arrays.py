@@ -41,7 +41,9 @@ def load_array(path: str | Path) -> NDArray[Any]:
         if start.startswith(b"PK"):
             raise ValueError(f"{path} is an archive of arrays; one .npy array is expected")
         if start != _MAGIC:
-            what = "an empty file" if size == 0 else "a pickle, which is never opened" if start[:1] == b"\x80" else ""
+            what = (
+                "an empty file" if size == 0 else "a pickle, which is never opened" if start[:1] == b"\x80" else ""
+            )
             raise ValueError(f"{path} is not a .npy file, as numpy.save writes one{what and ': it is ' + what}")
         stream.seek(0)
         try:

@@ -11,6 +11,7 @@ Every command reads JSON and writes all that it writes through this module, and 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -18,7 +19,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ __all__ = [
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 """The endings that a figure's file may have."""
+
+# Random characters that the name of a temporary file has.
+_RANDOM = 8
 
 
 # -- reading ------------------------------------------------------------------------------------------
@@ -98,28 +102,57 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = _target(path)
     through = target.exists() and not target.is_file()
     try:
-        # Beside the file, so that the last move is one step. The name's length has a limit of its own.
-        handle, name = tempfile.mkstemp(
-            dir=None if through else target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix[:20]
-        )
+        handle, temporary = _temporary(target, None if through else target.parent)
     except OSError as error:
         raise _named(error, path) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         if through:
-            with _opened(target) as file:
-                shutil.copyfileobj(temporary.open("rb"), file)
+            with _opened(target) as file, temporary.open("rb") as content:
+                shutil.copyfileobj(content, file)
         else:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
     except OSError as error:
-        if error.filename in (None, name):
+        if error.filename in (None, str(temporary)):
             raise _named(error, path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary(target: Path, folder: Path | None) -> tuple[int, Path]:
+    """A new file beside ``target`` (one file system, so that the last move is one step), locked while it is open.
+
+    Those that killed processes left for the same target are removed: what nobody has locked is nobody's.
+    """
+    stem, suffix = target.stem[:80], target.suffix[:20]
+    if folder is not None:
+        _clear_strays(folder, f".{stem}-", suffix)
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{stem}-", suffix=suffix)
+        with suppress(OSError):  # a file system without locks; then nothing is cleared there either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # cleared by another process before it was locked
+
+
+def _clear_strays(folder: Path, prefix: str, suffix: str) -> None:
+    length = len(prefix) + len(suffix) + _RANDOM
+    with os.scandir(folder) as entries:
+        found = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(suffix)]
+    for name in found:
+        if len(Path(name).name) != length:
+            continue
+        with suppress(OSError):
+            handle = os.open(name, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                Path(name).unlink()
+            finally:
+                os.close(handle)
 
 
 def _target(path: str | Path) -> Path:
@@ -276,8 +309,6 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
     The lock is the file ``.NAME.lock`` beside the path. The system frees it when its holder ends, however that
     is; it is removed afterwards, by the next holder if the last was killed.
     """
-    import fcntl
-
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
     name = place.parent / f".{place.name}.lock"
@@ -288,6 +319,10 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             os.close(handle)
             yield False
+            return
+        except OSError:  # a file system without locks: everybody works, and the last one writes
+            os.close(handle)
+            yield True
             return
         except BaseException:
             os.close(handle)

@@ -72,6 +72,4 @@ make it smaller, or go past the limit with --force
         (hours, HOURS, f"{hours:.2g} hours, and the limit is {HOURS:g} hours"),
     ):
         if not size <= limit:
-            raise LimitError(
-                f"{what} would take about {told}: make it smaller, or go past the limit with --force"
-            )
+            raise LimitError(f"{what} would take about {told}: make it smaller, or go past the limit with --force")

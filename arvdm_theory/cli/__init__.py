@@ -22,17 +22,16 @@ import argparse
 import codecs
 import importlib
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-__all__ = ["Terminated", "add_common", "main"]
+from arvdm_theory.signals import Terminated, terminable
+
+__all__ = ["add_common", "main"]
 
 COMMANDS = {
     "verify": "check every bound on a grid of videos and plans; draw the figures (the main job)",
@@ -56,10 +55,6 @@ _ASCII = dict(
         strict=True,
     )
 ) | {"Σ": "Sum", "Γ": "Gamma", "′": "'", "“": '"', "”": '"', "’": "'"}  # fmt: skip
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was told to end by SIGTERM; like Ctrl-C, but for the exit code."""
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -107,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in words if word in COMMANDS), None)
     debug = "--debug" in words
     name = f"arvdm {command}" if command else "arvdm"
-    with _streams(), _sigterm(), _one_line_warnings(name):
+    with _streams(), terminable(), _one_line_warnings(name):
         try:
             args = _parser(command).parse_args(words)
             from arvdm_theory.limits import unlimited
@@ -155,23 +150,6 @@ def _one_line(text: str) -> str:
 
 
 @contextmanager
-def _sigterm() -> Iterator[None]:
-    """Within the block SIGTERM is an exception, as Ctrl-C is; only the main thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
 def _streams() -> Iterator[None]:
     """Within the block no character is an error: what a terminal cannot show becomes ASCII."""
     codecs.register_error("arvdm-ascii", _to_ascii)
@@ -209,7 +187,12 @@ def _one_line_warnings(name: str) -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: Any = None,
     ) -> None:
         if category is UserWarning:
             print(f"{name}: warning: {_one_line(str(message))}", file=sys.stderr)

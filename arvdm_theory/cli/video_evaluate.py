@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from arvdm_theory.cli.arguments import whole
+
 if TYPE_CHECKING:
     from arvdm_theory.video.folders import Evaluation
 
@@ -23,14 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "a border, as on the paper's project page")  # fmt: skip
     add("--truth", metavar="DIR", default=None, help="true clips (mp4, npz, npy), paired by file name with ...")
     add("--generated", metavar="DIR", default=None, help="... the generated ones")
-    add("--first-predicted-frame", type=int, metavar="N", default=None,
+    add("--first-predicted-frame", type=whole(), metavar="N", default=None,
         help="score from this frame on (default: side by side as measured, else 0)")  # fmt: skip
-    add("--crop", type=int, metavar="PX", default=None,
+    add("--crop", type=whole(), metavar="PX", default=None,
         help="cut this many pixels off each side (default: side by side 6, the border; else 0)")  # fmt: skip
     add("--lpips", metavar="FILE", default=None, help="TorchScript LPIPS network: adds the perceptual distance")
     add("--fvd", metavar="PATH", default=None,
         help="TorchScript video network (I3D), or folder with a VideoMAE: adds the Fréchet distance")  # fmt: skip
-    add("--fvd-frames", type=int, metavar="F", default=16,
+    add("--fvd-frames", type=whole(), metavar="F", default=16,
         help="frames that a TorchScript video network is shown at once")  # fmt: skip
     add("--json", metavar="FILE", default=None, help="write the scores here")
     add("--table", metavar="FILE", default=None, help="write every frame's scores here, as CSV")

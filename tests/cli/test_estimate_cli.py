@@ -14,7 +14,7 @@ import pytest
 
 from arvdm_theory.cli import estimate as command
 from arvdm_theory.cli import main
-from arvdm_theory.information import methods
+from arvdm_theory.information.estimators import methods
 from arvdm_theory.information.estimators.methods import estimate_divergence, estimate_information
 from arvdm_theory.information.estimators.neural import Training
 
