@@ -53,7 +53,8 @@ def load_array(path: str | Path) -> NDArray[Any]:
         needed, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
         if there < needed:
             raise ValueError(
-                f"{path} is cut short: its header says {dtype} of shape {shape}, {needed} bytes, and {there} are there"
+                f"{path} is cut short: its header says {dtype} of shape {shape}, {needed} bytes, and {there} are "
+                "there"
             )
         require(f"{path}, {dtype} of shape {shape},", memory=needed)
         stream.seek(0)
@@ -156,9 +157,9 @@ def _header(stream: IO[bytes], text: bool = True) -> tuple[Shape, np.dtype[Any]]
     """
     try:
         form = np.lib.format
-        version = form.read_magic(stream)  # type: ignore[arg-type]
+        version = form.read_magic(stream)
         read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-        shape, _, dtype = read(stream)  # type: ignore[arg-type]
+        shape, _, dtype = read(stream)
     except Exception as error:  # its parser is Python's own, which raises all sorts
         raise ValueError(f"its header is damaged ({type(error).__name__})") from error
     if dtype.hasobject:

@@ -213,7 +213,8 @@ class Dask:
         """As :meth:`Executor.run`."""
         distributed = import_module("distributed")
         work, source = cloudpickle.dumps(function), iter(items)
-        pending, waiting = distributed.as_completed(with_results=False), {}
+        pending = distributed.as_completed(with_results=False)
+        waiting: dict[str, T] = {}
         try:
             while True:
                 # The cluster may grow and shrink meanwhile.

@@ -164,7 +164,7 @@ def _target(path: str | Path) -> Path:
     except RuntimeError as error:  # how Python before 3.13 calls a loop of links
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except FileNotFoundError:
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {target.parent} for {target.name} does not exist") from None

@@ -76,8 +76,7 @@ def source_digest(module: str) -> str:
 
     Comments, docstrings and formatting do not count, nor does what is imported for type checkers alone. A module
     that is imported by a name made when the program runs counts if the name begins with the package's in a
-    string; if it ends with a dot there, the whole subpackage does. Of what is not this package's, the module itself
-    alone counts.
+    string; if it ends with a dot there, the whole subpackage does. Of other packages, the module alone counts.
     """
     found, left = set[str](), [module]
     while left:

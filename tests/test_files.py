@@ -123,7 +123,10 @@ class Bomb:
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
     array = np.array([Bomb(tmp_path / "bang")], dtype=object)
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
-    with pytest.raises(ValueError, match=r"a\.npy is not a readable \.npy file: it holds Python objects, a pickle, which is never opened"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.npy is not a readable \.npy file: it holds Python objects, a pickle, which is never opened",
+    ):
         load_array(tmp_path / "a.npy")
     np.savez(tmp_path / "b.npz", a=array)
     with pytest.raises(ValueError, match="is an archive of arrays"):

@@ -153,7 +153,7 @@ def _one_line(text: str) -> str:
 def _streams() -> Iterator[None]:
     """Within the block no character is an error: what a terminal cannot show becomes ASCII."""
     codecs.register_error("arvdm-ascii", _to_ascii)
-    changed: list[tuple[Any, str]] = []
+    changed: list[tuple[Any, str | None]] = []
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure") and stream.errors != "arvdm-ascii":
             changed.append((stream, stream.errors))

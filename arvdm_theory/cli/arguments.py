@@ -41,4 +41,4 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--workers", type=whole(0, 4096), default=0, metavar="N",
         help="processes that compute cells; 0: this one")  # fmt: skip
     chosen.add_argument("--dask", metavar="ADDRESS", default=None,
-        help="a Dask cluster that computes cells: its scheduler's address, or 'local' for one on this machine")  # fmt: skip
+        help="a Dask cluster that computes cells: its scheduler's address, or 'local' for one here")  # fmt: skip

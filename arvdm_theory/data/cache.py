@@ -141,7 +141,9 @@ def _fill(dataset: ClipDataset, folder: Path, progress: bool) -> None:
 
     to_do = np.flatnonzero(~done).tolist()
     try:
-        for item in tqdm(to_do, "caching clips", len(done), initial=len(done) - len(to_do), disable=not progress or None):
+        for item in tqdm(
+            to_do, "caching clips", len(done), initial=len(done) - len(to_do), disable=not progress or None
+        ):
             entry, start = dataset.window(item)
             try:
                 clip = dataset.read(entry, start)

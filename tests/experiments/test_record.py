@@ -90,9 +90,7 @@ def damage(how: str, path: Path) -> None:
         "cut in half": lambda: path.write_bytes(content[: len(content) // 2]),
         "emptied": lambda: path.write_bytes(b""),
         "without its line": lambda: path.write_bytes(b"".join(lines[1:])),
-        "another cell's": lambda: path.write_bytes(
-            next(p for p in path.parent.iterdir() if p != path).read_bytes()
-        ),
+        "another cell's": lambda: path.write_bytes(other.read_bytes()),
         "no text": lambda: path.write_bytes(b"\xff\xfe" * 9),
     }[how]()
     assert path.read_bytes() != content
