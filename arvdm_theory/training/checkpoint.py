@@ -119,7 +119,8 @@ def _read(path: str | Path, prefix: str | None) -> tuple[dict[str, Tensor], dict
     with path.open("rb") as file:
         start = file.read(9)
     # A safetensors file begins with the length of its JSON header, 8 bytes that may be any, and an opening brace.
-    if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
+    pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    if start[8:] != b"{" and (start[:2] == b"PK" or pickled):
         raise CheckpointError(
             f"{path} is not a safetensors file but a pickle, as torch.save writes them; those are never opened, "
             "since loading one can run any code"
