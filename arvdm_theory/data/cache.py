@@ -139,7 +139,7 @@ def _lay_out(dataset: ClipDataset, folder: Path, identity: str) -> None:
 
 
 def _make(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """An array file of zeros, its place on the disk taken: a disk that fills up later would kill whoever writes."""
+    """An array file of zeros that has its place on the disk: one that fills up later would kill who writes."""
     open_memmap(path, "w+", dtype, shape)
     try:
         with path.open("r+b") as file:
