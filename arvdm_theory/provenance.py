@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance", "versions"]
+__all__ = ["provenance", "source_digest", "versions"]
 
 
 @cache
@@ -60,3 +63,76 @@ def provenance(config: Mapping[str, Any], seed: int, device: str = "cpu") -> dic
         "commit": _commit(),
         "device": f"{platform.machine()} {device}",
     }
+
+
+# -- which source a result is of ----------------------------------------------------------------------
+
+_PACKAGE = Path(__file__).parent
+
+
+@cache
+def source_digest(module: str) -> str:
+    """A digest of the source that a module of this package runs: its own, and all that it imports of the package.
+
+    Comments, docstrings and formatting do not count, nor does what is imported for type checkers alone. A module
+    that is imported by a name made when the program runs counts if the name begins with the package's in a
+    string; if it ends with a dot there, the whole subpackage does. Of other packages, the module alone counts.
+    """
+    found, left = set[str](), [module]
+    while left:
+        name = left.pop()
+        if name not in found and (name == module or _file(name) is not None):
+            found.add(name)
+            left += _imports(name)
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        digest.update(f"{name}\0{ast.dump(_code(name))}\0".encode())
+    return digest.hexdigest()
+
+
+def _file(module: str) -> Path | None:
+    """The source of a module of this package."""
+    parts = module.split(".")
+    if parts[0] != _PACKAGE.name or not all(part.isidentifier() for part in parts):
+        return None
+    place = _PACKAGE.joinpath(*parts[1:])
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+
+
+@cache
+def _code(module: str) -> ast.Module:
+    """What of a module's source is run: no docstrings, nothing below ``if TYPE_CHECKING``."""
+    file = _file(module) or getattr(sys.modules.get(module), "__file__", None)
+    source = b"" if file is None else Path(file).read_bytes()
+    return _Run().visit(ast.parse(source))  # type: ignore[no-any-return]
+
+
+class _Run(ast.NodeTransformer):
+    """Takes out what is not run."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return [self.visit(part) for part in node.orelse]
+        return self.generic_visit(node)
+
+
+def _imports(module: str) -> Iterator[str]:
+    """What a module imports of this package, and the packages around it, which are imported with it."""
+    parts = module.split(".")
+    yield from (".".join(parts[:end]) for end in range(1, len(parts)))
+    for node in ast.walk(_code(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # the name may be a module's
+        elif isinstance(node, ast.Constant) and str(node.value).startswith(f"{_PACKAGE.name}."):
+            name = str(node.value)
+            yield name
+            if name.endswith("."):
+                folder = _PACKAGE.joinpath(*name.split(".")[1:-1])
+                yield from (name + file.stem for file in folder.glob("*.py"))

@@ -21,9 +21,9 @@ from arvdm_theory.experiments.estimators.run import (
     coverage_summary,
     summary,
 )
-from arvdm_theory.experiments.record import write_table
 from arvdm_theory.files import atomic_path
 from arvdm_theory.report.style import draw_all
+from arvdm_theory.tables import write_table
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])

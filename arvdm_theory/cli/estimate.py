@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from arvdm_theory.cli.arguments import seed, whole
+
 if TYPE_CHECKING:
     from arvdm_theory.information.estimators import Dependence
 
@@ -70,16 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--autocorrelated", action="store_true", help="rows are consecutive: take standard errors in blocks")
     add("--test", action="store_true", help="test I(X; Z) = 0 or I(X; Z | Y) = 0 too, by permutations")
-    add("--permutations", type=int, default=199, metavar="N", help="of the test (default: 199)")
-    add("--seed", type=_seed, default=0, help="of subsamples, drawn samples and networks (default: 0)")
+    add("--permutations", type=whole(), default=199, metavar="N", help="of the test (default: 199)")
+    add("--seed", type=seed, default=0, help="of subsamples, drawn samples and networks (default: 0)")
     add("--json", default=None, metavar="OUT.json", help="write the estimate there too")
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0, got {text}")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from arvdm_theory.cli.arguments import add_executor, seed
 from arvdm_theory.experiments import EXPERIMENTS, PRESET_NAMES
 
 
@@ -15,8 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESET_NAMES, default="cpu",
                         help="smoke: does it run; cpu: two cores, under ten minutes; gpu: full size")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cuda, mps or cpu")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, data and rollouts")
+    parser.add_argument("--seed", type=seed, default=0, help="of weights, data and rollouts")
     parser.add_argument("--out", metavar="DIR", help="tables, figures and weights (default: runs/NAME-PRESET)")
+    add_executor(parser)
     parser.add_argument("--no-figures", action="store_true", help="tables only")
 
 
@@ -33,16 +35,22 @@ def run(args: argparse.Namespace) -> int:
 
     from pathlib import Path
 
+    from arvdm_theory.executors import executing
     from arvdm_theory.experiments import experiment
     from arvdm_theory.experiments.networks import Setting
+    from arvdm_theory.files import check_folder
+    from arvdm_theory.training.devices import resolve_device
 
+    check_folder("--out", args.out)
+    resolve_device(args.device)
     for name in names:
         folder = Path(f"runs/{name}-{args.preset}" if args.out is None else args.out)
         if args.out is not None and len(names) > 1:
             folder = folder / name
         setting = Setting(args.preset, folder, args.seed, args.device)
         module = experiment(name)
-        tables = module.run(setting)
+        with executing(args.workers, args.dask):
+            tables = module.run(setting)
         print(f"{name} ({args.preset}): {EXPERIMENTS[name]}")
         print(module.headline(tables))
         if not args.no_figures:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from arvdm_theory.cli.arguments import whole
+
 if TYPE_CHECKING:
     from arvdm_theory.laws.fitted import FitReport, FittedVideo
 
@@ -24,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--left-half", action="store_true", help="fit the left half of a picture that shows two side by side")
     add("--size", metavar="HxW", help="average the picture, or the part of it, down to this size", default=None)
     add("--grey", action="store_true", help="fit brightness, not colour")
-    add("--modes", type=int, default=8, metavar="K", help="spatial modes, the dimension of a frame")
+    add("--modes", type=whole(), default=8, metavar="K", help="spatial modes, the dimension of a frame")
     add("--order", default="auto", metavar="P", help="order of the autoregression, or 'auto' (cross-validated)")
     add("--held-out", type=float, default=0.25, metavar="SHARE", help="share held out; 0 fits everything")
     add("--out", default="fitted.npz", metavar="FILE", help="where the fitted video goes")

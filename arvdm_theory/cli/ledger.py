@@ -6,6 +6,8 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from arvdm_theory.cli.arguments import whole
+
 if TYPE_CHECKING:
     from arvdm_theory.decomposition.ledger import Ledger
 
@@ -25,16 +27,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--covariance", metavar="COV.npy", help="(N·d, N·d) covariance, frame-major, zero mean")
     source.add_argument("--video", metavar="FITTED.npz", help="a video that `arvdm fit` wrote")
-    parser.add_argument("--frame-dim", type=int, metavar="D", help="d; needed with --covariance")
+    parser.add_argument("--frame-dim", type=whole(), metavar="D", help="d; needed with --covariance")
     parser.add_argument("--method", choices=("outpainting", "fifo"), default="outpainting",
                         help="outpainting: stride = window; fifo: stride 1, input levels jT/w")  # fmt: skip
-    parser.add_argument("--window", type=int, default=2, metavar="W", help="w, frames in the window")
-    parser.add_argument("--references", type=int, default=1, metavar="M", help="how many last frames are seen")
+    parser.add_argument("--window", type=whole(), default=2, metavar="W", help="w, frames in the window")
+    parser.add_argument("--references", type=whole(), default=1, metavar="M", help="how many last frames are seen")
     parser.add_argument("--reference-level", type=float, default=0.0, metavar="RHO",
                         help="level the references are noised to, afresh at every AR step")  # fmt: skip
-    parser.add_argument("--ar-steps", type=int, default=5, metavar="K", help="AR steps")
-    parser.add_argument("--reverse-steps", type=int, default=20, metavar="N", help="reverse steps an AR step")
-    parser.add_argument("--init-steps", type=int, default=20, metavar="N",
+    parser.add_argument("--ar-steps", type=whole(), default=5, metavar="K", help="AR steps")
+    parser.add_argument("--reverse-steps", type=whole(), default=20, metavar="N", help="reverse steps an AR step")
+    parser.add_argument("--init-steps", type=whole(), default=20, metavar="N",
                         help="reverse steps of the initialisation stage")  # fmt: skip
     parser.add_argument("--horizon", type=float, default=6.0, metavar="T", help="T, the level of pure noise")
     parser.add_argument("--step", choices=("exponential", "euler", "ancestral", "ddpm", "ddim"),
@@ -43,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="e of the score s*(W, R) - e W, in both stages")  # fmt: skip
     parser.add_argument(
         "--girsanov-points",
-        type=int,
+        type=whole(),
         default=12,
         metavar="N",
         help="quadrature points of the Girsanov form's smooth part; 0: leave it out",
@@ -54,9 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
+    from arvdm_theory.arrays import load_array
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
-    from arvdm_theory.files import load_array, write_json
+    from arvdm_theory.files import write_json
     from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
     from arvdm_theory.plan.methods import fifo, outpainting
     from arvdm_theory.plan.references import References

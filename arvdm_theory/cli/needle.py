@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from arvdm_theory.cli.arguments import seed, whole
+
 if TYPE_CHECKING:
     from arvdm_theory.experiments.retrieval.run import NeedleResult
 
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 def _lengths(text: str) -> tuple[int, ...]:
     """Memory lengths from a list like 0,1,2,8."""
     try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
+        return tuple(whole()(word) for word in text.split(","))
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"memory lengths are whole numbers like 0,1,2,8, got {text!r}") from None
 
 
@@ -21,21 +23,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     add = parser.add_argument
     add("--world", choices=("ring", "torus", "maze"), default="ring", help="the map")
-    add("--cells", type=int, default=12, metavar="N", help="cells of the map")
-    add("--colours", type=int, default=4, metavar="C", help="colours a cell may have, all equally likely")
-    add("--frames", type=int, default=60, metavar="F", help="frames of a video")
+    add("--cells", type=whole(), default=12, metavar="N", help="cells of the map")
+    add("--colours", type=whole(), default=4, metavar="C", help="colours a cell may have, all equally likely")
+    add("--frames", type=whole(), default=60, metavar="F", help="frames of a video")
     add("--path", choices=("given", "random"), default="random",
         help="given: a tour that explores the map; random: a random walk")  # fmt: skip
     add("--memory", type=_lengths, default="0,1,2,4,6,8,12,16,24,32", metavar="M,M,..",
         help="memory lengths: the last m frames are references")  # fmt: skip
     add("--view", choices=("patch", "topdown", "firstperson"), default="patch", help="what a frame shows")
-    add("--size", type=int, default=16, metavar="P", help="pixels a side")
-    add("--window", type=int, default=1, metavar="W", help="frames that an AR step makes at once")
+    add("--size", type=whole(), default=16, metavar="P", help="pixels a side")
+    add("--window", type=whole(), default=1, metavar="W", help="frames that an AR step makes at once")
     add("--stay", type=float, default=0.0, metavar="S", help="the random walk's probability of standing still")
     add("--guess", choices=("best", "sample"), default="best",
         help="best: the best generator; sample: one that samples the true conditional")  # fmt: skip
-    add("--walks", type=int, default=1000, metavar="N", help="games played for each memory length; 0: none")
-    add("--seed", type=int, default=0, help="of the maze and of the games")
+    add("--walks", type=whole(), default=1000, metavar="N", help="games played for each memory length; 0: none")
+    add("--seed", type=seed, default=0, help="of the maze and of the games")
     add("--json", metavar="OUT.json", help="write the result here")
     add("--out", default="runs/needle", metavar="DIR", help="folder for needle.png")
 

@@ -6,6 +6,8 @@ import argparse
 import importlib
 from typing import Literal
 
+from arvdm_theory.cli.arguments import seed, whole
+
 __all__ = ["configure", "run"]
 
 _MODULES = {"dmlab": "dmlab", "minecraft": "voxel"}
@@ -24,16 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("simulator", choices=list(_MODULES), help="which stand-in")
-    add("--episodes", type=int, default=100, metavar="N", help="episodes of the training split")
-    add("--test-episodes", type=int, default=None, metavar="N", help="of the test split (default: a tenth)")
-    add("--seed", type=int, default=0, metavar="S", help="of the whole data set")
+    add("--episodes", type=whole(), default=100, metavar="N", help="episodes of the training split")
+    add("--test-episodes", type=whole(), default=None, metavar="N", help="of the test split (default: a tenth)")
+    add("--seed", type=seed, default=0, metavar="S", help="of the whole data set")
     add("--out", required=True, metavar="DIR", help="folder for the data set")
-    add("--size", type=int, default=None, metavar="PX", help="height and width (default: 64, minecraft 128)")
-    add("--frames", type=int, default=300, metavar="T", help="frames of an episode")
+    add("--size", type=whole(), default=None, metavar="PX", help="height and width (default: 64, minecraft 128)")
+    add("--frames", type=whole(), default=300, metavar="T", help="frames of an episode")
     add("--trajectory", choices=("turn", "walk", "explore"), default="explore", help="how to walk")
     add(
         "--context",
-        type=int,
+        type=whole(),
         default=16,
         metavar="W",
         help="needles lie further back than so many frames",
@@ -45,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="own",
         help="draw minecraft's landscapes by the ray caster here, or by Luanti, where that and Xvfb are installed",
     )
-    add("--workers", type=int, default=0, metavar="P", help="processes; 0 works in this one")
+    add("--workers", type=whole(), default=0, metavar="P", help="processes; 0 works in this one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from arvdm_theory.cli.arguments import whole
+
 if TYPE_CHECKING:
     from arvdm_theory.video.folders import Evaluation
 
@@ -23,15 +25,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "a border, as on the paper's project page")  # fmt: skip
     add("--truth", metavar="DIR", default=None, help="true clips (mp4, npz, npy), paired by file name with ...")
     add("--generated", metavar="DIR", default=None, help="... the generated ones")
-    add("--first-predicted-frame", type=int, metavar="N", default=None,
+    add("--first-predicted-frame", type=whole(), metavar="N", default=None,
         help="score from this frame on (default: side by side as measured, else 0)")  # fmt: skip
-    add("--crop", type=int, metavar="PX", default=None,
+    add("--crop", type=whole(), metavar="PX", default=None,
         help="cut this many pixels off each side (default: side by side 6, the border; else 0)")  # fmt: skip
-    add("--lpips", metavar="FILE", default=None, help="TorchScript LPIPS network: adds the perceptual distance")
+    add("--floats", choices=("unit", "symmetric"), default=None,
+        help="scale of floating-point clips: [0, 1] or [-1, 1] (default: asked for if unclear)")  # fmt: skip
+    add("--lpips", metavar="FILE", default=None,
+        help="weights of LPIPS (.safetensors): adds the perceptual distance")  # fmt: skip
     add("--fvd", metavar="PATH", default=None,
-        help="TorchScript video network (I3D), or folder with a VideoMAE: adds the Fréchet distance")  # fmt: skip
-    add("--fvd-frames", type=int, metavar="F", default=16,
-        help="frames that a TorchScript video network is shown at once")  # fmt: skip
+        help="weights of an I3D (.safetensors), or folder with a VideoMAE: adds the Fréchet distance")  # fmt: skip
+    add("--fvd-frames", type=whole(), metavar="F", default=16, help="frames that an I3D is shown at once")
+    add("--trust-code", action="store_true",
+        help="--lpips and --fvd may be TorchScript: a program, which can write any file")  # fmt: skip
     add("--json", metavar="FILE", default=None, help="write the scores here")
     add("--table", metavar="FILE", default=None, help="write every frame's scores here, as CSV")
 
@@ -40,16 +46,17 @@ def run(args: argparse.Namespace) -> int:
     """Scores, writes the files, then prints the table."""
     from pathlib import Path
 
-    from arvdm_theory.experiments.record import provenance, write_table
     from arvdm_theory.files import write_json
+    from arvdm_theory.provenance import provenance
+    from arvdm_theory.tables import write_table
     from arvdm_theory.video.features import load_lpips, load_video_features
     from arvdm_theory.video.folders import agreement, evaluate_pairs, evaluate_side_by_side
     from arvdm_theory.video.metrics import curve_table
     from arvdm_theory.video.side_by_side import BORDER, RULE
 
     _check(args)
-    lpips = None if args.lpips is None else load_lpips(args.lpips)
-    features = None if args.fvd is None else load_video_features(args.fvd, args.fvd_frames)
+    lpips = None if args.lpips is None else load_lpips(args.lpips, args.trust_code)
+    features = None if args.fvd is None else load_video_features(args.fvd, args.fvd_frames, args.trust_code)
     side_by_side = args.side_by_side is not None
     crop = args.crop if args.crop is not None else BORDER if side_by_side else 0
     if side_by_side:
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         result = evaluate_pairs(
             args.truth, args.generated, first=args.first_predicted_frame or 0, crop=crop, lpips=lpips,
-            features=features,
+            features=features, floats=args.floats,
         )  # fmt: skip
     counts = agreement(result.rows) if side_by_side else {}
     if args.json is not None:
@@ -73,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
                 "lpips",
                 "fvd",
                 "fvd_frames",
+                "floats",
             )
         }
         report: dict[str, Any] = {
@@ -83,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
             report |= {"rule": RULE, "agreement_with_authors": counts}
         if result.fvd is not None and features is not None:
             report["fvd"] = {**vars(result.fvd), "network": features.name, "frames": features.frames}
+        if features is not None:
+            left_out = result.without_features
+            report["without_features"] = [{"file": name, "reason": reason} for name, reason in left_out]
         write_json(args.json, {**report, "provenance": provenance({**config, "crop": crop}, seed=0)})
     if args.table is not None:
         write_table(curve_table(result.curves, result.first_frame), Path(args.table))
@@ -92,8 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuses, before any work, options that contradict and outputs that cannot be written."""
-    from pathlib import Path
-
+    from arvdm_theory.files import check_outputs
     from arvdm_theory.video.folders import clips_of
 
     pair = args.truth is not None and args.generated is not None
@@ -107,16 +117,7 @@ def _check(args: argparse.Namespace) -> None:
     inputs = [args.lpips, args.fvd]
     for folder in (args.side_by_side, args.truth, args.generated):
         inputs += [] if folder is None else clips_of(folder).values()
-    taken = {Path(name).resolve(): str(name) for name in inputs if name is not None}
-    for option, name in (("--json", args.json), ("--table", args.table)):
-        if name is None:
-            continue
-        path = Path(name)
-        if path.is_dir() or not path.parent.is_dir():
-            raise ValueError(f"{option} {name}: not a file in an existing folder")
-        if path.resolve() in taken:
-            raise ValueError(f"{option} {name} would overwrite {taken[path.resolve()]}")
-        taken[path.resolve()] = name
+    check_outputs({"--json": args.json, "--table": args.table}, inputs)
 
 
 def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: bool) -> None:
@@ -151,6 +152,8 @@ def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: 
             f"(by PSNR alone {count['agree_by_psnr']}; of {count.get('held_out', 0)} held out "
             f"{count.get('held_out_agree_by_psnr', 0)})"
         )
+    for name, reason in result.without_features:
+        print(f"  {name} is left out of the Fréchet distance: {reason}")
     if result.fvd is not None:
         fvd = result.fvd
         print(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from arvdm_theory.cli.arguments import whole
+
 __all__ = ["configure", "run"]
 
 
@@ -17,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="folder of the network with more memory")
     add("--without", required=True, metavar="DIR", help="folder of its twin with less memory, or none")
-    add("--windows", type=int, metavar="N", default=None, help="how many test windows (default: 200)")
+    add("--windows", type=whole(), metavar="N", default=None, help="how many test windows (default: 200)")
     add("--stop", type=float, metavar="LEVEL", default=None,
         help="noise level of the window that is asked about, on the unit OU clock (default: 0.1)")  # fmt: skip
     add("--json", metavar="FILE", default=None, help="write the value here")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from arvdm_theory.cli.arguments import whole
+
 __all__ = ["configure", "run"]
 
 
@@ -16,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="folder of the run, as arvdm video train made it")
-    add("--windows", type=int, metavar="N", default=None, help="how many test windows (default: the preset's)")
+    add("--windows", type=whole(), metavar="N", default=None, help="how many test windows (default: the preset's)")
     add("--rollout", action="store_true",
         help="long rollouts instead: writes decay.csv, quality against the rollout index, beside the prediction "
         "from one step")  # fmt: skip
@@ -28,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     """Samples, writes, prints the summary."""
     from pathlib import Path
 
-    from arvdm_theory.experiments.record import write_table
     from arvdm_theory.experiments.video.run import film_table
+    from arvdm_theory.tables import write_table
     from arvdm_theory.video.retrieval import SOURCES
     from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
     from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples

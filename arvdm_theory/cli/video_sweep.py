@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from arvdm_theory.cli.arguments import add_executor, seed
 from arvdm_theory.cli.video_train import add_data_options, run_from
 
 __all__ = ["SUITES", "configure", "run"]
@@ -27,9 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"sets of networks, in place of options that describe them: {', '.join(SUITES)}, or all")  # fmt: skip
     add("--memory", nargs="+", choices=("none", "prepend", "concat", "cross"),
         default=["none", "concat", "prepend", "cross"], help="memory structures")  # fmt: skip
-    add("--seeds", nargs="+", type=int, default=[0], metavar="S", help="of the networks")
+    add("--seeds", nargs="+", type=seed, default=[0], metavar="S", help="of the networks")
     add("--out", required=True, metavar="DIR", help="folder for data, networks, tables and figures")
     add("--publish", metavar="DIR", default=None, help="folder to copy the finished tables to")
+    add_executor(parser)
     add("--no-rollouts", action="store_true", help="retrieval only: no long rollouts, and no nats of the memory")
     add("--no-figures", action="store_true", help="tables only")
 
@@ -40,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from pathlib import Path
 
+    from arvdm_theory.executors import executing
     from arvdm_theory.experiments.video.run import headline, suite, sweep
-    from arvdm_theory.files import atomic_path
+    from arvdm_theory.files import atomic_path, check_folder
+    from arvdm_theory.training.devices import resolve_device
 
     folder = Path(args.out)
     if args.suite is not None:
@@ -50,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
             runs = [replace(run, device=args.device) for run in runs]
     else:
         runs = [run_from(args, memory=memory, seed=seed) for seed in args.seeds for memory in args.memory]
-    tables = sweep(runs, folder, rollouts=not args.no_rollouts)
+    for option, place in (("--out", args.out), ("--publish", args.publish)):
+        check_folder(option, place)
+    resolve_device(args.device)
+    with executing(args.workers, args.dask):
+        tables = sweep(runs, folder, rollouts=not args.no_rollouts)
     print(headline(tables))
     if not args.no_figures:
         from arvdm_theory.experiments.video.figures import draw_sweep

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from arvdm_theory.cli.arguments import seed, whole
+
 if TYPE_CHECKING:
     from arvdm_theory.video.runs import VideoRun
 
@@ -25,9 +27,15 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=PRESETS, default="cpu",
         help="smoke: does it run; cpu: 16 x 16 pixels, turning in place; cpu-walk: walking; cpu-between: views "
         "between remembered ones; cpu-long: 32 x 32, walking; gpu: full size")  # fmt: skip
-    add("--size", type=int, metavar="PX", default=None, help="height and width (default: the preset's)")
-    add("--memory-frames", type=int, metavar="M", default=None, help="that are remembered (default: the preset's)")
-    add("--compress", type=int, metavar="R", default=1, help="so many parts of the memory become one")
+    add("--size", type=whole(), metavar="PX", default=None, help="height and width (default: the preset's)")
+    add(
+        "--memory-frames",
+        type=whole(),
+        metavar="M",
+        default=None,
+        help="that are remembered (default: the preset's)",
+    )
+    add("--compress", type=whole(), metavar="R", default=1, help="so many parts of the memory become one")
     add("--compression", choices=("spatial", "temporal", "tokens"), default="spatial",
         help="the parts: places (R is a square number), frames in a row, or learned tokens")  # fmt: skip
     add("--plan", choices=("outpainting", "fifo"), default="outpainting",
@@ -39,7 +47,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         default="poses",
         help="what networks are told of each frame: where it was taken, or what raw actions led there",
     )
-    add("--steps", type=int, metavar="N", default=None, help="updates of the training (default: the preset's)")
+    add("--steps", type=whole(), metavar="N", default=None, help="updates of the training (default: the preset's)")
     add("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="auto: CUDA, else MPS, else CPU")
 
 
@@ -53,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--memory", choices=("none", "prepend", "concat", "cross"), default="cross",
         help="how the network is shown remembered frames; none: it sees the short context alone")  # fmt: skip
-    add("--seed", type=int, default=0, metavar="S", help="of weights, batches and samples")
+    add("--seed", type=seed, default=0, metavar="S", help="of weights, batches and samples")
     add("--out", required=True, metavar="DIR", help="folder of the run: data, checkpoints, history")
 
 

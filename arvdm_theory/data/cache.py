@@ -8,8 +8,8 @@ finished, and :func:`build_cache` goes on with it.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from arvdm_theory.data.clips import ClipError
 from arvdm_theory.data.dataset import Clip, ClipDataset
-from arvdm_theory.files import write_json
+from arvdm_theory.files import read_json, write_json
 
 __all__ = ["CachedClips", "build_cache", "open_cache"]
 
@@ -82,7 +82,7 @@ def build_cache(dataset: ClipDataset, folder: str | Path, progress: bool = True)
     folder = Path(folder)
     identity = _identity(dataset)
     if (folder / "plan.json").exists():
-        if json.loads((folder / "plan.json").read_text(encoding="utf-8"))["identity"] != identity:
+        if _plan(folder) != identity:
             raise ClipError(f"{folder}: holds the cache of other clips, or of another length, size or order")
     else:
         _lay_out(dataset, folder, identity)
@@ -99,18 +99,29 @@ def open_cache(folder: str | Path) -> CachedClips:
     """
     folder = Path(folder)
     try:
-        content = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "cache.json")
         clips = CachedClips(
             folder,
-            tuple(content["names"]),
-            tuple(content["rows"]),
-            tuple((name, reason) for name, reason in content["skipped"]),
+            tuple(str(name) for name in content["names"]),
+            tuple(int(row) for row in content["rows"]),
+            tuple((str(name), str(reason)) for name, reason in content["skipped"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ClipError(f"{folder}: no finished cache of clips") from error
-    if not clips.rows or max(clips.rows) >= len(clips._files[0]):
+    if (
+        not clips.rows
+        or len(clips.names) != len(clips.rows)
+        or not 0 <= min(clips.rows) <= max(clips.rows) < min(map(len, clips._files))
+    ):
         raise ClipError(f"{folder}: the cache lost clips since it was written")
     return clips
+
+
+def _plan(folder: Path) -> object:
+    try:
+        return read_json(folder / "plan.json").get("identity")
+    except ValueError as error:
+        raise ClipError(f"{error}; remove the folder, and it is made anew") from error
 
 
 def _lay_out(dataset: ClipDataset, folder: Path, identity: str) -> None:
@@ -121,10 +132,21 @@ def _lay_out(dataset: ClipDataset, folder: Path, identity: str) -> None:
     needed, free = math.prod(shape), shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(f"{folder}: the cache takes {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB left")
-    open_memmap(folder / "frames.npy", "w+", np.uint8, shape)
-    open_memmap(folder / "actions.npy", "w+", first.actions.dtype, (len(dataset), *first.actions.shape))
-    open_memmap(folder / "done.npy", "w+", np.bool_, (len(dataset),))
+    _make(folder / "frames.npy", np.dtype(np.uint8), shape)
+    _make(folder / "actions.npy", first.actions.dtype, (len(dataset), *first.actions.shape))
+    _make(folder / "done.npy", np.dtype(np.bool_), (len(dataset),))
     write_json(folder / "plan.json", {"identity": identity})
+
+
+def _make(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """An array file of zeros that has its place on the disk: one that fills up later would kill who writes."""
+    open_memmap(path, "w+", dtype, shape)
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink()
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
 def _fill(dataset: ClipDataset, folder: Path, progress: bool) -> None:
@@ -141,7 +163,9 @@ def _fill(dataset: ClipDataset, folder: Path, progress: bool) -> None:
 
     to_do = np.flatnonzero(~done).tolist()
     try:
-        for item in tqdm(to_do, "caching clips", len(done), initial=len(done) - len(to_do), disable=not progress):
+        for item in tqdm(
+            to_do, "caching clips", len(done), initial=len(done) - len(to_do), disable=not progress or None
+        ):
             entry, start = dataset.window(item)
             try:
                 clip = dataset.read(entry, start)
@@ -175,9 +199,9 @@ def _name(dataset: ClipDataset, item: int) -> str:
 
 
 def _identity(dataset: ClipDataset) -> str:
-    """A digest of which clips of which files a data set gives, and in which form."""
+    """A digest of which clips of which files a data set gives, and in which form; not of where they lie."""
     digest = hashlib.sha256()
-    form = (dataset.index.root.resolve(), dataset.index.format, dataset.leads_to, dataset.frame_shape)
+    form = (dataset.index.format, dataset.leads_to, dataset.frame_shape)
     digest.update(repr((*form, dataset.frames_per_clip)).encode())
     for item in range(len(dataset)):
         entry, start = dataset.window(item)

@@ -7,7 +7,6 @@ than the exact area average of :func:`resize`.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from arvdm_theory.arrays import load_array, npz_array, npz_names
+from arvdm_theory.files import regular_file
 
 __all__ = [
     "ClipError",
@@ -85,11 +87,14 @@ def read_frames(path: str | Path) -> NDArray[Any]:
         ClipError: if the file cannot be read, holds no frame, ends before its own header says it does, has
             damaged frames, or holds an array that is no clip (shape, type, NaN).
     """
-    file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: no such file")
-    if not file.is_file():
-        raise ClipError(f"{file}: not a file")
+    try:
+        file = regular_file(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ClipError(f"{path}: not a file but a folder") from error
+    except ValueError as error:
+        raise ClipError(str(error)) from error
     if file.suffix.lower() in (".npy", ".npz"):
         return _checked(_load_array(file), file)
     frames = list(decode_frames(file))
@@ -236,19 +241,16 @@ def _area_weights(old: int, new: int) -> NDArray[np.float64]:
 
 
 def _load_array(file: Path) -> NDArray[Any]:
+    """The array of a ``.npy`` file; of an ``.npz``, the one called ``video``, or the only one."""
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = loaded.files
-            if "video" in names or len(names) == 1:
-                array = loaded["video" if "video" in names else names[0]]
-                if isinstance(array, np.ndarray):
-                    return array
-                raise ValueError("a file of the archive is no array")
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ClipError(f"{file}: not a readable array file (truncated, or not plain numbers)") from error
+        with file.open("rb") as stream:
+            if stream.read(2) != b"PK":
+                return load_array(file)
+        names = npz_names(file)
+        if "video" in names or len(names) == 1:
+            return npz_array(file, "video" if "video" in names else names[0])
+    except ValueError as error:
+        raise ClipError(str(error)) from error
     raise ClipError(f"{file}: the clip must be the array 'video' or the only one, got {names}")
 
 

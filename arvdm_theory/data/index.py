@@ -1,12 +1,14 @@
 """The index of a data set: every clip looked at once, what it is, and why it is not used if it is not.
 
 The index is one file. Clips whose size and modification time have not changed since are not looked at again; an
-interrupted run keeps what it has. What is found damaged later, when pixels are read, is added to a file beside it,
+interrupted run keeps what it has. What a clip is called elsewhere is the digest of its files: a data set may be
+moved and copied. What is found damaged later, when pixels are read, is added to a file beside it,
 a line a clip, by whichever process finds it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,12 +19,12 @@ from tqdm import tqdm
 
 from arvdm_theory.data.clips import ClipError
 from arvdm_theory.data.formats import ClipFormat, Header
-from arvdm_theory.files import write_json
+from arvdm_theory.files import read_json, write_json
 
 __all__ = ["Entry", "Index", "Skipped", "build_index"]
 
 # Raised when what an index holds, or what makes a clip a good one, changes.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Entry:
     Attributes:
         path: below the root of the data set.
         header: its length and size.
-        stamp: size and modification time (ns) of each of its files; another stamp is another clip.
+        digest: of the content of its files; another digest is another clip.
     """
 
     path: str
     header: Header
-    stamp: tuple[int, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,15 @@ class Index:
 
     def add_damaged(self, entry: Entry, reason: str) -> None:
         """Remembers that a clip's pixels could not be read; safe from several processes at once."""
-        if (entry.path, entry.stamp) in _damaged(self.damaged_file):
+        if (entry.path, entry.digest) in _damaged(self.damaged_file):
             return
-        line = json.dumps({"path": entry.path, "stamp": entry.stamp, "reason": reason})
+        line = json.dumps({"path": entry.path, "digest": entry.digest, "reason": reason})
         with self.damaged_file.open("a", encoding="utf-8") as file:  # one short write: appended as a whole
             file.write(line + "\n")
 
     def all_skipped(self) -> tuple[Skipped, ...]:
         """The clips that cannot be used; those found damaged since the index was built are included."""
-        used = {(entry.path, entry.stamp) for entry in self.entries}
+        used = {(entry.path, entry.digest) for entry in self.entries}
         late = (Skipped(key[0], reason) for key, reason in _damaged(self.damaged_file).items() if key in used)
         return (*self.skipped, *late)
 
@@ -111,11 +113,11 @@ def build_index(
     folder.mkdir(parents=True, exist_ok=True)
     split = "".join(letter if letter.isalnum() else "-" for letter in f"{format.name} {format.pattern}").lower()
     file = folder / f"index-{'-'.join(filter(None, split.split('-')))}.json"
-    identity = {"version": _VERSION, "root": str(root.resolve()), "format": repr(format)}
+    identity = {"version": _VERSION, "format": repr(format)}
     known = _load(file, identity)
     found: dict[str, dict[str, Any]] = {}
     try:
-        for path in tqdm(paths, f"indexing {format.name}", disable=not progress, leave=False):
+        for path in tqdm(paths, f"indexing {format.name}", disable=not progress or None, leave=False):
             name = path.relative_to(root).as_posix()
             stamp = _stamp(path, *format.companions(path))
             old = known.get(name)
@@ -130,10 +132,9 @@ def _index(root: Path, format: ClipFormat, file: Path, found: Mapping[str, Mappi
     damaged = _damaged(file.with_suffix(".damaged.jsonl"))
     entries, skipped = [], []
     for name, clip in found.items():
-        stamp = tuple(clip["stamp"])
-        reason = clip["reason"] or damaged.get((name, stamp))
+        reason = clip["reason"] or damaged.get((name, clip["digest"]))
         if reason is None:
-            entries.append(Entry(name, Header(**clip["header"]), stamp))
+            entries.append(Entry(name, Header(**clip["header"]), clip["digest"]))
         else:
             skipped.append(Skipped(name, reason))
     if not entries:
@@ -146,9 +147,23 @@ def _index(root: Path, format: ClipFormat, file: Path, found: Mapping[str, Mappi
 
 def _look(path: Path, format: ClipFormat, stamp: list[int]) -> dict[str, Any]:
     try:
-        return {"stamp": stamp, "header": asdict(format.inspect(path)), "reason": None}
+        header = asdict(format.inspect(path))
+        return {
+            "stamp": stamp,
+            "header": header,
+            "digest": _digest(path, *format.companions(path)),
+            "reason": None,
+        }
     except (ClipError, OSError) as error:
-        return {"stamp": stamp, "header": None, "reason": str(error)}
+        return {"stamp": stamp, "header": None, "digest": None, "reason": str(error)}
+
+
+def _digest(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _stamp(*paths: Path) -> list[int]:
@@ -167,29 +182,26 @@ def _stamp(*paths: Path) -> list[int]:
 def _load(file: Path, identity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The clips of an index written earlier for the same data set; none where it cannot be read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if {key: content[key] for key in identity} != identity:
             return {}
         clips: dict[str, dict[str, Any]] = content["clips"]
-        return clips if all({"stamp", "header", "reason"} <= clip.keys() for clip in clips.values()) else {}
+        whole = all({"stamp", "header", "digest", "reason"} <= clip.keys() for clip in clips.values())
+        return clips if whole else {}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}
 
 
-def _damaged(file: Path) -> dict[tuple[str, tuple[int, ...]], str]:
+def _damaged(file: Path) -> dict[tuple[str, str], str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return {}
     found = {}
     for line in lines:
         try:
             clip = json.loads(line)
-            found[clip["path"], tuple(clip["stamp"])] = clip["reason"]
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # torn by a crash: the clip's next reader notes it again
+            found[clip["path"], clip["digest"]] = clip["reason"]
+        except (ValueError, KeyError, TypeError):  # torn by a crash: the next reader of the clip notes it again
             continue
     return found

@@ -195,7 +195,7 @@ def score_gap(
     forms, coarse, tails = np.zeros((len(videos), 2)), np.zeros((len(videos), 2)), np.zeros((len(videos), 2))
     shape = np.zeros((len(nodes), 2, 2))  # sums and sums of squares of the integrand, node by form
     starts = range(0, len(videos), batch)
-    with torch.no_grad(), tqdm(total=len(starts) * len(nodes), disable=not progress, leave=False) as bar:
+    with torch.no_grad(), tqdm(total=len(starts) * len(nodes), disable=not progress or None, leave=False) as bar:
         for start in starts:
             rows = slice(start, start + batch)
             clean = videos[rows].to(torch.float64)

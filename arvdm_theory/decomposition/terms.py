@@ -259,7 +259,9 @@ def stage_errors(
         law.require_kernel(step)
     columns: list[dict[str, list[Tensor]]] = [{} for _ in laws]
     for truth in truths:
-        for law, column in zip(tqdm(laws, "stages", disable=not progress, leave=False), columns, strict=True):
+        for law, column in zip(
+            tqdm(laws, "stages", disable=not progress or None, leave=False), columns, strict=True
+        ):
             for name, value in _errors(law, truth, score, step, against, memory, teacher_forced, bounds).items():
                 column.setdefault(name, []).append(value)
     return [

@@ -292,7 +292,10 @@ def generate(
         return standard_normal((videos, modes, count, frame_dim), source).to(device, dtype)
 
     total = (plan.init_steps if first == 0 else 0) + (ar_steps + 1 - max(first, 1)) * plan.reverse_steps
-    with torch.no_grad(), tqdm(total=total, desc="reverse steps", disable=not progress, leave=False) as bar:
+    with (
+        torch.no_grad(),
+        tqdm(total=total, desc="reverse steps", disable=not progress or None, leave=False) as bar,
+    ):
 
         def denoise(stage: Stage, window: Tensor, references: Tensor) -> Tensor:
             shown = ReferenceBatch.shown(

@@ -12,8 +12,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.files import atomic_path
+from arvdm_theory.tables import read_table
 
 __all__ = ["TERM_COLOURS", "TERM_NAMES", "Figures", "draw_all", "save", "style"]
 

@@ -142,7 +142,7 @@ def predicted_clip_kl(
         laws = linear_response(
             clean, plan, ar_steps, own, chosen, groups=groups, generator=generator, actions=actions
         )
-        for k, pair in tqdm(laws, "AR steps", total=ar_steps, disable=not progress, leave=False):
+        for k, pair in tqdm(laws, "AR steps", total=ar_steps, disable=not progress or None, leave=False):
             last = plan.clean_frames(k)
             clip = range(last - plan.stride, last)
             if known is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,17 +20,19 @@ COLUMNS = ("step", "loss", "lr", "grad_norm", "seconds")
 class History:
     """Rows of ``COLUMNS`` in ``history.csv``, each written when it is made.
 
-    Rows beyond ``after`` are dropped: a run that was killed behind its last checkpoint makes them again.
+    The file is written anew from the rows of the checkpoint that the run goes on from: rows made behind it are
+    made again, and what became of the file meanwhile does not matter.
 
     Args:
         folder: of the run.
+        rows: of the checkpoint.
         after: the step that the run goes on from.
         tensorboard: whether to write the scalars to ``folder/tensorboard`` too.
     """
 
-    def __init__(self, folder: Path, after: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, rows: Sequence[tuple[float, ...]], after: int, tensorboard: bool) -> None:
         self.path = folder / "history.csv"
-        self.rows = [row for row in _read(self.path) if row[0] <= after]
+        self.rows = list(rows)
         with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *self.rows])
         self._file: IO[str] = self.path.open("a", newline="", encoding="utf-8")
@@ -44,8 +46,11 @@ class History:
         """Appends a row."""
         values = tuple(row[column] for column in COLUMNS)
         self.rows.append(values)
-        csv.writer(self._file).writerow(values)
-        self._file.flush()
+        try:
+            csv.writer(self._file).writerow(values)
+            self._file.flush()
+        except OSError as error:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if self._board is not None:
             for column, value in zip(COLUMNS[1:-1], values[1:-1], strict=True):
                 self._board.add_scalar(column, value, int(values[0]))
@@ -64,17 +69,3 @@ class History:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-
-def _read(path: Path) -> list[tuple[float, ...]]:
-    """Whole rows; the last may have been cut off."""
-    rows = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for cells in list(csv.reader(file))[1:]:
-                if len(cells) == len(COLUMNS):
-                    try:
-                        rows.append((int(cells[0]), *(float(cell) for cell in cells[1:])))
-                    except ValueError:
-                        continue
-    return rows

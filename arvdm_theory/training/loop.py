@@ -10,15 +10,12 @@ batch is the one of a single process, and so is the result, up to the rounding o
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -26,17 +23,19 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from arvdm_theory.files import write_json
+from arvdm_theory.files import locked, write_json
 from arvdm_theory.interfaces import VideoSource
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.provenance import provenance
+from arvdm_theory.signals import deferred_stop
 from arvdm_theory.training.checkpoint import (
+    CheckpointError,
     checkpoints,
     clear_leftovers,
     differences,
     json_form,
-    read_checkpoint,
+    last_good,
     save_checkpoint,
 )
 from arvdm_theory.training.config import TrainingConfig, TrainingError
@@ -78,11 +77,13 @@ def train(
     folder: str | Path,
     resume: bool = True,
     progress: bool = True,
+    note: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Trains a denoiser on the windows of a plan, or goes on where an earlier call in ``folder`` stopped.
 
-    Ctrl-C ends the run at the end of the update it is in, with a checkpoint (with several processes: at the next
-    row of the history or checkpoint); a second Ctrl-C ends it at once.
+    Ctrl-C or SIGTERM ends the run at the end of the update it is in, with a checkpoint (with several processes: at
+    the next row of the history or checkpoint); a second one ends it at once. A damaged last checkpoint is passed
+    over for the last good one, with a warning. A second call in the same folder waits until the first has ended.
 
     Args:
         denoiser_config: the network.
@@ -92,13 +93,15 @@ def train(
         folder: of the run; made if need be.
         resume: whether to go on from the folder's last checkpoint; if not, a folder with one is refused.
         progress: whether to show a progress bar.
+        note: JSON values that every checkpoint carries beside the run's own.
 
     Raises:
         TrainingError: if network, plan and videos do not fit together, if the folder holds another run (naming the
             field that differs), or if the loss or the gradient stops being finite (naming the step and the last
             good checkpoint).
-        CheckpointError: if the last checkpoint is not whole. It is left as it is.
-        KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
+        CheckpointError: if there are checkpoints and none is whole. They are left as they are.
+        KeyboardInterrupt: after Ctrl-C, once the checkpoint is written; after SIGTERM, its subclass
+            :class:`~arvdm_theory.signals.Terminated`.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs  # type: ignore[import-untyped]
@@ -117,9 +120,10 @@ def train(
         state.to(device)
         if accelerator.num_processes > 1:
             torch.manual_seed(config.seed + accelerator.process_index)
-        _resume(state, described, folder, resume, accelerator, device)
-        run = _Run(state, plan, source, config, folder, accelerator, device, described)
-        return run.go(progress)
+        with locked(folder) if accelerator.is_main_process else nullcontext():
+            _resume(state, described, folder, resume, accelerator, device)
+            run = _Run(state, plan, source, config, folder, accelerator, device, described, note or {})
+            return run.go(progress)
 
 
 def describe(denoiser: DenoiserConfig, plan: Plan, source: VideoSource, config: TrainingConfig) -> dict[str, Any]:
@@ -162,8 +166,9 @@ class _Run:
         accelerator: Accelerator,
         device: torch.device,
         described: dict[str, Any],
+        note: Mapping[str, Any],
     ) -> None:
-        self.state, self.config, self.folder, self.described = state, config, folder, described
+        self.state, self.config, self.folder, self.described, self.note = state, config, folder, described, note
         self.accelerator, self.device = accelerator, device
         self.sampler = WindowSampler(
             plan,
@@ -187,8 +192,9 @@ class _Run:
         alone = self.accelerator.num_processes == 1
         model = self.accelerator.prepare_model(state.network, device_placement=False)
         model.train()
+        going_on = state.step < config.steps
         history = (
-            History(self.folder, state.step, config.tensorboard and state.step < config.steps) if main else None
+            History(self.folder, state.history, state.step, config.tensorboard and going_on) if main else None
         )
         try:
             if main and state.step < config.steps:
@@ -197,10 +203,10 @@ class _Run:
                 total=config.steps,
                 initial=state.step,
                 desc="training",
-                disable=not (progress and main),
+                disable=not (progress and main) or None,
                 leave=False,
             )
-            with bar, _deferred_interrupt() as interrupted:
+            with bar, deferred_stop() as stop_if_told:
                 while state.step < config.steps:
                     self._update(model)
                     bar.update()
@@ -213,13 +219,13 @@ class _Run:
                         self._log(history, bar)
                     if kept:
                         self._save()
-                    stop = interrupted()
+                    told = _told(stop_if_told)
                     if not alone:
-                        stop = (row or kept) and self._anywhere(stop)
-                    if stop:
+                        told = self._anywhere(told) if row or kept else None
+                    if told is not None:
                         self._settle()
                         self._save()
-                        raise KeyboardInterrupt
+                        raise told
             table = history.table() if history is not None else pd.DataFrame()
         finally:
             if history is not None:
@@ -275,6 +281,7 @@ class _Run:
         if history is not None:
             row = {"step": state.step, "loss": loss, "grad_norm": norm, "seconds": state.seconds}
             history.add({**row, "lr": self.config.rate(state.step)})
+            state.history = history.rows
             bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
 
     def _save(self) -> None:
@@ -288,20 +295,36 @@ class _Run:
             rng["rng/cuda"] = torch.cuda.get_rng_state(self.device)
         gathered = {name: accelerator.gather(value[None].to(self.device)) for name, value in rng.items()}
         if accelerator.is_main_process:
-            metadata = {**self.described, "seconds": state.seconds}
-            save_checkpoint(self.folder, state.step, {**state.tensors(), **gathered}, metadata, self.config.keep)
+            metadata = {**self.described, **self.note, "seconds": state.seconds}
+            tensors = {**state.tensors(), **gathered}
+            for name, value in tensors.items():
+                if name.startswith(("model/", "average/")) and not torch.isfinite(value).all():
+                    found = checkpoints(self.folder)
+                    last = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+                    raise TrainingError(f"step {state.step}: weight {name!r} is NaN or infinite; {last}")
+            save_checkpoint(self.folder, state.step, tensors, metadata, self.config.keep)
         self.saved = state.step
 
-    def _anywhere(self, stop: bool) -> bool:
-        """Whether any process was told to stop."""
-        told = self.accelerator.reduce(torch.tensor([float(stop)], device=self.device), reduction="sum")
-        return bool(told.item() > 0)
+    def _anywhere(self, told: KeyboardInterrupt | None) -> KeyboardInterrupt | None:
+        """What this process was told, or any other was."""
+        stop = self.accelerator.reduce(
+            torch.tensor([float(told is not None)], device=self.device), reduction="sum"
+        )
+        return told or (KeyboardInterrupt() if stop.item() > 0 else None)
 
     def _write_provenance(self) -> None:
         start = provenance(self.described, self.config.seed, str(self.device))
         start["versions"] = {**start["versions"], "accelerate": version("accelerate")}
         start |= {"processes": self.accelerator.num_processes, "from_step": self.state.step}
         write_json(self.folder / f"provenance-{self.state.step:08d}.json", start)
+
+
+def _told(stop_if_told: Callable[[], None]) -> KeyboardInterrupt | None:
+    try:
+        stop_if_told()
+    except KeyboardInterrupt as told:
+        return told
+    return None
 
 
 def _check_fit(denoiser: DenoiserConfig, plan: Plan, source: VideoSource, config: TrainingConfig) -> None:
@@ -343,18 +366,20 @@ def _resume(
     device: torch.device,
 ) -> None:
     """Brings ``state`` to the folder's last checkpoint, if there is one."""
-    found = checkpoints(folder)
-    if found and not resume:
-        raise TrainingError(f"{folder} holds a run already ({found[-1].name}): resume it, or take another folder")
-    if found:
-        path = found[-1]
-        tensors, metadata = read_checkpoint(path)
+    if checkpoints(folder) and not resume:
+        name = checkpoints(folder)[-1].name
+        raise TrainingError(f"{folder} holds a run already ({name}): resume it, or take another folder")
+    found = last_good(folder)
+    if found is not None:
+        path, tensors, metadata = found
         for part in ("denoiser", "plan", "training", "source"):
             for difference in differences(metadata.get(part), described[part], part):
                 if difference.split(" ")[0] not in {f"training.{name}" for name in _FREE}:
                     raise TrainingError(f"{path} belongs to another run: {difference}")
         state.restore(tensors, path)
         state.step, state.seconds = int(metadata["step"]), float(metadata["seconds"])
+        if state.step > int(described["training"]["steps"]):
+            raise CheckpointError(f"{path} is of step {state.step}, beyond the run's last one")
         ranks, rank = accelerator.num_processes, accelerator.process_index
         # On another number of processes the generators of dropout start anew.
         if len(tensors["rng/cpu"]) == ranks:
@@ -365,24 +390,3 @@ def _resume(
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(folder)
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C sets a flag, so that it never falls into the middle of an update; the second one is let through."""
-    told: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if told:
-            raise KeyboardInterrupt
-        told.append(number)
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield lambda: bool(told)
-    finally:
-        signal.signal(signal.SIGINT, previous)

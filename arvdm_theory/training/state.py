@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
 from arvdm_theory.training.checkpoint import CheckpointError, load_state, under
 from arvdm_theory.training.config import TrainingConfig
+from arvdm_theory.training.history import COLUMNS
 
 __all__ = ["TrainingState", "start_state"]
 
@@ -29,6 +30,7 @@ class TrainingState:
         step: updates done.
         seconds: spent on them.
         recent: loss and gradient norm of every update since the last row of the history, float64, (n, 2).
+        history: its rows, as :data:`~arvdm_theory.training.history.COLUMNS` names them.
     """
 
     network: Denoiser
@@ -38,6 +40,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     recent: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
+    history: list[tuple[float, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._weights: list[Tensor] = list(self.network.parameters())
@@ -64,14 +67,18 @@ class TrainingState:
             # A weight that no batch has used yet has none.
             found |= {f"optimiser/{key}/{name}": value for key, value in moments.get(index, {}).items()}
         found["recent"] = self.recent
+        found["history"] = torch.tensor(self.history, dtype=torch.float64).reshape(-1, len(COLUMNS))
         return found
 
     def restore(self, tensors: Mapping[str, Tensor], path: Path) -> None:
         """The inverse of :meth:`tensors`, from the checkpoint ``path``.
 
         Raises:
-            CheckpointError: if weights are missing, unknown or of another shape.
+            CheckpointError: if something is missing, unknown or of another shape.
         """
+        for name, columns in (("recent", 2), ("history", len(COLUMNS))):
+            if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[1] != columns:
+                raise CheckpointError(f"{path} lacks {name!r}, numbers in {columns} columns")
         load_state(self.network, under(tensors, "model"), path)
         load_state(self.average, under(tensors, "average"), path)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -85,6 +92,7 @@ class TrainingState:
             {"state": moments, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
         self.recent = tensors["recent"]
+        self.history = [(int(row[0]), *row[1:]) for row in tensors["history"].tolist()]
 
 
 def start_state(denoiser_config: DenoiserConfig, config: TrainingConfig) -> TrainingState:

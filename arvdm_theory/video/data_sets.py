@@ -17,6 +17,7 @@ from arvdm_theory.data.dataset import Alignment, ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.npz import npz_array
 from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
+from arvdm_theory.files import locked
 from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.recording import Layout, Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
@@ -83,13 +84,15 @@ class Episodes:
             name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
             name += "" if walk.farthest is None else f"-{walk.farthest}"
             root = store / name
-            self._simulate(root, progress)
+            with locked(root):
+                self._simulate(root, progress)
         elif not root.is_dir():
             raise ClipError(f"{root}: no such folder")
         form = _FORMATS[self.kind](split)
         cache = store / "decoded" / f"{name}-{split}"
-        dataset = ClipDataset(build_index(root, form, cache, progress), self.leads_to, size=self.size)
-        clips = build_cache(dataset, cache, progress)
+        with locked(cache):
+            dataset = ClipDataset(build_index(root, form, cache, progress), self.leads_to, size=self.size)
+            clips = build_cache(dataset, cache, progress)
         rows = [clips[item] for item in range(len(clips))]
         return EpisodeSet(
             [clip.frames for clip in rows],
@@ -108,7 +111,7 @@ class Episodes:
             raise SimulationError(f"there is no simulator for {self.kind} in this version ({error})") from error
         recording = Recording(make(self.size), self.trajectory, self.seed, _LAYOUTS[self.kind])
         made = recording.write(root, self.train, self.test)
-        for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress, leave=False):
+        for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress or None, leave=False):
             pass
 
 

@@ -1,20 +1,22 @@
 """Networks that look at pictures and videos, always from a file or folder of one's own: nothing is downloaded.
 
-- LPIPS, the learned perceptual distance of Zhang et al. (2018): a TorchScript file that maps two batches of
-  pictures (n, 3, h, w) on [-1, 1] to n distances. The ``lpips`` package makes one:
-  ``torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save("lpips.pt")``.
-- Video features: a TorchScript file that maps videos (n, 3, frames, size, size) on [-1, 1] to features (n, d), as
-  the published ``i3d_torchscript.pt`` does; or a folder with a VideoMAE as ``save_pretrained`` of the
+- LPIPS, the learned perceptual distance of Zhang et al. (2018): its weights as safetensors.
+- Video features: the weights of an I3D as safetensors, which is built here
+  (:mod:`arvdm_theory.video.feature_networks`); or a folder with a VideoMAE as ``save_pretrained`` of the
   ``transformers`` package writes it, whose feature is the mean of the last layer's tokens.
+- A TorchScript file in place of either, if the caller says that its code is trusted: such a file is a program,
+  which may write any file and never end. LPIPS maps two batches of pictures (n, 3, h, w) on [-1, 1] to n distances,
+  a video network videos (n, 3, frames, size, size) on [-1, 1] to features (n, d), as the published
+  ``i3d_torchscript.pt`` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from arvdm_theory.data.clips import to_unit
+from arvdm_theory.video.feature_networks import FEWEST_I3D_FRAMES, i3d, load_weights, lpips
 
 __all__ = ["FeatureError", "VideoFeatures", "load_lpips", "load_video_features"]
 
 Array = NDArray[np.float64]
+Network = TypeVar("Network")
 
 _BATCH = 8
 # The side of the picture that both published networks take.
@@ -76,13 +80,23 @@ class VideoFeatures:
         return features
 
 
-def load_lpips(path: str | Path) -> Callable[[NDArray[Any], NDArray[Any]], Array]:
-    """The perceptual distance in a TorchScript file: (true frames, generated frames) → a distance a frame.
+def load_lpips(path: str | Path, trust_code: bool = False) -> Callable[[NDArray[Any], NDArray[Any]], Array]:
+    """The perceptual distance in a file: (true frames, generated frames) → a distance a frame.
+
+    Args:
+        path: a safetensors file of LPIPS' weights, or TorchScript.
+        trust_code: whether TorchScript may be run.
 
     Raises:
-        FeatureError: if there is no such file, it is no TorchScript, or it does not give one distance a picture.
+        FeatureError: if there is no such file, it is neither, its code is not trusted, or it does not give one
+            distance a picture.
     """
-    network = _script(Path(path), "an LPIPS network")
+    place = Path(path)
+    network: Callable[..., Tensor]
+    if place.suffix == ".safetensors":
+        network = _from_weights(place, lpips)
+    else:
+        network = _script(place, "an LPIPS network", trust_code)
 
     def distance(truth: NDArray[Any], generated: NDArray[Any]) -> Array:
         found = []
@@ -97,24 +111,44 @@ def load_lpips(path: str | Path) -> Callable[[NDArray[Any], NDArray[Any]], Array
     return distance
 
 
-def load_video_features(path: str | Path, frames: int = 16) -> VideoFeatures:
-    """The feature network at a path: a TorchScript file, or a folder with a VideoMAE.
+def load_video_features(path: str | Path, frames: int = 16, trust_code: bool = False) -> VideoFeatures:
+    """The feature network at a path: weights of an I3D, a folder with a VideoMAE, or a TorchScript file.
 
     Args:
         path: where it is.
-        frames: frames that a TorchScript network is shown; a VideoMAE's folder says its own number.
+        frames: frames that the network is shown; a VideoMAE's folder says its own number.
+        trust_code: whether TorchScript may be run.
 
     Raises:
-        FeatureError: if nothing is there or it cannot be read, ``transformers`` is missing, or frames < 1.
+        FeatureError: if nothing is there or it cannot be read, its code is not trusted, ``transformers`` is
+            missing, or there are too few frames.
     """
     place = Path(path)
     if frames < 1:
         raise FeatureError(f"a video has at least 1 frame, got {frames}")
-    return _video_mae(place) if place.is_dir() else _torchscript(place, frames)
+    if place.is_dir():
+        return _video_mae(place)
+    if place.suffix == ".safetensors":
+        if frames < FEWEST_I3D_FRAMES:
+            raise FeatureError(f"an I3D looks at {FEWEST_I3D_FRAMES} frames or more, got {frames}")
+        return VideoFeatures(f"I3D {place.name}", frames, _from_weights(place, i3d))
+    return _torchscript(place, frames, trust_code)
 
 
-def _torchscript(path: Path, frames: int) -> VideoFeatures:
-    script = _script(path, "a video feature network")
+def _from_weights(path: Path, build: Callable[[Mapping[str, Tensor]], Network]) -> Network:
+    try:
+        weights = {name: value.to(torch.float32) for name, value in load_weights(path).items()}
+        return build(weights)
+    except FileNotFoundError as error:
+        raise FeatureError(
+            f"{path}: no such file; the weights are a file of your own, none is downloaded"
+        ) from error
+    except ValueError as error:
+        raise FeatureError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _torchscript(path: Path, frames: int, trust_code: bool) -> VideoFeatures:
+    script = _script(path, "a video feature network", trust_code)
     names = {argument.name for argument in script.forward.schema.arguments}
     # The published I3D resizes and rescales unless told that this is done, and gives logits unless asked.
     switches = {"rescale": False, "resize": False, "return_features": True}
@@ -130,7 +164,10 @@ def _video_mae(folder: Path) -> VideoFeatures:
             f"{folder}: a VideoMAE needs the transformers package: pip install transformers"
         ) from error
     try:
-        model = transformers.VideoMAEModel.from_pretrained(str(folder), local_files_only=True).eval()
+        # Its weights as safetensors alone: the older format is a pickle.
+        model = transformers.VideoMAEModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
+        ).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise FeatureError(f"{folder}: not a VideoMAE that save_pretrained wrote ({error})") from error
     if model.config.image_size not in (_SIZE, [_SIZE, _SIZE]):
@@ -147,9 +184,14 @@ def _video_mae(folder: Path) -> VideoFeatures:
     return VideoFeatures(f"VideoMAE {folder.name}", int(model.config.num_frames), network)
 
 
-def _script(path: Path, what: str) -> Any:
+def _script(path: Path, what: str, trust_code: bool) -> Any:
     if not path.is_file():
-        raise FeatureError(f"{path}: no such file; {what} is a TorchScript file of your own, none is downloaded")
+        raise FeatureError(f"{path}: no such file; {what} is a file of your own, none is downloaded")
+    if not trust_code:
+        raise FeatureError(
+            f"{path}: {what} is given by its weights, a .safetensors file; anything else may be a program, "
+            "which is run only with --trust-code"
+        )
     try:
         return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from arvdm_theory.video.side_by_side import (
 __all__ = ["Evaluation", "FolderError", "agreement", "clips_of", "evaluate_pairs", "evaluate_side_by_side"]
 
 Array = NDArray[np.float64]
+FloatScale = Literal["unit", "symmetric"]
 Perceptual = Callable[[NDArray[Any], NDArray[Any]], Array]
 
 _SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif", ".npz", ".npy"})
@@ -53,7 +54,8 @@ class Evaluation:
         skipped: (file, reason) of every clip that is not scored.
         curves: every scored clip's measures frame by frame.
         first_frame: of every scored clip, the frame at which its curves begin.
-        fvd: Fréchet distance of video features; None where no network was given.
+        fvd: Fréchet distance of video features; None where no network was given, or no clip is long enough.
+        without_features: (file, reason) of every scored clip that the Fréchet distance leaves out.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -61,6 +63,7 @@ class Evaluation:
     curves: dict[str, Quality] = field(default_factory=dict)
     first_frame: dict[str, int] = field(default_factory=dict)
     fvd: FrechetEstimate | None = None
+    without_features: list[tuple[str, str]] = field(default_factory=list)
 
 
 def clips_of(folder: str | Path) -> dict[str, Path]:
@@ -119,10 +122,9 @@ def evaluate_side_by_side(
             return
         result.rows.append(_side_by_side_row(path.name, left, score))
         result.curves[path.name], result.first_frame[path.name] = score.quality, onset.frame
-        if features is not None:
-            inside = slice(crop, left.shape[1] - crop)
-            for kept, half in zip(sets, (left, right), strict=True):
-                kept.append(features([half[onset.frame :, inside, inside]]))
+        inside = slice(crop, left.shape[1] - crop)
+        shown = [half[onset.frame :, inside, inside] for half in (left, right)]
+        _look(features, path.name, shown, sets, result)
 
     borders: dict[tuple[int, ...], list[Onset]] = {}
     waiting: list[tuple[Path, Onset | None]] = []
@@ -159,6 +161,7 @@ def evaluate_pairs(
     crop: int = 0,
     lpips: Perceptual | None = None,
     features: VideoFeatures | None = None,
+    floats: FloatScale | None = None,
 ) -> Evaluation:
     """Scores generated clips against the true ones of the same name (``a.mp4`` may be paired with ``a.npy``).
 
@@ -169,6 +172,8 @@ def evaluate_pairs(
         crop: pixels cut off each side.
         lpips: perceptual distance.
         features: network of the Fréchet distance.
+        floats: the scale of floating-point clips, ``unit`` for [0, 1] or ``symmetric`` for [-1, 1]; None takes it
+            for [-1, 1] where a clip has values below 0, and skips one that has none, which may be on either.
 
     Raises:
         FolderError: if a folder holds no clip, or no pair can be scored.
@@ -187,7 +192,7 @@ def evaluate_pairs(
             result.skipped.append((path.name, f"missing pair: no clip {name} in {lacking}"))
             continue
         try:
-            left, right = (_scored_part(clips[name], first, crop) for clips in (true_clips, own_clips))
+            left, right = (_scored_part(clips[name], first, crop, floats) for clips in (true_clips, own_clips))
             scores = quality(left, right, lpips)
         except (ClipError, MetricError) as error:
             result.skipped.append((path.name, _reason(path, error)))
@@ -197,9 +202,7 @@ def evaluate_pairs(
             "frames": len(scores.psnr), "identical_frames": scores.identical_frames,
         })  # fmt: skip
         result.curves[path.name], result.first_frame[path.name] = scores, first
-        if features is not None:
-            for kept, clip in zip(sets, (left, right), strict=True):
-                kept.append(features([clip]))
+        _look(features, path.name, [left, right], sets, result)
     return _finished(result, Path(generated), len(names), sets, features)
 
 
@@ -241,12 +244,30 @@ def _finished(
     if not result.rows:
         name, reason = result.skipped[0]
         raise FolderError(f"{folder}: none of {clips} clips can be scored; {name}: {reason}")
-    if features is not None:
+    if sets[0]:
         result.fvd = feature_distance(np.concatenate(sets[0]), np.concatenate(sets[1]))
     return result
 
 
-def _scored_part(path: Path, first: int, crop: int) -> Array:
+def _look(
+    features: VideoFeatures | None,
+    name: str,
+    pair: Sequence[NDArray[Any]],
+    sets: tuple[list[Array], list[Array]],
+    result: Evaluation,
+) -> None:
+    """Adds a pair's features; one that is too short is left out of the Fréchet distance alone."""
+    if features is None:
+        return
+    if len(pair[0]) < features.frames:
+        reason = f"{len(pair[0])} frames, the feature network looks at {features.frames}"
+        result.without_features.append((name, reason))
+        return
+    for kept, clip in zip(sets, pair, strict=True):
+        kept.append(features([clip]))
+
+
+def _scored_part(path: Path, first: int, crop: int, floats: FloatScale | None) -> Array:
     frames = read_frames(path)
     height, width = frames.shape[1:3]
     if first >= len(frames) or 2 * crop >= min(height, width):
@@ -254,10 +275,27 @@ def _scored_part(path: Path, first: int, crop: int) -> Array:
             f"{path}: nothing is left of {len(frames)} frames of {width}x{height} from frame {first} on, "
             f"{crop} pixels cut off each side"
         )
+    if frames.dtype != np.uint8:
+        frames = _symmetric(path, frames, floats)
     try:
         return to_unit(frames[first:, crop : height - crop, crop : width - crop])
     except ClipError as error:
         raise ClipError(f"{path}: {error}") from error
+
+
+def _symmetric(path: Path, frames: NDArray[Any], floats: FloatScale | None) -> NDArray[Any]:
+    """Floating-point pixels on [-1, 1]: on half the scale, a PSNR would be 6 dB too good."""
+    low, high = float(frames.min()), float(frames.max())
+    if floats == "unit":
+        if low < 0 or high > 1:
+            raise ClipError(f"{path}: pixels on [0, 1] were announced, got {low:g} to {high:g}")
+        return 2 * frames - 1
+    if floats is None and low >= 0 and high <= 1:
+        raise ClipError(
+            f"{path}: its floating-point pixels, {low:g} to {high:g}, may be on [0, 1] or on [-1, 1]: say which "
+            "with --floats unit or --floats symmetric"
+        )
+    return frames
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -8,7 +8,8 @@ checkpoints and, once sampled, ``truth`` and ``generated``. What may be shared b
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from torch import Tensor
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.data.dataset import Alignment
 from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.files import atomic_path, write_json
+from arvdm_theory.files import atomic_path, read_json, write_json
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.networks.denoiser import Architecture, Denoiser, DenoiserConfig
-from arvdm_theory.training.checkpoint import load_denoiser
+from arvdm_theory.training.checkpoint import differences, json_form, last_good, load_denoiser
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
 from arvdm_theory.training.sources import data_moments
@@ -245,30 +246,50 @@ class VideoRun:
 
 
 def load_run(folder: Path) -> VideoRun:
-    """The run that a folder holds.
+    """The run that a folder holds, as its last good checkpoint says; ``run.json`` is a copy of that.
 
-    Raises:
-        RunError: if it holds none.
-    """
-    try:
-        values: Mapping[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return VideoRun(**values["run"])
-    except FileNotFoundError as error:
-        raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(f"{folder / 'run.json'}: not what a training run writes ({error})") from error
-
-
-def run_store(folder: Path) -> Path:
-    """The folder of the data of a trained run.
+    Where the copy says something else, a warning names it.
 
     Raises:
         RunError: if the folder holds no run.
+        CheckpointError: if none of its checkpoints is whole.
     """
+    told = _told(folder)
+    found = last_good(folder / "training")
+    if found is None:
+        raise RunError(f"{folder}: no run of a video network: there is no checkpoint in its folder training")
+    path, _, metadata = found
     try:
-        return Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["store"])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        run = VideoRun(**metadata["run"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not a checkpoint of a video network ({error})") from error
+    for difference in differences(json_form(run.to_json()), told.get("run"), "run"):
+        warnings.warn(f"{folder / 'run.json'} is not what was trained: {difference} (there: {path})", stacklevel=2)
+    return run
+
+
+def run_store(folder: Path) -> Path:
+    """The folder of the data of a trained run; it is kept as a path from the run's own folder.
+
+    Raises:
+        RunError: if the folder holds no run, or its data are not where they were.
+    """
+    store = _told(folder).get("store")
+    if not isinstance(store, str) or Path(store).is_absolute():
+        raise RunError(f"{folder / 'run.json'}: not what a training run writes (store is {store!r})")
+    place = Path(os.path.normpath(folder / store))
+    if not place.is_dir():
+        raise RunError(f"{folder}: its data are not at {place}: move that folder along with the run's")
+    return place
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "run.json")
+    except FileNotFoundError as error:
         raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
+    except ValueError as error:
+        raise RunError(f"{error}: not what a training run writes") from error
 
 
 def train_run(run: VideoRun, folder: Path, store: Path | None = None, progress: bool = True) -> Trained:
@@ -291,8 +312,12 @@ def train_run(run: VideoRun, folder: Path, store: Path | None = None, progress: 
     # Rounded: the last digits of a mean may differ from one machine to the next, and the run goes on there.
     config = run.network(channels, source.action_dim, round(mean, 3), round(scale, 3))
     folder.mkdir(parents=True, exist_ok=True)
-    trained = train(config, run.windows.plan, source, run.training, folder / "training", progress=progress)
-    write_json(folder / "run.json", {"run": run.to_json(), "store": str(store.resolve())})
+    note = {"run": run.to_json()}
+    trained = train(
+        config, run.windows.plan, source, run.training, folder / "training", progress=progress, note=note
+    )
+    place = os.path.relpath(os.path.realpath(store), os.path.realpath(folder))
+    write_json(folder / "run.json", {**note, "store": Path(place).as_posix()})
     return trained
 
 

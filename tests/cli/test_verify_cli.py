@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from arvdm_theory.cli import main
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.experiments.verify import finite, sweeps, verify
 from arvdm_theory.experiments.verify.run import Size
+from arvdm_theory.tables import read_table
 
 TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)
 FIGURES = {

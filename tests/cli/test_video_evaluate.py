@@ -139,7 +139,15 @@ def test_networks_of_ones_own_add_their_measures(
     for name, module in (("lpips.pt", Distance()), ("video.pt", Features())):
         torch.jit.script(module).save(str(tmp_path / name))
     out = tmp_path / "out.json"
-    networks = ["--lpips", str(tmp_path / "lpips.pt"), "--fvd", str(tmp_path / "video.pt"), "--fvd-frames", "4"]
+    networks = [
+        "--lpips",
+        str(tmp_path / "lpips.pt"),
+        "--fvd",
+        str(tmp_path / "video.pt"),
+        "--fvd-frames",
+        "4",
+        "--trust-code",
+    ]
     folders = ["--truth", str(pairs[0]), "--generated", str(pairs[1])]
     assert main(["video", "evaluate", *folders, *networks, "--json", str(out)]) == 0
     report = json.loads(out.read_text())
@@ -178,7 +186,7 @@ def test_networks_of_ones_own_add_their_measures(
         (["--side-by-side", "WIDE", "--crop", "-1"], "--crop"),
         (["--side-by-side", "WIDE", "--lpips", "NOWHERE"], "none is downloaded"),
         (["--side-by-side", "WIDE", "--fvd", "NOWHERE"], "none is downloaded"),
-        (["--side-by-side", "WIDE", "--json", "NOWHERE/x.json"], "existing folder"),
+        (["--side-by-side", "WIDE", "--json", "NOWHERE/x.json"], "does not exist"),
         (["--side-by-side", "WIDE", "--table", "WIDE/other.npy"], "would overwrite"),
         (["--side-by-side", "WIDE", "--table", "x", "--json", "x"], "would overwrite"),
     ],
@@ -214,3 +222,61 @@ def test_help_lists_what_there_is_and_loads_nothing_heavy(capsys: pytest.Capture
         main(["video"])
     assert done.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_floats_of_which_the_scale_is_not_clear_are_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same pictures as bytes, on [-1, 1] and on [0, 1] score the same; on the wrong scale 6 dB too much."""
+    truth, own = _video(1) / 255, _video(2) / 255
+    out = tmp_path / "out.json"
+
+    def scored(scale: str, *options: str) -> list[float]:
+        for name, clip in (("truth", truth), ("generated", own)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            stored = {"bytes": np.uint8(np.round(255 * clip)), "symmetric": 2 * clip - 1, "unit": clip}[scale]
+            np.save(tmp_path / name / "a.npy", stored)
+        words = [
+            "--truth",
+            str(tmp_path / "truth"),
+            "--generated",
+            str(tmp_path / "generated"),
+            "--json",
+            str(out),
+        ]
+        if main(["video", "evaluate", *words, *options]):
+            return []
+        return [row["psnr"] for row in json.loads(out.read_text())["clips"]]
+
+    (right,) = scored("bytes")
+    assert scored("symmetric") == pytest.approx([right], abs=1e-9)
+    assert scored("symmetric", "--floats", "symmetric") == pytest.approx([right], abs=1e-9)
+    assert scored("unit", "--floats", "unit") == pytest.approx([right], abs=1e-9)
+    assert scored("unit", "--floats", "symmetric") == pytest.approx([right + 20 * np.log10(2)], abs=1e-9)
+    capsys.readouterr()
+    assert scored("unit") == []
+    assert "say which with --floats unit or --floats symmetric" in capsys.readouterr().err
+    assert scored("symmetric", "--floats", "unit") == []
+    np.save(tmp_path / "generated" / "a.npy", np.uint8(np.round(255 * own)))
+    np.save(tmp_path / "truth" / "a.npy", truth)
+    words = ["--truth", str(tmp_path / "truth"), "--generated", str(tmp_path / "generated")]
+    assert main(["video", "evaluate", *words]) == 2  # mixed with bytes
+
+
+def test_one_short_clip_costs_its_own_features_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("truth", "generated"):
+        (tmp_path / name).mkdir()
+        for clip, frames in (("long", 12), ("short", 3)):
+            np.save(tmp_path / name / f"{clip}.npy", _video(len(name) + len(clip), frames))
+    torch.jit.script(Features()).save(str(tmp_path / "video.pt"))
+    out = tmp_path / "out.json"
+    words = ["--truth", str(tmp_path / "truth"), "--generated", str(tmp_path / "generated"), "--json", str(out)]
+    assert main([
+        "video", "evaluate", *words, "--fvd", str(tmp_path / "video.pt"), "--fvd-frames", "4", "--trust-code"
+    ]) == 0  # fmt: skip
+    report = json.loads(out.read_text())
+    assert [row["file"] for row in report["clips"]] == ["long.npy", "short.npy"]
+    assert report["fvd"]["samples_truth"] == 3
+    (left_out,) = report["without_features"]
+    assert left_out["file"] == "short.npy"
+    assert "3 frames, the feature network looks at 4" in capsys.readouterr().out

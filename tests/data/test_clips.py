@@ -192,7 +192,7 @@ def test_an_archive_without_a_clip(tmp_path: Path) -> None:
 
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "clip.npy", np.array([{"frames": 3}], dtype=object), allow_pickle=True)
-    with pytest.raises(ClipError, match="plain numbers"):
+    with pytest.raises(ClipError, match="which is never opened"):
         read_frames(tmp_path / "clip.npy")
 
 
@@ -215,7 +215,7 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
     damaged = bytearray((tmp_path / "clip.npz").read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF  # the archive's own checksum must notice
     (tmp_path / "clip.npz").write_bytes(bytes(damaged))
-    with pytest.raises(ClipError, match="not a readable array file"):
+    with pytest.raises(ClipError, match="truncated or damaged"):
         read_frames(tmp_path / "clip.npz")
 
 

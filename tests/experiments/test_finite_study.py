@@ -11,7 +11,6 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.experiments.verify.finite import (
     FINITE_SWEEPS,
     FINITE_VIDEOS,
@@ -23,6 +22,7 @@ from arvdm_theory.experiments.verify.finite_figures import FIGURES
 from arvdm_theory.experiments.verify.run import SIZES
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.report.style import save, style
+from arvdm_theory.tables import read_table
 
 
 @pytest.mark.parametrize("name", FINITE_VIDEOS)

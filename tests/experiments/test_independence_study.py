@@ -13,8 +13,8 @@ from scipy.stats import binomtest, norm
 from arvdm_theory.experiments.independence import run as independence
 from arvdm_theory.experiments.independence.figures import FIGURES
 from arvdm_theory.experiments.independence.run import CASES, SIZES, independence_study, rates, wilson
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.report.style import draw_all
+from arvdm_theory.tables import read_table
 
 
 @pytest.mark.parametrize(

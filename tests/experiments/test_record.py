@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from arvdm_theory.experiments.record import Cell, provenance, read_table, run_cells, write_table
+import arvdm_theory.provenance as provenance_module
+from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.provenance import provenance, source_digest
+from arvdm_theory.tables import read_table, write_table
 
 CELLS = [{"n": n} for n in range(4)]
 
@@ -75,3 +78,100 @@ def test_provenance_says_what_made_a_result(tmp_path: Path) -> None:
     assert kept["config"] == {"cells": CELLS[:2]}
     assert kept["versions"].keys() >= {"python", "torch", "numpy", "arvdm-theory"}
     assert kept == json.loads(json.dumps(provenance({"cells": CELLS[:2]}, 7)))
+
+
+def damage(how: str, path: Path) -> None:
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    other = next(place for place in path.parent.iterdir() if place != path)
+    {
+        "a value changed": lambda: path.write_bytes(content.replace(b"1,", b"2,", 1)),
+        "a row dropped": lambda: path.write_bytes(b"".join(lines[:-1])),
+        "cut in half": lambda: path.write_bytes(content[: len(content) // 2]),
+        "emptied": lambda: path.write_bytes(b""),
+        "without its line": lambda: path.write_bytes(b"".join(lines[1:])),
+        "another cell's": lambda: path.write_bytes(other.read_bytes()),
+        "no text": lambda: path.write_bytes(b"\xff\xfe" * 9),
+    }[how]()
+    assert path.read_bytes() != content
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a value changed",
+        "a row dropped",
+        "cut in half",
+        "emptied",
+        "without its line",
+        "another cell's",
+        "no text",
+    ],
+)
+def test_a_damaged_cell_is_computed_again_and_told_of(how: str, tmp_path: Path) -> None:
+    whole = run_cells("t", CELLS, rows, tmp_path, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
+    victim = next(path for path in (tmp_path / "cells").iterdir() if b"1," in path.read_bytes())
+    damage(how, victim)
+    seen: list[Cell] = []
+
+    def note(cell: Cell) -> pd.DataFrame:
+        seen.append(cell)
+        return rows(cell)
+
+    with pytest.warns(UserWarning, match=rf"{victim.name} is damaged or was changed .* computed again"):
+        again = run_cells("t", CELLS, note, tmp_path, progress=False)
+    assert len(seen) == 1
+    pd.testing.assert_frame_equal(again, whole, check_exact=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
+
+
+def test_what_a_killed_run_left_half_written_is_cleared(tmp_path: Path) -> None:
+    run_cells("t", CELLS, rows, tmp_path, progress=False)
+    victim = next((tmp_path / "cells").iterdir())
+    victim.unlink()
+    half = victim.with_name(f".{victim.stem}-abcd1234.csv")
+    half.write_text("half")
+    (victim.parent / f".{victim.name}.lock").touch()
+    (tmp_path / ".t-wxyz5678.csv").write_text("half")
+    run_cells("t", CELLS, rows, tmp_path, progress=False)
+    assert not list(tmp_path.rglob(".*"))
+    assert victim.exists()
+
+
+def test_a_cells_source_is_what_its_module_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a copy of the package: what is imported counts, directly, at one remove or by name; nothing else does."""
+    package = tmp_path / "arvdm_theory"
+    (package / "sub").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "sub/__init__.py": "",
+        "a.py": '"""Says."""\nfrom arvdm_theory.b import x\nimport importlib\nfrom typing import TYPE_CHECKING\n'
+        'if TYPE_CHECKING:\n    from arvdm_theory.types_only import T\nm = f"arvdm_theory.sub.{x}"\n',
+        "b.py": "import arvdm_theory.c as c\nx = c.y\n",
+        "c.py": "y = 1\n",
+        "types_only.py": "T = int\n",
+        "sub/dynamic.py": "z = 1\n",
+        "other.py": "w = 1\n",
+    }
+    for name, text in files.items():
+        (package / name).write_text(text)
+    monkeypatch.setattr(provenance_module, "_PACKAGE", package)
+
+    def digest() -> str:
+        provenance_module._code.cache_clear()
+        source_digest.cache_clear()
+        return source_digest("arvdm_theory.a")
+
+    first = digest()
+    for name in ("other.py", "types_only.py"):
+        (package / name).write_text(files[name].replace("1", "2").replace("int", "str"))
+        assert digest() == first, name
+    (package / "a.py").write_text(files["a.py"].replace("Says", "Tells") + "# a remark\n")
+    assert digest() == first
+    for name in ("c.py", "sub/dynamic.py"):
+        (package / name).write_text(files[name].replace("1", "2"))
+        assert digest() != first, name
+        (package / name).write_text(files[name])
+    provenance_module._code.cache_clear()
+    source_digest.cache_clear()

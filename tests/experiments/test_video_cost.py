@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from arvdm_theory.diffusion.generate import generate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.experiments.video import cost as study
 from arvdm_theory.experiments.video import cost_figure as figure_of_cost
 from arvdm_theory.experiments.video.cost import (
@@ -30,6 +29,7 @@ from arvdm_theory.experiments.video.peak_memory import peak_bytes
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.denoiser import ModelError
 from arvdm_theory.report.style import draw_all
+from arvdm_theory.tables import read_table
 from arvdm_theory.video.runs import VideoRun
 from arvdm_theory.video.windows import POSE_DIM
 

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
-from arvdm_theory.experiments.record import write_table
 from arvdm_theory.experiments.video import figures as video
 from arvdm_theory.experiments.video import video_retrieval
 from arvdm_theory.experiments.video.decay_figure import decay
@@ -25,6 +24,7 @@ from arvdm_theory.experiments.video.prediction_figure import prediction
 from arvdm_theory.experiments.video.retrieval_figure import retrieval
 from arvdm_theory.experiments.video.run import film_table
 from arvdm_theory.report.style import draw_all
+from arvdm_theory.tables import write_table
 from arvdm_theory.video.decay import rank_agreement
 from arvdm_theory.video.rollouts import PROXIES
 from arvdm_theory.video.runs import Samples

@@ -1,16 +1,20 @@
 """Checkpoints that are not whole, not ours or not safe are refused by name and left as they are."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from arvdm_theory.networks.denoiser import DenoiserConfig
+from arvdm_theory.training import checkpoint as checkpoint_module
 from arvdm_theory.training.checkpoint import (
     CheckpointError,
+    DamagedCheckpointError,
     checkpoints,
     differences,
     load_denoiser,
@@ -18,6 +22,7 @@ from arvdm_theory.training.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
+from arvdm_theory.training.config import TrainingError
 
 
 @pytest.fixture
@@ -34,12 +39,96 @@ def test_a_truncated_file_is_refused_and_left_alone(small: SimpleNamespace, run:
     for read in (load_denoiser, read_metadata, read_checkpoint):
         with pytest.raises(CheckpointError, match=rf"{last.name} is not a whole safetensors file"):
             read(last)
-    with pytest.raises(CheckpointError, match=last.name):
-        small.run(run, steps=8)
+    with pytest.warns(UserWarning, match=rf"{last.name} is not a whole .*; step-00000007.safetensors.* is taken"):
+        load_denoiser(run)
     assert last.read_bytes() == content
-    last.unlink()
-    small.run(run, steps=8)  # from the one before
-    assert checkpoints(run)[-1].name == last.name
+    with pytest.warns(UserWarning, match=r"step-00000007\.safetensors, the last good one"):
+        small.run(run, steps=8)  # from the one before
+    load_denoiser(last)
+
+
+def test_where_all_are_damaged_the_run_is_not_begun_anew(small: SimpleNamespace, run: Path) -> None:
+    for path in checkpoints(run):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedCheckpointError, match=r"step-00000008\.safetensors is not a whole"):
+        small.run(run, steps=8)
+    with pytest.raises(DamagedCheckpointError, match=r"step-00000008\.safetensors is not a whole"):
+        load_denoiser(run)
+
+
+def test_no_flipped_byte_goes_unnoticed(run: Path) -> None:
+    """In the format's header, in ours and in every tensor; each byte flipped by itself."""
+    last = checkpoints(run)[-1]
+    content = bytearray(last.read_bytes())
+    for place in np.random.default_rng(0).choice(len(content), 200, replace=False):
+        flipped = content.copy()
+        flipped[place] ^= 1 << (int(place) % 8)
+        last.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=last.name):
+            load_denoiser(last)
+
+
+def test_weights_that_are_no_numbers_are_reported(small: SimpleNamespace, run: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+        for name in tensors:
+            if name.startswith("average/"):
+                tensors[name] = torch.full_like(tensors[name], torch.nan)
+
+    path = rewritten(run, spoil)
+    with pytest.raises(CheckpointError, match=rf"{path.name}: weight '.*' is NaN or infinite"):
+        load_denoiser(path)
+    with pytest.warns(UserWarning, match="NaN or infinite; step-00000007"):
+        trained = small.run(run, steps=8)
+    assert all(torch.isfinite(weight).all() for weight in trained.denoiser.parameters())
+
+
+def test_a_run_whose_weights_stop_being_numbers_says_so(
+    small: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the last update is finite: it was taken before the step that spoils the weights."""
+    step = torch.optim.AdamW.step
+
+    def spoils(self: torch.optim.AdamW, *arguments: object) -> object:
+        done = step(self, *arguments)
+        if next(iter(self.state.values()))["step"] == 8:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(torch.nan)
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoils)
+    with pytest.raises(TrainingError, match=r"step 8: weight '.*' is NaN .*step-00000007\.safetensors"):
+        small.run(tmp_path, steps=8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("step", -5, r"step is -5, a whole number from 0"),
+        ("step", "8", r"step is '8'"),
+        ("step", 7, r"is of step 7 by its header, and of step 8 by its name"),
+        ("seconds", float("inf"), r"is damaged|seconds"),
+        ("seconds", "long", r"seconds are 'long'"),
+    ],
+)
+def test_a_header_that_no_run_writes_is_refused(run: Path, field: str, value: object, message: str) -> None:
+    """With a digest that is right: nobody vouches for a stranger's file."""
+    path = checkpoints(run)[-1]
+    tensors, metadata = read_checkpoint(path)
+    metadata |= {field: value}
+    header = json.dumps(metadata)
+    told = {"arvdm_theory.checkpoint": header, "arvdm_theory.sha256": checkpoint_module._digest(tensors, header)}
+    save_file(tensors, path, metadata=told)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)
+
+
+def test_the_history_is_the_checkpoints(small: SimpleNamespace, run: Path) -> None:
+    before = (run / "history.csv").read_bytes()
+    for content in (b"", b"\xff\xfe", before[: len(before) // 2], before.replace(b"1", b"2")):
+        (run / "history.csv").write_bytes(content)
+        trained = small.run(run, steps=8)
+        assert (run / "history.csv").read_bytes() == before
+        assert list(trained.history.step) == [4, 8]
 
 
 class Trap:

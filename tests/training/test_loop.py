@@ -13,13 +13,13 @@ import torch
 from torch import Generator
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.linear import exponential_video, reference_video
 from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.references import References
+from arvdm_theory.tables import read_table
 from arvdm_theory.training.checkpoint import checkpoints, load_denoiser, read_checkpoint, under
 from arvdm_theory.training.config import TrainingConfig, TrainingError
 from arvdm_theory.training.loop import train

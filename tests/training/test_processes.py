@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from arvdm_theory.experiments.record import read_table
+from arvdm_theory.tables import read_table
 from arvdm_theory.training.checkpoint import checkpoints, read_checkpoint
 from arvdm_theory.training.config import TrainingError
 

@@ -32,7 +32,7 @@ from arvdm_theory.decomposition.finite import FiniteLedger, estimate
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, provenance, run_cells, write_table
+from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.files import write_json
 from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.finite import FiniteStateVideo
@@ -41,8 +41,10 @@ from arvdm_theory.laws.states import State
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.plan.references import References
+from arvdm_theory.provenance import provenance
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import divergence_from_known
+from arvdm_theory.tables import write_table
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "pareto_front", "run"]

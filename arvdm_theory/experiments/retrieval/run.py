@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from arvdm_theory.experiments.record import provenance
 from arvdm_theory.files import write_json
 from arvdm_theory.laws.gridworld.retrieval import (
     Guess,
@@ -30,6 +29,7 @@ from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, World
 from arvdm_theory.plan.methods import outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
+from arvdm_theory.provenance import provenance
 
 __all__ = ["NeedleConfig", "NeedleResult", "needle_checks", "run_needle", "write_needle"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from arvdm_theory.experiments.record import read_table
 from arvdm_theory.experiments.video.decay_figure import decay
 from arvdm_theory.experiments.video.families_figure import NothingToDraw, saying_so
 from arvdm_theory.experiments.video.grid_figure import draw_grid
@@ -13,6 +12,7 @@ from arvdm_theory.experiments.video.pareto_figure import pareto
 from arvdm_theory.experiments.video.prediction_figure import prediction
 from arvdm_theory.experiments.video.retrieval_figure import RETRIEVAL
 from arvdm_theory.report.style import Figures, draw_all
+from arvdm_theory.tables import read_table
 
 __all__ = ["FIGURES", "draw_sweep"]
 

@@ -21,9 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from arvdm_theory.experiments.record import Cell, provenance, read_table, run_cells, write_table
+from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.files import write_json
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.provenance import provenance
+from arvdm_theory.tables import read_table, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
 from arvdm_theory.video.information import information_of_runs

@@ -262,7 +262,7 @@ def fit(
     sizes = [min(training.batch, group.shape[1]) for group in rows]
     steps = max(math.ceil(group.shape[1] / size) for group, size in zip(rows, sizes, strict=True))
     stale = taken = 0
-    for _ in tqdm(range(training.epochs), "training", disable=not progress, leave=False):
+    for _ in tqdm(range(training.epochs), "training", disable=not progress or None, leave=False):
         shuffled = [group.gather(1, torch.rand(group.shape, generator=generator).argsort(1)) for group in rows]
         for step in range(steps):
             picked = [

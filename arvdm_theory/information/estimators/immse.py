@@ -290,7 +290,7 @@ def immse_information(
     generator = torch.Generator().manual_seed(seed)
     gaps = np.zeros((len(x), len(grid.nodes)))
     with torch.no_grad():
-        for node, snr in enumerate(tqdm(grid.nodes.tolist(), "snr", disable=not progress, leave=False)):
+        for node, snr in enumerate(tqdm(grid.nodes.tolist(), "snr", disable=not progress or None, leave=False)):
             for start in range(0, len(x) * draws, batch):
                 rows = torch.arange(start, min(start + batch, len(x) * draws)) % len(x)
                 clean = x[rows]

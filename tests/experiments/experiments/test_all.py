@@ -12,7 +12,7 @@ import torch
 from arvdm_theory.cli import main
 from arvdm_theory.experiments import EXPERIMENTS, PRESET_NAMES, experiment
 from arvdm_theory.experiments.networks import Setting, train_job
-from arvdm_theory.experiments.record import read_table
+from arvdm_theory.tables import read_table
 
 
 def test_the_list_names_them_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,308 @@
+"""Where the cells of a sweep are computed: in this process, in others, or on a Dask cluster.
+
+A cell is a pure function of its config, and every executor computes it on one thread of BLAS and PyTorch, so that
+its numbers are the same bit for bit wherever on one kind of machine it runs. Which executor a sweep uses is said
+once, around it::
+
+    with executing(workers=4):
+        sweep(...)
+
+Functions travel by cloudpickle between processes of one user; nothing is read from a file that way.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from importlib import import_module
+from itertools import islice
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any, Protocol, TypeVar
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from arvdm_theory.limits import unlimited
+from arvdm_theory.signals import Terminated
+
+__all__ = ["Dask", "Executor", "Here", "Processes", "executing", "executor"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# How often a worker may be lost before the sweep gives up: what kills three is the work, not chance.
+_LOSSES = 3
+# Seconds that a worker which is told to stop has to save what it can.
+_GRACE = 30.0
+
+
+class Executor(Protocol):
+    """Runs a function on many items."""
+
+    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """Each item with its result, in whatever order they are finished.
+
+        Items are taken from the iterable only as there is room for them.
+
+        Raises:
+            ValueError: if workers are lost again and again, or the cluster cannot be reached.
+        """
+        ...
+
+
+_CURRENT: ContextVar[Executor | None] = ContextVar("executor", default=None)
+
+
+def executor() -> Executor:
+    """The one that was chosen by :func:`executing`; otherwise this process."""
+    return _CURRENT.get() or Here()
+
+
+@contextmanager
+def executing(workers: int = 0, dask: str | None = None) -> Iterator[None]:
+    """Within the block sweeps compute their cells elsewhere.
+
+    Args:
+        workers: processes on this machine; 0: none but this one.
+        dask: address of a Dask scheduler, or ``local`` for a cluster on this machine.
+
+    Raises:
+        ValueError: if ``dask`` is not installed or not to be reached.
+    """
+    chosen: AbstractContextManager[Executor] = nullcontext(Here())
+    if dask is not None:
+        chosen = Dask.connected(dask)
+    elif workers:
+        chosen = Processes(workers)
+    with chosen as found:
+        token = _CURRENT.set(found)
+        try:
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+
+class Here:
+    """This process, one item after another."""
+
+    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """As :meth:`Executor.run`."""
+        for item in items:
+            with _one_thread():
+                result = function(item)
+            yield item, result
+
+
+class Processes:
+    """Processes on this machine, from the first item to the end of the ``with`` block that this opens.
+
+    What a lost one was at is done again; none outlives this process.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._hold: Connection | None = None
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None and error == (None, None, None):
+            self._pool.shutdown()
+        self._stop()
+
+    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """As :meth:`Executor.run`."""
+        work, source, lost = cloudpickle.dumps(function), iter(items), 0
+        left: list[T] = []
+        waiting: dict[Future[R], T] = {}
+        try:
+            while True:
+                try:
+                    while len(waiting) < 2 * self.workers and (more := left[:1] or [*islice(source, 1)]):
+                        waiting[self._started().submit(_call, work, more[0])] = more[0]
+                        del left[:1]
+                    if not waiting:
+                        return
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    results = [(future, future.result()) for future in done]
+                except BrokenProcessPool as error:
+                    lost += 1
+                    if lost > _LOSSES:
+                        raise ValueError(
+                            f"worker processes died {lost} times (killed by the system? was there memory for "
+                            f"{self.workers} at once?)"
+                        ) from error
+                    left += waiting.values()
+                    waiting.clear()
+                    self._stop()
+                    continue
+                for future, result in results:
+                    yield waiting.pop(future), result
+        finally:
+            if waiting:  # something went wrong here or in whoever asked for the results
+                self._stop()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            hold, self._hold = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(self.workers, context, _start, (hold,))
+        return self._pool
+
+    def _stop(self) -> None:
+        """Tells the workers to stop, and waits until they have."""
+        if self._hold is not None:
+            self._hold.close()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._hold = self._pool = None
+
+
+class Dask:
+    """A Dask cluster, which does a lost worker's items again by itself."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    @classmethod
+    @contextmanager
+    def connected(cls, address: str) -> Iterator[Dask]:
+        """A connection that is closed, and with it a local cluster, at the end of the block.
+
+        Raises:
+            ValueError: if Dask is not installed, or nobody answers at the address.
+        """
+        try:
+            distributed = import_module("distributed")
+        except ImportError as error:
+            raise ValueError(
+                "a Dask cluster needs the package distributed: pip install 'arvdm-theory[cluster]'"
+            ) from error
+        with tempfile.TemporaryDirectory(prefix="arvdm-dask-") as scratch:
+            try:
+                if address == "local":
+                    cluster = distributed.LocalCluster(
+                        os.cpu_count(), threads_per_worker=1, dashboard_address=None, local_directory=scratch
+                    )
+                    client = distributed.Client(cluster)
+                else:
+                    cluster, client = None, distributed.Client(address, timeout=30)
+            except (OSError, ValueError, TypeError) as error:
+                raise ValueError(f"no Dask scheduler answers at {address!r} ({error})") from error
+            try:
+                yield cls(client)
+            finally:
+                client.close()
+                if cluster is not None:
+                    cluster.close()
+
+    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """As :meth:`Executor.run`."""
+        distributed = import_module("distributed")
+        work, source = cloudpickle.dumps(function), iter(items)
+        pending = distributed.as_completed(with_results=False)
+        waiting: dict[str, T] = {}
+        try:
+            while True:
+                # The cluster may grow and shrink meanwhile.
+                room = 2 * max(1, sum(self.client.nthreads().values()))
+                for item in islice(source, max(room - len(waiting), 0)):
+                    future = self.client.submit(_call, work, item, pure=False)
+                    waiting[future.key] = item
+                    pending.add(future)
+                if not waiting:
+                    return
+                future = next(pending)
+                try:
+                    result = future.result()
+                except distributed.KilledWorker as error:
+                    raise ValueError(
+                        f"the cluster's workers died over one cell again and again ({error})"
+                    ) from error
+                yield waiting.pop(future.key), result
+        finally:
+            self.client.cancel(list(pending.futures))
+
+
+# -- in a worker --------------------------------------------------------------------------------------
+
+_busy = False
+_stopping = False
+
+
+def _call(work: bytes, item: T) -> Any:
+    """Runs one item in a worker."""
+    global _busy
+    if _stopping:
+        raise Terminated
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.isatty():
+        sys.stderr = _NoTerminal(sys.stderr.buffer, errors="backslashreplace", line_buffering=True)
+    _busy = True
+    try:
+        # Sizes were held against the limits where the command was given.
+        with _one_thread(), unlimited():
+            return cloudpickle.loads(work)(item)
+    finally:
+        _busy = False
+
+
+class _NoTerminal(io.TextIOWrapper):
+    """Shows progress bars that many draw on one terminal; here none is drawn."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _start(hold: Connection) -> None:
+    """Prepares a worker process: it stops, saving what it can, when the other end of ``hold`` is closed.
+
+    The system closes it, too, when the process that started this one is killed: there are no orphans.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _busy:
+            raise Terminated
+        os._exit(143)
+
+    def watch() -> None:
+        global _stopping
+        try:
+            hold.recv()
+        except (EOFError, OSError):
+            _stopping, end = True, time.monotonic() + _GRACE
+            if _busy:
+                os.kill(os.getpid(), signal.SIGTERM)
+            while _busy and time.monotonic() < end:
+                time.sleep(0.05)
+            os._exit(143)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that began this one decides
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
