@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
     from threadpoolctl import threadpool_limits
 
-    from arvdm_theory.files import load_array, write_json
+    from arvdm_theory.arrays import load_array
+    from arvdm_theory.files import write_json
     from arvdm_theory.information.estimators import (
         EstimationWarning,
         estimate_divergence,

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from arvdm_theory.cli.arguments import whole
 
 if TYPE_CHECKING:
-    from arvdm_theory.decomposition.ledger import Ledger
-
-_SERIES = {
-    "nie_ar": "NIE_AR",
-    "de_ar": "DE",
-    "see_ar": "SEE",
-    "cross_ar": "CROSS",
-    "mb": "MB",
-    "clip_kl": "CLIP_KL",
-}
-_TOTALS = ("kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound")
+    from arvdm_theory import Result
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=whole(),
         default=12,
         metavar="N",
-        help="quadrature points of the Girsanov form's smooth part; 0: leave it out",
+        help="0: leave the Girsanov form and the closed bound out; their integrals are exact for any other N",
     )
     parser.add_argument("--json", metavar="OUT.json", help="write the result here")
     parser.add_argument("--figure", metavar="OUT.png", help="draw the terms of every AR step here")
@@ -84,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("--covariance needs --frame-dim")
         video = ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
     score = PerturbedScore(args.score_error) if args.score_error else None
-    result = ledger(video, plan, args.ar_steps, score, args.step,
-                    girsanov_points=args.girsanov_points, progress=args.ar_steps >= 50)  # fmt: skip
+    result = ledger(video, plan, args.ar_steps, score=score, step=args.step,
+                    girsanov=args.girsanov_points > 0, progress=args.ar_steps >= 50)  # fmt: skip
     if args.json is not None:
-        write_json(args.json, _contract(result))
+        write_json(args.json, result.to_dict())
     if args.figure is not None:
         from pathlib import Path
 
@@ -100,26 +90,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _contract(result: Ledger) -> dict[str, Any]:
-    """The JSON that others may script: totals, one list a term over the AR steps, and notes on what is null."""
-    content: dict[str, Any] = {name: result.totals[name] for name in _TOTALS}
-    renamed = {key.removesuffix("_ar"): key for key in _SERIES}
-    notes = {renamed.get(name, name): reason for name, reason in result.notes.items()}
-    for key, term in {**_SERIES, "clip_bound": "CLIP_BOUND"}.items():
-        values = result.column(term)
-        content[key] = values if values and all(map(math.isfinite, values)) else None
-    content["notes"] = notes
-    return content
-
-
-def _report(result: Ledger) -> str:
+def _report(result: Result) -> str:
     """The ledger as text: a row an AR step, then the totals from below to above."""
-    wide = result.table.pivot_table(index=["stage", "ar_step"], columns="term", values="value", sort=False)
-    order = ["NIE", "IE", "NIE_AR", "DE", "SEE", "CROSS", "MB", "CLIP_KL", "CLIP_BOUND"]
-    wide = wide[[name for name in order if name in wide]].sort_index(ascending=[False, True])
-    lines = [wide.to_string(float_format=lambda value: f"{value:.6g}", na_rep="-"), "", "in nats:"]
+    steps = result.table[result.table.stage == "ar"]
+    wide = steps.pivot_table(index="ar_step", columns="term", values="value", sort=False)
+    first = result.table[result.table.stage == "init"]
+    started = ", ".join(f"{row.term.removesuffix('_INIT')} {row.value:.6g}" for row in first.itertuples())
+    lines = [
+        wide.to_string(float_format="{:.6g}".format, na_rep="-"),
+        f"initialisation: {started}",
+        "",
+        "in nats:",
+    ]
     names = {
-        "lower_bound": "IE + Σ MB, which no sampler beats",
+        "floor": "what no sampler of the plan beats",
+        "lower_bound": "IE + that, behind this first input",
         "kl": "KL of the clean frames",
         "trajectory_kl": "KL of the trajectory = the ledger's sum",
         "path_kl": "with IE replaced by its bound",

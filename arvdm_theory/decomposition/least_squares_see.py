@@ -25,11 +25,11 @@ import math
 import torch
 from torch import Tensor
 
-from arvdm_theory.diffusion.kernel import gaussian_steps
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
-from arvdm_theory.diffusion.window import WindowLaw, ar_window, init_window
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.gaussian_kernel import gaussian_steps
+from arvdm_theory.laws.gaussian_window import WindowLaw
 from arvdm_theory.noise import alpha, sigma2
 from arvdm_theory.plan.plan import Plan
 
@@ -83,14 +83,13 @@ def expected_see(
         raise ValueError(f"the law is that of a network that sees all; the plan {plan.name!r} has a mask")
     frames = plan.total_frames(max(ar_step, 1))
     video.require(frames)
-    parts = video.mean(frames), video.covariance(frames), video.frame_dim
-    law = ar_window(*parts, plan, ar_step) if ar_step else init_window(*parts, plan)
-    steps = gaussian_steps(law, reverse_step(step))
-    if steps.variance is None or bool(((steps.variance == 0) & (steps.moving > 0)).any()):
+    law = video.at(plan.stage(ar_step)).window
+    steps = gaussian_steps(law, reverse_step(step)).sampler
+    if steps.variance is None or bool(steps.silent.any()):
         raise ValueError("the law needs a reverse step with scalar noise on every frame that it moves")
     noise = torch.where(steps.variance == 0, torch.ones_like(steps.variance), steps.variance)
     level = law.levels[:-1]
-    to_score = law.spread(alpha(level) / sigma2(level))
+    to_score = law.per_entry(alpha(level) / sigma2(level))
     weight = 0.5 * steps.moving * steps.mean_score**2 / noise * to_score**2
     regressors = law.gain.shape[-1] + law.gain.shape[-2]
     spread = (weight * _residual_variance(law)).sum(-1)
@@ -100,7 +99,9 @@ def expected_see(
 def _residual_variance(law: WindowLaw) -> Tensor:
     """The diagonal of Cov(X | W^m, R), (M, modes, w·d): (C^{-1} + D²/σ²)^{-1} with C = Cov(X | R)."""
     level = law.levels[:-1]
-    pull = law.spread(alpha(level) ** 2 / sigma2(level))
+    information = law.per_entry(alpha(level) ** 2 / sigma2(level))
     precision = torch.cholesky_inverse(cholesky(law.covariance, "covariance of the clean window"))
-    posterior = torch.cholesky_inverse(cholesky(precision + torch.diag_embed(pull), "precision of the posterior"))
+    posterior = torch.cholesky_inverse(
+        cholesky(precision + torch.diag_embed(information), "precision of the posterior")
+    )
     return torch.diagonal(posterior, dim1=-2, dim2=-1)

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "rows_table"]
 
-COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
+_TOTALS = ("kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound",
+           "floor")  # fmt: skip
+_SERIES = {
+    "nie_ar": "NIE_AR", "de_ar": "DE", "see_ar": "SEE", "cross_ar": "CROSS", "mb": "MB", "clip_kl": "CLIP_KL",
+    "clip_bound": "CLIP_BOUND",
+}  # fmt: skip
+_COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
 
 
 def rows_table(rows: list[tuple[str, int, str, str, Number]]) -> pd.DataFrame:
     """The table of (stage, AR step, term, form, number) rows."""
     tidy = [(*row[:4], float(row[4]), float(row[4].stderr), *map(float, row[4].ends())) for row in rows]
-    return pd.DataFrame(tidy, columns=COLUMNS)
+    return pd.DataFrame(tidy, columns=_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -67,16 +73,18 @@ class Result:
         return [float(value) for value in rows.sort_values("ar_step").value]
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`to_json` writes: the totals, one list a term (and form) over the AR steps, and the notes."""
-        content: dict[str, Any] = dict(self.totals)
-        series = self.table[self.table.stage == "ar"]
-        for (term, form), _ in series.groupby(["term", "form"], sort=False):
-            values = self.column(str(term), str(form))
-            key = str(term).lower() if self.kind == "ledger" else str(form)
-            # The totals of these terms have the name already.
-            key = f"{key}_ar" if key in ("de", "see", "cross") else f"{key}_steps" if key in content else key
-            content[key] = values if all(map(math.isfinite, values)) else None
-        return content | {"notes": self.notes}
+        """What :meth:`to_json` writes: totals, one list a term (or form) over the AR steps, and notes on what is null."""
+        if self.kind != "ledger":
+            forms = {str(form): self.column("CLIP_KL", str(form)) for form in self.table.form.unique()}
+            return {**forms, "notes": self.notes}
+        content: dict[str, Any] = {name: self.totals[name] for name in _TOTALS}
+        # Notes speak of a term under the name that its list has.
+        renamed = {key.removesuffix("_ar"): key for key in _SERIES}
+        notes = {renamed.get(name, name): reason for name, reason in self.notes.items()}
+        for key, term in _SERIES.items():
+            values = self.column(term)
+            content[key] = values if values and all(map(math.isfinite, values)) else None
+        return content | {"notes": notes}
 
     def to_json(self, indent: int | None = 1) -> str:
         """The account as JSON."""

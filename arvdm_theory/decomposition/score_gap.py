@@ -159,9 +159,8 @@ def _nodes(stage: Stage, stop: float, points: int) -> list[_Node]:
                     at = left + (right - left) * (1 + spot) / 2
                     count = weight / 4 * (right - left) * h
                     nothing = torch.zeros_like(count)
-                    nodes.append(
-                        _Node(panel, low + at * h, *((count, nothing) if fine else (nothing, count)), h / h.max())
-                    )
+                    counts = (count, nothing) if fine else (nothing, count)
+                    nodes.append(_Node(panel, low + at * h, counts[0], counts[1], h / h.max()))
     return nodes
 
 

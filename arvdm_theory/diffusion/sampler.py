@@ -276,6 +276,7 @@ def generate(
         frame_dim = known.frame_dim if frame_dim is None else frame_dim
         device = known.device if device is None else device
     _check(own, chosen, known, plan, ar_steps, videos, frame_dim, batch, dtype)
+    assert frame_dim is not None
     modes = 1 if known is None else known.modes
     source = torch.Generator().manual_seed(seed) if generator is None else generator
     prompt, first = _prompt(prompt, plan, ar_steps, (videos, modes, frame_dim), dtype, device)

@@ -123,7 +123,7 @@ class FittedVideo(StationaryVideo):
         offset: Array = np.tensordot(np.asarray(coefficients, dtype=np.float64), self.basis, 1)
         return self.mean_picture + self.scale * offset
 
-    def log_density(self, coefficients: ArrayLike) -> float:
+    def log_likelihood(self, coefficients: ArrayLike) -> float:
         """Exact log-density, in nats, of a whole segment of coefficients (frames, K)."""
         segment = np.asarray(coefficients, dtype=np.float64)
         if segment.ndim != 2 or segment.shape[1] != self.frame_dim or len(segment) == 0:
@@ -430,7 +430,7 @@ def _scores(
     static = _static_video(training, max(map(len, unseen)))
     floor = MIN_WHITE * np.diag(variances)
     return {
-        "fitted": tuple(video.log_density(segment) for segment in unseen),
+        "fitted": tuple(video.log_likelihood(segment) for segment in unseen),
         "independent frames": score(full[:1]),
         "static video": tuple(_static_log_density(static[0], static[1] + floor, z) for z in unseen),
         "AR(1) per mode": score(alone),

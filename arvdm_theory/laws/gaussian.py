@@ -232,7 +232,8 @@ class GaussianVideo(VideoLaw):
             law = self.at(stage).window
             if len(known) >= _MOST_SCORES:
                 known.clear()
-            known[key] = tuple(part[0] for part in law.raw(law.exact_map(masked, actions)))
+            raw = law.raw(law.exact_map(masked, actions))
+            known[key] = raw[0][0], raw[1][0], raw[2][0]
         on_window, on_known, bias = known[key]
         one_mode = window.ndim == 3
         flat = (window.unsqueeze(1) if one_mode else window).to(torch.float64).flatten(2)

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky
+from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.gaussian import ArrayVideo, StationaryVideo, checked_covariance, checked_mean
 from arvdm_theory.noise import standard_normal
 
@@ -260,6 +261,15 @@ class PixelVideo(StationaryVideo):
             coefficients[:, members] = mean[mode] + noise[:, members] @ factor[mode].T
         shape = (videos, self.height, self.width, frames, self.frame_dim)
         return self.to_pixels(coefficients.reshape(shape).permute(0, 3, 1, 2, 4))
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(H, W, c)."""
+        return (self.height, self.width, self.frame_dim)
+
+    def draw(self, videos: int, frames: int, generator: torch.Generator | None = None) -> VideoBatch:
+        """The very numbers of :meth:`sample_pixels`, (videos, frames, H·W·c)."""
+        return VideoBatch(self.sample_pixels(videos, frames, generator).flatten(2))
 
     def dense(self, frames: int) -> ArrayVideo:
         """The same frames as one video of all pixels: frame-major, in a frame row-major pixels, then channels.

@@ -337,7 +337,8 @@ class StageLaw:
                     log_true - _log_normal(reached, mean + miss, noise),
                 )
             )
-        return StepTerms(*(torch.stack(term, -1) for term in zip(*columns, strict=True)))
+        de, see, cross, direct = (torch.stack(term, -1) for term in zip(*columns, strict=True))
+        return StepTerms(de, see, cross, direct)
 
     def memory_bottleneck(self, truth: TrueVideos, clean_references: bool = False) -> Tensor:
         """MB: I(Output; Past | Input), (samples,).

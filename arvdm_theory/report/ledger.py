@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES
 
-__all__ = ["ledger_steps"]
+__all__ = ["clip_curves", "ledger_steps"]
 
 _COLUMNS = {"NIE_AR": "nie_ar", "DE": "de", "SEE": "see", "CROSS": "cross", "MB": "mb"}
 
@@ -48,4 +48,24 @@ def ledger_steps(table: pd.DataFrame) -> Figure:
         right.legend()
     else:
         right.text(0.5, 0.5, "not defined for this score", ha="center", transform=right.transAxes)
+    return figure
+
+
+def clip_curves(table: pd.DataFrame) -> Figure:
+    """Clip KL over AR steps, a curve a form with its 95 % interval.
+
+    Args:
+        table: the ``table`` of a prediction or a measurement, or several of them one below the other.
+    """
+    figure, axes = plt.subplots(figsize=(6, 4.2))
+    for form, rows in table[table.term == "CLIP_KL"].groupby("form", sort=False):
+        curve = rows.sort_values("ar_step")
+        (line,) = axes.plot(curve.ar_step, curve.value, "o-", markersize=4, label=str(form).replace("_", " "))
+        axes.fill_between(
+            curve.ar_step, curve.ci_low, curve.ci_high, color=line.get_color(), alpha=0.2, linewidth=0
+        )
+    axes.set(xlabel="AR step", ylabel="nats", title="KL of the clip that each AR step puts out")
+    if bool((table.value > 0).all()) and table.value.max() > 30 * table.value.min():
+        axes.set_yscale("log")
+    axes.legend()
     return figure

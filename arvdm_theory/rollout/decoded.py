@@ -22,10 +22,8 @@ from torch import Tensor
 
 from arvdm_theory.decomposition.state_kernels import frames_law
 from arvdm_theory.information.estimators import SampleError, conclude
-from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import standard_normal
 from arvdm_theory.noise import alpha, sigma2, standard_normal
 from arvdm_theory.number import Number, half_width
 

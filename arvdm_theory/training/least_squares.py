@@ -68,9 +68,9 @@ def fit_linear(
         if table in fitted:
             continue
         fitted.add(table)
-        drawn = sampler.source.draw(videos, stage.frames, generator)
+        drawn = sampler.source.draw(videos, stage.frames.stop, generator)
         video = VideoBatch(drawn.frames.repeat(resamples, 1, 1))
-        for row in range(stage.reverse_steps):
+        for row in range(stage.steps):
             batch = _batch(sampler, number, row, video, generator)
             coefficients = _solve(denoiser, backbone, batch)
             backbone.tables[table][row] = coefficients.to(backbone.tables[table])
@@ -80,7 +80,7 @@ def fit_linear(
 def _batch(
     sampler: WindowSampler, number: int, row: int, video: VideoBatch, generator: Generator
 ) -> TrainingBatch:
-    levels = sampler.stages[number].grid[row].expand(len(video.frames), -1)
+    levels = sampler.stages[number].levels[row].expand(len(video.frames), -1)
     return sampler.noised(number, video, levels, torch.ones_like(levels), generator)
 
 
@@ -88,7 +88,7 @@ def _table(
     denoiser: Denoiser, backbone: LinearBackbone, sampler: WindowSampler, number: int, generator: Generator
 ) -> int:
     """Which of the backbone's tables a stage of the sampler reads."""
-    frames = sampler.stages[number].frames
+    frames = sampler.stages[number].frames.stop
     empty = VideoBatch(torch.zeros(1, frames, denoiser.config.frame_dim, dtype=torch.float64))
     batch = _batch(sampler, number, 0, empty, generator).to(denoiser.device)
     return backbone.place(batch.levels, batch.references)[0]

@@ -1,37 +1,22 @@
-"""Videos to train on: the laws of this library, and data sets, as sources."""
+"""A fixed training set as a source of videos; every law of a video is one by itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.interfaces import VideoBatch, VideoSource
-from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.laws.gridworld.world import GridVideo
-from arvdm_theory.laws.pixels import PixelVideo
-from arvdm_theory.noise import standard_normal
 
 __all__ = [
     "DatasetSource",
-    "FiniteSource",
-    "GaussianSource",
-    "GridSource",
-    "PixelSource",
     "SourceError",
     "data_moments",
     "dataset_source",
-    "finite_source",
-    "gaussian_source",
-    "grid_source",
 ]
 
 Episodes = Tensor | NDArray[np.generic]
@@ -39,119 +24,6 @@ Episodes = Tensor | NDArray[np.generic]
 
 class SourceError(ValueError):
     """Not videos to train on; the message names the episode or the shape."""
-
-
-@dataclass(frozen=True, eq=False)
-class GaussianSource:
-    """A Gaussian video; the d entries of its modes follow one another in a frame, modes first."""
-
-    video: GaussianVideo
-    action_dim: int = field(default=0, init=False)
-    # The Cholesky factor is the same at every draw of as many frames.
-    _laws: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """(modes · d,)."""
-        return (self.video.modes * self.video.frame_dim,)
-
-    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
-        """The very numbers of :meth:`GaussianVideo.sample`."""
-        video = self.video
-        if frames not in self._laws:
-            video.require(frames)
-            factor = cholesky(video.covariance(frames), f"covariance of {frames} frames")
-            self._laws[frames] = (video.mean(frames), factor)
-        mean, factor = self._laws[frames]
-        noise = standard_normal((videos, video.modes, frames * video.frame_dim, 1), generator).to(video.device)
-        flat = mean + (factor @ noise).squeeze(-1)
-        each = flat.reshape(videos, video.modes, frames, video.frame_dim)
-        return VideoBatch(each.transpose(1, 2).flatten(2).cpu())
-
-
-@dataclass(frozen=True, eq=False)
-class PixelSource:
-    """A Gaussian pixel video, in pixels."""
-
-    video: PixelVideo
-    action_dim: int = field(default=0, init=False)
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """(H, W, c)."""
-        return (self.video.height, self.video.width, self.video.frame_dim)
-
-    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
-        """See :class:`arvdm_theory.interfaces.VideoSource`."""
-        return VideoBatch(self.video.sample_pixels(videos, frames, generator).flatten(2).cpu())
-
-
-def gaussian_source(video: GaussianVideo) -> GaussianSource | PixelSource:
-    """Videos from a Gaussian law: pixel videos in pixels, others as their modes' entries."""
-    return PixelSource(video) if isinstance(video, PixelVideo) else GaussianSource(video)
-
-
-@dataclass(frozen=True, eq=False)
-class FiniteSource:
-    """A finite-state video."""
-
-    video: FiniteStateVideo
-    action_dim: int = field(default=0, init=False)
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """(H, W, C) where its pictures have it, else (d,)."""
-        rendering = self.video.rendering
-        if isinstance(rendering, Codebook) and len(rendering.shape) == 3:
-            return rendering.shape
-        return (self.video.frame_dim,)
-
-    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
-        """See :class:`arvdm_theory.interfaces.VideoSource`."""
-        return VideoBatch(self.video.sample(videos, frames, generator).frames.cpu())
-
-
-def finite_source(video: FiniteStateVideo) -> FiniteSource:
-    """Videos from a finite-state law."""
-    return FiniteSource(video)
-
-
-@dataclass(frozen=True, eq=False)
-class GridSource:
-    """A walker in a coloured map, its pose as the action that leads to each frame.
-
-    The walker's way is known and the colours are not: so the cell, one-hot, goes to the network as an action, and
-    the heading too, one-hot behind it, if the view shows where the walker looks.
-    """
-
-    video: GridVideo
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """(size, size, 3)."""
-        return (self.video.view.size, self.video.view.size, 3)
-
-    @property
-    def action_dim(self) -> int:
-        """The number of cells, and 4 if headings are seen."""
-        return self.video.world.cells + (4 if self.video.view.sees_heading else 0)
-
-    def actions(self, paths: Tensor) -> Tensor:
-        """Poses (.., frames) as actions (.., frames, a)."""
-        parts = [torch.nn.functional.one_hot(paths // 4, self.video.world.cells)]
-        if self.video.view.sees_heading:
-            parts.append(torch.nn.functional.one_hot(paths % 4, 4))
-        return torch.cat(parts, -1).to(torch.float64)
-
-    def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
-        """See :class:`arvdm_theory.interfaces.VideoSource`."""
-        sample = self.video.sample(videos, frames, generator)
-        return VideoBatch(sample.frames.flatten(2), self.actions(sample.paths))
-
-
-def grid_source(video: GridVideo) -> GridSource:
-    """Videos of a walker in a coloured map, with its poses as actions."""
-    return GridSource(video)
 
 
 class DatasetSource:

@@ -38,11 +38,11 @@ from torch import Generator, Tensor
 
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch, VideoSource
-from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.noise import alpha, noised, sigma2
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import Reference
+from arvdm_theory.plan.stage import Stage
 
-__all__ = ["LevelChoice", "Stage", "TrainingBatch", "Weighting", "WindowSampler", "step_generator"]
+__all__ = ["LevelChoice", "TrainingBatch", "Weighting", "WindowSampler", "step_generator"]
 
 LevelChoice = Literal["plan", "continuous", "independent"]
 Weighting = Literal["network", "see", "x0"]
@@ -102,43 +102,10 @@ class TrainingBatch:
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
         """``change`` applied to every tensor that has a row a video."""
-        old = self.references
-        references = dataclasses.replace(
-            old,
-            values=change(old.values),
-            actions=None if old.actions is None else change(old.actions),
-            window_actions=None if old.window_actions is None else change(old.window_actions),
+        window, levels, clean, weight = (
+            change(part) for part in (self.window, self.levels, self.clean, self.weight)
         )
-        parts = (change(part) for part in (self.window, self.levels, self.clean, self.weight))
-        window, levels, clean, weight = parts
-        return TrainingBatch(window, levels, references, clean, weight)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a plan, as the network meets it.
-
-    Attributes:
-        window_frames: indices of the window's frames in the video.
-        references: R_k; none in the initialisation stage.
-        grid: levels, float64, (M + 1, w).
-        share: of the batches.
-    """
-
-    window_frames: tuple[int, ...]
-    references: tuple[Reference, ...]
-    grid: Tensor
-    share: float
-
-    @property
-    def frames(self) -> int:
-        """How many frames of the video it touches, the first counted in."""
-        return self.window_frames[-1] + 1
-
-    @property
-    def reverse_steps(self) -> int:
-        """How many reverse steps it has, M."""
-        return len(self.grid) - 1
+        return TrainingBatch(window, levels, self.references.mapped(change), clean, weight)
 
 
 class WindowSampler:
@@ -160,6 +127,7 @@ class WindowSampler:
 
     Attributes:
         stages: the initialisation stage, then AR steps 1..K.
+        shares: of the batches that each stage gets, (K + 1,).
         entries: how many entries are denoised in all moving frames of all reverse steps of the stages drawn: the
             expected loss of ``see`` times it is in nats.
 
@@ -199,10 +167,13 @@ class WindowSampler:
         self.plan, self.ar_steps, self.source = plan, ar_steps, source
         self.levels, self.weighting, self.dtype = levels, weighting, dtype
         self._precision = precision
-        self.stages = _stages(plan, ar_steps, share, first_ar_step)
-        self._shares = torch.tensor([stage.share for stage in self.stages], dtype=torch.float64)
-        drawn = [stage for stage in self.stages if stage.share > 0]
-        entry = sum(int((stage.grid[:-1] > stage.grid[1:]).sum()) for stage in drawn)
+        self.stages = tuple(plan.stages(ar_steps))
+        late = (1 - share) / (ar_steps - first_ar_step + 1)
+        self.shares = torch.tensor(
+            [share, *(late if k >= first_ar_step else 0.0 for k in range(1, ar_steps + 1))], dtype=torch.float64
+        )
+        drawn = [stage for stage, part in zip(self.stages, self.shares, strict=True) if part > 0]
+        entry = sum(int((stage.levels[:-1] > stage.levels[1:]).sum()) for stage in drawn)
         frame_dim = int(torch.tensor(source.frame_shape).prod())
         self.entries = entry * frame_dim
         self._per_frame = 1.0 / frame_dim
@@ -211,9 +182,9 @@ class WindowSampler:
     def draw(self, batch: int, seed: int, step: int) -> TrainingBatch:
         """The batch of one step: a function of ``batch``, ``seed`` and ``step`` alone."""
         generator = step_generator(seed, step)
-        number = int(torch.multinomial(self._shares, 1, generator=generator))
+        number = int(torch.multinomial(self.shares, 1, generator=generator))
         stage = self.stages[number]
-        video = self.source.draw(batch, stage.frames, generator)
+        video = self.source.draw(batch, stage.frames.stop, generator)
         levels, row = self._levels(stage, batch, generator)
         return self.noised(number, video, levels, self._weights(number, levels, row), generator)
 
@@ -222,38 +193,30 @@ class WindowSampler:
     ) -> TrainingBatch:
         """The batch of stage ``number`` for given videos, levels and weights (batch, w)."""
         stage = self.stages[number]
-        window, shown = list(stage.window_frames), [r.frame for r in stage.references]
         frames = video.frames.to(self.dtype)
-        clean = frames[:, window]
-        at = torch.tensor([max(r.level, self.plan.floor) for r in stage.references], dtype=torch.float64)
-        references = ReferenceBatch(
-            self._noise(frames[:, shown], at, generator),
-            at,
-            tuple(shown),
-            stage.window_frames,
-            None if video.actions is None else video.actions[:, shown].to(self.dtype),
-            None if video.actions is None else video.actions[:, window].to(self.dtype),
-        )
+        clean, at = frames[:, list(stage.frames)], stage.reference_levels
+        references = ReferenceBatch.shown(
+            self._noise(frames[:, list(stage.reference_frames)], at, generator), at, stage.reference_frames,
+            tuple(stage.frames), None if video.actions is None else video.actions.to(self.dtype),
+        )  # fmt: skip
         return TrainingBatch(self._noise(clean, levels, generator), levels, references, clean, weight)
 
     def _noise(self, clean: Tensor, levels: Tensor, generator: Generator) -> Tensor:
         """Clean frames (batch, n, d) taken to ``levels``, (n,) or (batch, n)."""
         if not bool((levels > 0).any()):
             return clean
-        noise = torch.randn(clean.shape, dtype=self.dtype, generator=generator)
-        a, s = alpha(levels).to(clean), torch.sqrt(sigma2(levels)).to(clean)
-        return a.unsqueeze(-1) * clean + s.unsqueeze(-1) * noise
+        return noised(clean, levels, noise=torch.randn(clean.shape, dtype=self.dtype, generator=generator))
 
     def _levels(self, stage: Stage, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Levels (batch, w), and the rows of the grid (batch,) that they were drawn from."""
-        grid, w = stage.grid, stage.grid.shape[1]
+        grid, w = stage.levels, stage.window
         if self.levels == "independent":
-            row = torch.randint(stage.reverse_steps, (batch, w), generator=generator)
+            row = torch.randint(stage.steps, (batch, w), generator=generator)
             column = torch.randint(w, (batch, w), generator=generator)
             fraction = torch.rand((batch, w), dtype=torch.float64, generator=generator)
             high, low = grid[row, column], grid[row + 1, column]
             return high + fraction * (low - high), row[:, 0]
-        row = torch.randint(stage.reverse_steps, (batch,), generator=generator)
+        row = torch.randint(stage.steps, (batch,), generator=generator)
         if self.levels == "plan":
             return grid[row], row
         fraction = torch.rand((batch, 1), dtype=torch.float64, generator=generator)
@@ -264,7 +227,7 @@ class WindowSampler:
         see = self._see[number]
         if see is not None:
             stage = self.stages[number]
-            return see[row] * (stage.reverse_steps / stage.share / self.entries)
+            return see[row] * (stage.steps / self.shares[number] / self.entries)
         noisy = levels > 0
         weight = torch.full_like(levels, self._per_frame / levels.shape[1])
         if self.weighting == "network":
@@ -273,19 +236,10 @@ class WindowSampler:
         return torch.where(noisy, weight, torch.zeros_like(weight))
 
 
-def _stages(plan: Plan, ar_steps: int, init_share: float, first: int) -> list[Stage]:
-    init_grid, ar_grid = (torch.tensor(grid, dtype=torch.float64) for grid in (plan.init_grid, plan.ar_grid))
-    stages = [Stage(tuple(range(plan.init_frames)), (), init_grid, init_share)]
-    for k in range(1, ar_steps + 1):
-        share = (1 - init_share) / (ar_steps - first + 1) if k >= first else 0.0
-        stages.append(Stage(tuple(plan.window_frames(k)), plan.references_at(k), ar_grid, share))
-    return stages
-
-
 def _see_weights(stage: Stage, step: str) -> Tensor:
     """½ (c_s²/v)(α²/σ⁴) at rows m < M, (M, w); 0 where a frame does not move."""
     rule = reverse_step(step)
-    level, target = stage.grid[:-1], stage.grid[1:]
+    level, target = stage.levels[:-1], stage.levels[1:]
     moves = level > target
     # Frames that stand still get a harmless step, so that nothing divides by zero.
     level, target = torch.where(moves, level, 1.0), torch.where(moves, target, 0.5)

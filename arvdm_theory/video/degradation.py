@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import nnls
 
-from arvdm_theory.diffusion.rollout import first_ar_step
+from arvdm_theory.diffusion.sampler import first_ar_step
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.video.metrics import decibel
 
@@ -323,7 +323,7 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
 
     Raises:
         DegradationError: if an AR step has other numbers of references or frames, or none is left.
-        PromptError: if no AR step starts after the prompt.
+        ValueError: if no AR step starts after the prompt.
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting
@@ -408,7 +408,7 @@ def predicted_degradation(
     Raises:
         DegradationError: if no AR step is left, there are not as many responses as AR steps, subspaces differ, or
             a response has other numbers of references or frames than its AR step.
-        PromptError: if no AR step starts after the prompt.
+        ValueError: if no AR step starts after the prompt.
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting

@@ -21,14 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from arvdm_theory.decomposition.immse import horizon_notes
-from arvdm_theory.decomposition.score_gap import ScoreGap, memory_contributions
-from arvdm_theory.information.estimators import SampleError, conclude
+from arvdm_theory.decomposition.immse import memory_bottleneck_from_scores
+from arvdm_theory.decomposition.score_gap import ScoreGap
+from arvdm_theory.information.estimators import SampleError
 from arvdm_theory.interfaces import Score, VideoBatch
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.runs import VideoRun
 from arvdm_theory.video.windows import WindowSource, find_windows
 
@@ -115,16 +114,11 @@ def memory_information(
     labels = range(clips_given) if clusters is None else clusters
     if len(labels) != clips_given:
         raise SampleError(f"one cluster label a clip is needed, got {len(labels)} for {clips_given} clips")
-    contributions, tails = memory_contributions(
+    window = memory_bottleneck_from_scores(
         clips.frames, plan, ar_step, score, score_with_past, form=form, points=points, batch=batch, seed=seed,
-        progress=progress, actions=clips.actions, plan_with_past=plan_with_past, stop=stop,
+        progress=progress, actions=clips.actions, plan_with_past=plan_with_past, stop=stop, clusters=[str(label) for label in labels],
     )  # fmt: skip
-    mean = cluster_mean(contributions, labels)
-    window = conclude(
-        mean.value, mean.stderr, mean.high - mean.value, method="immse-clocks", n=mean.samples,
-        notes=horizon_notes(tails, plan.horizon, mean.stderr),
-    )  # fmt: skip
-    return MemoryInformation(window, plan.stride, mean.clusters, stop)
+    return MemoryInformation(window, plan.stride, len(set(labels)), stop)
 
 
 def information_of_runs(

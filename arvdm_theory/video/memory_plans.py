@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from arvdm_theory.diffusion.rollout import first_ar_step
+from arvdm_theory.diffusion.sampler import first_ar_step
 from arvdm_theory.noise import VPSchedule
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import PlanError, References

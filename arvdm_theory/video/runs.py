@@ -23,7 +23,7 @@ from torch import Tensor
 
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.data.dataset import Alignment
-from arvdm_theory.diffusion.generate import generate
+from arvdm_theory.diffusion.sampler import generate
 from arvdm_theory.files import atomic_path, read_json, write_json
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.networks.denoiser import Architecture, Denoiser, DenoiserConfig

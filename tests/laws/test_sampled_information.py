@@ -16,10 +16,8 @@ from arvdm_theory.laws.evidence import EvidenceError
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import State
 from arvdm_theory.laws.sampled_information import observe, sampled_information
-from arvdm_theory.laws.states import State
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.plan.references import References
 
 VIDEOS = 6000
 

@@ -51,7 +51,6 @@ from arvdm_theory.laws.sampled_information import sampled_information
 from arvdm_theory.laws.states import State
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_kl, decoded_law
 from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.training.config import TrainingConfig

@@ -35,12 +35,9 @@ from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Se
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.files import write_json
 from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo, State
-from arvdm_theory.laws.states import State
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.plan.references import References
 from arvdm_theory.provenance import provenance
 from arvdm_theory.rollout.decoded import decoded_kl
 from arvdm_theory.rollout.measure import divergence_from_known

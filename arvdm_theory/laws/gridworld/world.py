@@ -25,6 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from arvdm_theory.interfaces import VideoBatch
+
 __all__ = [
     "HEADINGS",
     "GridSample",
@@ -391,6 +393,32 @@ class GridVideo:
         if not (math.isfinite(noise) and noise >= 0):
             raise GridworldError(f"the observation noise must be finite and not negative, got {noise}")
         self.noise = noise
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(size, size, 3)."""
+        return (self.view.size, self.view.size, 3)
+
+    @property
+    def action_dim(self) -> int:
+        """The number of cells, and 4 if headings are seen."""
+        return self.world.cells + (4 if self.view.sees_heading else 0)
+
+    def actions(self, paths: Tensor) -> Tensor:
+        """Poses (.., frames) as the actions that lead to them, (.., frames, a).
+
+        The walker's way is known and the colours are not: so the cell, one-hot, goes to the network as an action, and
+        the heading too, one-hot behind it, if the view shows where the walker looks.
+        """
+        parts = [torch.nn.functional.one_hot(paths // 4, self.world.cells)]
+        if self.view.sees_heading:
+            parts.append(torch.nn.functional.one_hot(paths % 4, 4))
+        return torch.cat(parts, -1).to(torch.float64)
+
+    def draw(self, videos: int, frames: int, generator: torch.Generator) -> VideoBatch:
+        """Videos with their poses as actions; see :class:`arvdm_theory.interfaces.VideoSource`."""
+        sample = self.sample(videos, frames, generator)
+        return VideoBatch(sample.frames.flatten(2), self.actions(sample.paths))
 
     @property
     def colours(self) -> int:
