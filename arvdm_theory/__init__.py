@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "bounds.impossibility": ("check_lemma",),
+    "bounds.saturation": ("closed_loop",),
     "decomposition.decoding": ("decoded_ledger",),
     "decomposition.immse": ("memory_bottleneck_from_scores",),
     "decomposition.ledger": ("ledger", "memory_bottleneck"),
