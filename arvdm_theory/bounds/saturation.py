@@ -266,7 +266,7 @@ def _loop_steps(
                 gain,
                 mean[:, :n] - _apply(gain, mean[:, n:]),
                 left,
-            )  # fmt: skip
+            )
         )
     return found
 

@@ -327,7 +327,7 @@ def _errors(
 def _rollout(
     video: VideoLaw,
     plan: Plan,
-    laws: list[StageLaw],
+    laws: list[Any],
     score: Any,
     step: ReverseStep,
     entry: Tensor | None,
