@@ -17,7 +17,7 @@ _HOMES = {
     "decomposition.terms": ("ledger_terms",),
     "diffusion.prediction": ("NetworkScore",),
     "diffusion.sampler": ("generate",),
-    "diffusion.scores": ("ExactScore", "PerturbedScore"),
+    "diffusion.scores": ("ExactScore", "GuidedScore", "PerturbedScore"),
     "information.estimators": ("estimate_divergence", "estimate_information", "independence_test"),
     "information.inequalities": ("prove",),
     "interfaces": ("ReferenceBatch", "Score", "VideoBatch"),

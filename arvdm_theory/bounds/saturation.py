@@ -47,7 +47,6 @@ from arvdm_theory.diffusion.scores import as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import cholesky, condition, kl_divergence, wasserstein2, whiten
 from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.laws.gaussian_kernel import stage_kernel
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw
 from arvdm_theory.laws.states import State, frame_indices
 from arvdm_theory.noise import transition
@@ -168,10 +167,9 @@ def closed_loop(
     start: SamplerLaw | None = None
     for k in range(ar_steps + 1):
         law = video.at(plan.stage(k))
-        affine = law.affine_map(own)
-        if affine is None:
+        kernel = law.kernel(own, chosen)
+        if kernel is None:
             raise ValueError("the bound needs a score that is affine in (window, references)")
-        kernel = stage_kernel(law.window, affine, chosen)
         if start is None:
             start = SamplerLaw.initial(plan, kernel, video.frame_dim)
             continue

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +34,7 @@ from arvdm_theory.information.gaussian import (
     whiten,
 )
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian_kernel import Kernel, gaussian_steps
+from arvdm_theory.laws.gaussian_kernel import Kernel, gaussian_steps, stage_kernel
 from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
 from arvdm_theory.laws.stage_law import Law, Moments, StageLaw, StepTerms, TrueVideos
 from arvdm_theory.laws.states import frame_indices, noisy_covariance
@@ -274,6 +275,22 @@ class GaussianStage(StageLaw):
             known = isinstance(score, AffineScore) and not another
             self._asked = score, score.affine(self.window) if known else self._by_probing(score)
         return self._asked[1]
+
+    def kernel(self, score: Any, step: ReverseStep) -> Kernel | None:
+        """The sampler's kernel over the stage; None if the score is not affine."""
+        own = self.affine_map(score)
+        if own is None:
+            return None
+        if not step.looks_ahead:
+            return stage_kernel(self.window, own, step)
+        stage = self.stage
+        later = replace(
+            stage, grid=(*stage.grid[1:], stage.grid[-1]), visible=(*stage.visible[1:], stage.visible[-1]),
+            given_levels=torch.cat([stage.levels[1:], stage.levels[-1:]]),
+        )  # fmt: skip
+        law = GaussianStage(self.video, later)
+        there = law.affine_map(score)
+        return None if there is None else stage_kernel(self.window, own, step, (law.window, there))
 
     def call(self, score: Any, step: int, window: Tensor, known: Tensor) -> Tensor:
         """Calls a score on flat vectors: window (batch, modes, w·d) and known (batch, modes, y).
