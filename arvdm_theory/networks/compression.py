@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from arvdm_theory.networks.attention import Attention
-from arvdm_theory.networks.denoiser import ModelError
+from arvdm_theory.networks.config import ModelError
 from arvdm_theory.networks.embeddings import Frames, scaled_linear
 
 __all__ = ["ChannelBottleneck", "Compression", "PlaceMerge", "Resampler", "TemporalMerge", "merge_places"]

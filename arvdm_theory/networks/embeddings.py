@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
 
 __all__ = ["FrameStem", "Frames", "fourier_features", "scaled_linear"]
 

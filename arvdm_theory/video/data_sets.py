@@ -17,9 +17,9 @@ from arvdm_theory.data.dataset import Alignment, ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.npz import npz_array
 from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
-from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.recording import Layout, Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.worlds import SimulationError
 from arvdm_theory.video.windows import EpisodeSet, Told
 
 __all__ = ["DataKind", "Episodes", "Split"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from arvdm_theory.networks.denoiser import Architecture, Target
+from arvdm_theory.networks.config import Architecture, Target
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.memory_plans import Schedule
 from arvdm_theory.video.simulators.trajectories import Trajectory

@@ -25,7 +25,8 @@ from arvdm_theory.data.dataset import Alignment
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.files import atomic_path, write_json
 from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.networks.denoiser import Architecture, Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import Architecture, DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train

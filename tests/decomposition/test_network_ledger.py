@@ -19,7 +19,8 @@ from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.chains import FiniteStateVideo, sticky_chain
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.gaussian import ArrayVideo, State
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan, References
 
 STAGES = ("chunks, mixed references, floor", "rolling, noised references, floor", "rolling")

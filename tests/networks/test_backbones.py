@@ -8,7 +8,8 @@ from network_cases import ACTIONS, BACKBONES, MEMORIES, inputs, network
 from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 
 PAIRS = [(backbone, memory) for backbone in BACKBONES for memory in MEMORIES]
 # Each structure and each compression once or more.
@@ -148,8 +149,8 @@ def test_a_fresh_network_says_little(backbone: str) -> None:
         ("patches", {"absolute": True, "horizon_frames": 0}, "horizon_frames is a positive number, got 0"),
         ("unet", {"patch": 2}, "a U-Net has no option patch"),
         ("unet", {"width": 6}, "width is a multiple of 4 x heads, got 6 and 2"),
-        ("unet", {"multipliers": ()}, r"multipliers is a list of whole numbers, got \(\)"),
-        ("unet", {"multipliers": (1, 0)}, "multipliers is a whole number of at least 1, got 0"),
+        ("unet", {"multipliers": ()}, r"a list of whole numbers, each at least 1, got \(\)"),
+        ("unet", {"multipliers": (1, 0)}, r"a list of whole numbers, each at least 1, got \(1, 0\)"),
         ("unet", {"multipliers": (1, 1, 1, 1)}, "4 multipliers need a height and width that 8 divides, got 4 x 4"),
         ("unet", {"blocks": 0}, "blocks is a whole number of at least 1, got 0"),
     ],

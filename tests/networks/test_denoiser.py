@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.networks.denoiser import ARCHITECTURES, Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import ARCHITECTURES, Denoiser
 
 MEAN, SCALE = 0.7, 1.9
 LEVELS = torch.tensor([0.01, 0.6, 7.0], dtype=torch.float64)

@@ -10,7 +10,8 @@ from reference_cases import random_video
 
 from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import LinearBackbone, linear_config
 from arvdm_theory.plan.plan import Plan, References
 

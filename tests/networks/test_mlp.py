@@ -6,7 +6,8 @@ import pytest
 import torch
 from network_cases import inputs
 
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 
 
 def network(actions: int = 2, **options: object) -> Denoiser:
@@ -66,7 +67,16 @@ def test_videos_of_a_batch_do_not_meet() -> None:
     torch.testing.assert_close(after, net(window, levels, told)[order], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": -1}, {"heads": 2}])
-def test_options_that_do_not_fit_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="an MLP has options width ≥ 1, depth ≥ 0, absolute, horizon_frames; got"):
-        network(**options)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "an MLP: width is a whole number of at least 1, got 0"),
+        ({"depth": -1}, "an MLP: depth is a whole number of at least 0, got -1"),
+        ({"width": 8.5}, "an MLP: width is a whole number of at least 1, got 8.5"),
+        ({"horizon_frames": float("nan")}, "an MLP: horizon_frames is a positive number, got nan"),
+        ({"heads": 2}, "an MLP has no option heads; it has absolute, depth, horizon_frames, width"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        network(**options)

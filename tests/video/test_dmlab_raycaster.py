@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from arvdm_theory.video.simulators.dmlab import DmlabStandIn, simulator
-from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.raycaster import Scene, render
 from arvdm_theory.video.simulators.textures import TEXELS, pack, pyramid
+from arvdm_theory.video.simulators.worlds import SimulationError
 
 _TEXELS_OF_A_PYRAMID = sum((TEXELS >> level) ** 2 for level in range(7))
 

@@ -15,20 +15,11 @@ from arvdm_theory.data.clips import read_frames
 from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
-from arvdm_theory.video.simulators.episodes import (
-    FORWARD,
-    LEFT,
-    MOVES,
-    RIGHT,
-    SimulationError,
-    Simulator,
-    World,
-    episode_seed,
-    record,
-)
+from arvdm_theory.video.simulators.episodes import episode_seed, record
 from arvdm_theory.video.simulators.recording import Recording, read_needles, write_episode
 from arvdm_theory.video.simulators.trajectories import Kind, Trajectory
 from arvdm_theory.video.simulators.trajectories import Path as Walk
+from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, MOVES, RIGHT, SimulationError, Simulator, World
 
 KINDS: tuple[Kind, ...] = ("turn", "walk", "explore")
 

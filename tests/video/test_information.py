@@ -13,7 +13,8 @@ from arvdm_theory.decomposition.score_gap import memory_contributions
 from arvdm_theory.diffusion.prediction import NetworkScore
 from arvdm_theory.information.estimators.estimate import SampleError
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.video.information import MemoryInformation, memory_information
 from arvdm_theory.video.memory_plans import MemoryPlan
 

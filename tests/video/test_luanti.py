@@ -10,8 +10,8 @@ import pytest
 from arvdm_theory.cli import main
 from arvdm_theory.video.simulators import luanti
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import SimulationError, Simulator, World
 from arvdm_theory.video.simulators.voxel import MinecraftStandIn
+from arvdm_theory.video.simulators.worlds import SimulationError, Simulator, World
 
 
 def _installed() -> bool:

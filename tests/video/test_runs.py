@@ -11,7 +11,8 @@ from torch import Tensor
 from arvdm_theory.data.clips import ClipError
 from arvdm_theory.diffusion.prediction import NetworkScore
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, ModelError
+from arvdm_theory.networks.config import ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.training import loop
 from arvdm_theory.training.config import TrainingError
 from arvdm_theory.training.loop import describe

@@ -11,18 +11,12 @@ from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoMinecraft
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import (
-    FORWARD,
-    MOVES,
-    SimulationError,
-    Simulator,
-    World,
-    record,
-)
+from arvdm_theory.video.simulators.episodes import record
 from arvdm_theory.video.simulators.recording import Recording, read_needles
 from arvdm_theory.video.simulators.terrain import LEVELS_UP, SEA
 from arvdm_theory.video.simulators.trajectories import Kind, Trajectory
 from arvdm_theory.video.simulators.voxel import ACTION_COUNT, CELL, MinecraftStandIn, VoxelWorld, simulator
+from arvdm_theory.video.simulators.worlds import FORWARD, MOVES, SimulationError, Simulator, World
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.episodes import MOVES, SimulationError
 from arvdm_theory.video.simulators.raycaster import Scene, render
 from arvdm_theory.video.simulators.textures import (
     SKY_STYLES,
@@ -28,6 +27,7 @@ from arvdm_theory.video.simulators.textures import (
     read_picture,
     wall_textures,
 )
+from arvdm_theory.video.simulators.worlds import MOVES, SimulationError
 
 __all__ = ["DmlabStandIn", "MazeWorld", "simulator"]
 
@@ -40,7 +40,7 @@ _SHARE_OF_WALLS_WITH_PICTURES = 0.15
 
 @dataclass(frozen=True, eq=False)
 class MazeWorld:
-    """A maze of one seed; a :class:`~arvdm_theory.video.simulators.episodes.World`.
+    """A maze of one seed; a :class:`~arvdm_theory.video.simulators.worlds.World`.
 
     Attributes:
         scene: the maze and its textures.
@@ -61,7 +61,7 @@ class MazeWorld:
 
 @dataclass(frozen=True)
 class DmlabStandIn:
-    """Mazes of coloured corridors and rooms; a :class:`~arvdm_theory.video.simulators.episodes.Simulator`.
+    """Mazes of coloured corridors and rooms; a :class:`~arvdm_theory.video.simulators.worlds.Simulator`.
 
     Attributes:
         size: height and width of the pictures, 8 to 512 pixels.

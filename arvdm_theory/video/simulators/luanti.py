@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.voxel import MinecraftStandIn, VoxelWorld
 from arvdm_theory.video.simulators.voxel_rays import VIEW
+from arvdm_theory.video.simulators.worlds import SimulationError
 
 __all__ = ["LuantiStandIn", "LuantiWorld", "programs", "simulator"]
 
@@ -83,7 +83,7 @@ _SECONDS_STILL = 1.0
 
 @dataclass(frozen=True)
 class LuantiStandIn:
-    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.episodes.Simulator`.
+    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.worlds.Simulator`.
 
     Attributes:
         size: height and width of the pictures, 64 to 512 pixels.
@@ -110,7 +110,7 @@ class LuantiStandIn:
 
 @dataclass(frozen=True, eq=False)
 class LuantiWorld:
-    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.episodes.World`.
+    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.worlds.World`.
 
     Attributes:
         model: the landscape as the ray caster knows it.

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from arvdm_theory.data.npz import npz_array
 from arvdm_theory.files import atomic_path, write_json
-from arvdm_theory.video.simulators.episodes import Episode, SimulationError, Simulator, episode_seed, record
+from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
 from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.worlds import SimulationError, Simulator
 
 __all__ = ["Layout", "Recording", "read_needles", "write_episode"]
 

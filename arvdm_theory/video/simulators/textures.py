@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.episodes import SimulationError
+from arvdm_theory.video.simulators.worlds import SimulationError
 
 __all__ = [
     "LEVELS",

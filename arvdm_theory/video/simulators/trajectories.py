@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.episodes import FORWARD, LEFT, MOVES, RIGHT, SimulationError
+from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, MOVES, RIGHT, SimulationError
 
 __all__ = ["Kind", "Path", "Trajectory"]
 
@@ -122,7 +122,7 @@ class Trajectory:
         """Walks through a world.
 
         Args:
-            passages: as :attr:`~arvdm_theory.video.simulators.episodes.World.passages`.
+            passages: as :attr:`~arvdm_theory.video.simulators.worlds.World.passages`.
             rng: source of every choice.
 
         Raises:

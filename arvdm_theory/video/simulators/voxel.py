@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import MOVES, SimulationError
 from arvdm_theory.video.simulators.terrain import SEA, Terrain, landscape, value_noise
 from arvdm_theory.video.simulators.voxel_rays import VIEW, Sky, render
+from arvdm_theory.video.simulators.worlds import MOVES, SimulationError
 
 __all__ = ["ACTION_COUNT", "CELL", "MinecraftStandIn", "VoxelWorld", "simulator"]
 
@@ -39,7 +39,7 @@ _CLIMB = 2
 
 @dataclass(frozen=True, eq=False)
 class VoxelWorld:
-    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.episodes.World`.
+    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.worlds.World`.
 
     Attributes:
         terrain: the blocks, those that can only be seen included.
@@ -86,7 +86,7 @@ class VoxelWorld:
 
 @dataclass(frozen=True)
 class MinecraftStandIn:
-    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.episodes.Simulator`.
+    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.worlds.Simulator`.
 
     Attributes:
         size: height and width of the pictures, 8 to 512 pixels.
