@@ -47,7 +47,6 @@ from arvdm_theory.video.metrics import decibel
 
 __all__ = [
     "STRENGTHS",
-    "DegradationError",
     "PredictedDegradation",
     "Proxy",
     "RidgeFit",
@@ -65,10 +64,6 @@ Proxy = Literal["linear_response", "constant"]
 
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 3, 28))
 """Ridge strengths that are tried, in units of the mean squared singular value of the centred regressors."""
-
-
-class DegradationError(ValueError):
-    """A decay cannot be predicted from what was given."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +103,19 @@ def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> 
         strengths: positive.
 
     Raises:
-        DegradationError: if shapes do not fit, numbers are not finite, a strength is not positive, the rows of C
+        ValueError: if shapes do not fit, numbers are not finite, a strength is not positive, the rows of C
             are all equal, or a row has leverage 1 at a strength, so that leaving it out leaves nothing to go by.
     """
     x, y = _rows(shown, "regressors", 2), _rows(said, "outputs", 2)
     n = len(x)
     if len(y) != n or n < 3:
-        raise DegradationError(f"as many outputs as regressors, and 3 or more, are needed, got {len(y)} and {n}")
+        raise ValueError(f"as many outputs as regressors, and 3 or more, are needed, got {len(y)} and {n}")
     tried = tuple(float(strength) for strength in strengths)
     if not tried or not all(math.isfinite(strength) and strength > 0 for strength in tried):
-        raise DegradationError(f"ridge strengths are finite and positive, got {tried}")
+        raise ValueError(f"ridge strengths are finite and positive, got {tried}")
     # Rows that are equal differ by their mean's rounding.
     if not (x != x[0]).any():
-        raise DegradationError("what the network is shown does not vary, so nothing can be regressed on it")
+        raise ValueError("what the network is shown does not vary, so nothing can be regressed on it")
     y = y - y.mean(0)
     left, values, right = np.linalg.svd(x - x.mean(0), full_matrices=False)
     rotated, unit = left.T @ y, float((values**2).mean())
@@ -130,7 +125,7 @@ def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> 
         free = 1 - 1 / n - left**2 @ kept
         # Below this, 1 - H_ii has lost half of its digits.
         if free.min() < 1e-8:
-            raise DegradationError(
+            raise ValueError(
                 f"row {int(free.argmin())} of {n} cannot be left out at ridge strength {strength:.3g}: its "
                 "leverage is 1; more rows or larger strengths are needed"
             )
@@ -150,15 +145,15 @@ def leading_components(frames: Array, components: int) -> Array:
         components: q, at most the rank of the frames' covariance.
 
     Raises:
-        DegradationError: for frames without an axis, numbers that are not finite, or a q beyond the frames' rank.
+        ValueError: for frames without an axis, numbers that are not finite, or a q beyond the frames' rank.
     """
     rows = np.asarray(frames, dtype=np.float64)
     if rows.ndim < 2 or not np.isfinite(rows).all():
-        raise DegradationError(f"frames are finite numbers of shape (..., d), got shape {rows.shape}")
+        raise ValueError(f"frames are finite numbers of shape (..., d), got shape {rows.shape}")
     rows = rows.reshape(-1, rows.shape[-1])
     most = min(len(rows) - 1, rows.shape[1])
     if not 1 <= components <= most:
-        raise DegradationError(
+        raise ValueError(
             f"{len(rows)} frames of {rows.shape[1]} numbers have 1 to {most} principal components, but "
             f"{components} are asked for"
         )
@@ -168,7 +163,7 @@ def leading_components(frames: Array, components: int) -> Array:
     values, vectors = eigh(gram, subset_by_index=(len(gram) - components, len(gram) - 1))
     # An eigenvalue is off by some roundings of the trace.
     if values[0] <= len(gram) * np.finfo(np.float64).eps * gram.trace():
-        raise DegradationError(f"the {len(rows)} frames vary along fewer than {components} directions")
+        raise ValueError(f"the {len(rows)} frames vary along fewer than {components} directions")
     vectors = vectors[:, ::-1]
     # Combinations of frames are as orthogonal as the Gram matrix's condition allows; their span is right.
     basis: Array = np.linalg.qr(rows.T @ vectors if wide else vectors)[0]
@@ -199,7 +194,7 @@ class StepResponse:
         for name in ("basis", "response", "bias", "covariance", "outside"):
             value = np.asarray(getattr(self, name), dtype=np.float64)
             if not np.isfinite(value).all():
-                raise DegradationError(f"the {name} of an AR step is NaN or infinite")
+                raise ValueError(f"the {name} of an AR step is NaN or infinite")
             object.__setattr__(self, name, value)
         _check_basis(self.basis)
         q, out = self.basis.shape[1], len(self.response)
@@ -210,7 +205,7 @@ class StepResponse:
         }  # fmt: skip
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
-                raise DegradationError(f"the {name} has shape {getattr(self, name).shape}, not {shape}")
+                raise ValueError(f"the {name} has shape {getattr(self, name).shape}, not {shape}")
 
     @property
     def teacher_forced(self) -> Array:
@@ -242,7 +237,7 @@ def step_response(
         strengths: as :func:`ridge`.
 
     Raises:
-        DegradationError: if shapes do not fit, numbers are not finite, nothing is referenced or the basis is not
+        ValueError: if shapes do not fit, numbers are not finite, nothing is referenced or the basis is not
             orthonormal, and as :func:`ridge`.
 
     Example:
@@ -257,16 +252,16 @@ def step_response(
     """
     told, true, said = _rows(references, "references", 3), _rows(truth, "truth", 3), _rows(outputs, "outputs", 3)
     if true.shape != said.shape or told.shape[::2] != true.shape[::2]:
-        raise DegradationError(
+        raise ValueError(
             f"references (n, r, d), truth and outputs (n, frames, d), got shapes {told.shape}, {true.shape} and "
             f"{said.shape}"
         )
     if 0 in told.shape or 0 in true.shape:
-        raise DegradationError(f"at least one reference and output is needed, got {told.shape} and {true.shape}")
+        raise ValueError(f"at least one reference and output is needed, got {told.shape} and {true.shape}")
     directions = np.asarray(basis, dtype=np.float64)
     _check_basis(directions)
     if len(directions) != true.shape[-1]:
-        raise DegradationError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
+        raise ValueError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
     (n, out), q = true.shape[:2], directions.shape[1]
     response, fit = _slopes(told, said, directions, strengths)
     error = said - true
@@ -291,7 +286,7 @@ def error_gain(shift: Array, moved: Array) -> Array:
         moved: by so much the outputs differ, (n, Δ, d).
 
     Raises:
-        DegradationError: if shapes do not fit, numbers are not finite, or there are fewer windows than references.
+        ValueError: if shapes do not fit, numbers are not finite, or there are fewer windows than references.
 
     Example:
         >>> shift = np.random.default_rng(0).normal(size=(200, 2, 5)) * [[[1.0], [2.0]]]
@@ -301,9 +296,9 @@ def error_gain(shift: Array, moved: Array) -> Array:
     put, answer = _rows(shift, "shifts", 3), _rows(moved, "differences", 3)
     n, r, d = put.shape
     if answer.shape[::2] != (n, d) or 0 in put.shape or 0 in answer.shape:
-        raise DegradationError(f"shifts (n, r, d) and differences (n, Δ, d), got {put.shape} and {answer.shape}")
+        raise ValueError(f"shifts (n, r, d) and differences (n, Δ, d), got {put.shape} and {answer.shape}")
     if n < r:
-        raise DegradationError(f"{r} references need as many windows or more, got {n}")
+        raise ValueError(f"{r} references need as many windows or more, got {n}")
     energy, passed = (put**2).sum(2), (answer**2).sum(2)
     return np.stack([nnls(energy, part)[0] for part in passed.T])
 
@@ -322,7 +317,7 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
         last: K, the last AR step.
 
     Raises:
-        DegradationError: if an AR step has other numbers of references or frames, or none is left.
+        ValueError: if an AR step has other numbers of references or frames, or none is left.
         PromptError: if no AR step starts after the prompt.
 
     Example:
@@ -334,13 +329,13 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
     """
     first = first_ar_step(plan, prompt)
     if first > last:
-        raise DegradationError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
+        raise ValueError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
     start = plan.frames_out(first)
     mse = np.zeros(plan.clean_frames(last) - start)
     for k in range(first, last + 1):
         told = plan.references_at(k)
         if gain.shape != (plan.stride, len(told)) or teacher_forced.shape != (plan.stride,):
-            raise DegradationError(
+            raise ValueError(
                 f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but the gain has "
                 f"shape {gain.shape} and the teacher-forced errors {teacher_forced.shape}"
             )
@@ -406,7 +401,7 @@ def predicted_degradation(
         proxy: ``linear_response``, or ``constant`` for no accumulation.
 
     Raises:
-        DegradationError: if no AR step is left, there are not as many responses as AR steps, subspaces differ, or
+        ValueError: if no AR step is left, there are not as many responses as AR steps, subspaces differ, or
             a response has other numbers of references or frames than its AR step.
         PromptError: if no AR step starts after the prompt.
 
@@ -419,13 +414,13 @@ def predicted_degradation(
         [1.0, 1.25, 1.3125]
     """
     if proxy not in get_args(Proxy):
-        raise DegradationError(f"a proxy is {' or '.join(get_args(Proxy))}, got {proxy!r}")
+        raise ValueError(f"a proxy is {' or '.join(get_args(Proxy))}, got {proxy!r}")
     first = first_ar_step(plan, prompt)
     if first > last:
-        raise DegradationError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
+        raise ValueError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
     each = [responses] * (last - first + 1) if isinstance(responses, StepResponse) else list(responses)
     if len(each) != last - first + 1:
-        raise DegradationError(f"AR steps {first} to {last} need {last - first + 1} responses, got {len(each)}")
+        raise ValueError(f"AR steps {first} to {last} need {last - first + 1} responses, got {len(each)}")
     basis = each[0].basis
     d, q = basis.shape
     start, stop = plan.frames_out(first), plan.clean_frames(last)
@@ -434,12 +429,12 @@ def predicted_degradation(
     for k, own in zip(range(first, last + 1), each, strict=True):
         told = plan.references_at(k)
         if own.response.shape[:2] != (plan.stride, len(told)):
-            raise DegradationError(
+            raise ValueError(
                 f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but its response "
                 f"has {own.response.shape[0]} and {own.response.shape[1]}"
             )
         if own is not each[0] and not np.array_equal(own.basis, basis):
-            raise DegradationError(f"the responses of AR steps {first} and {k} are in different subspaces")
+            raise ValueError(f"the responses of AR steps {first} and {k} are in different subspaces")
         out = plan.frames_out(k) - start
         old, new = slice(out * q), slice(out * q, (out + plan.stride) * q)
         load = np.zeros((plan.stride, q, out, q))
@@ -462,11 +457,11 @@ def predicted_degradation(
 def _rows(values: Array, what: str, axes: int) -> Array:
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != axes or not np.isfinite(rows).all():
-        raise DegradationError(f"the {what} are finite numbers with {axes} axes, got shape {rows.shape}")
+        raise ValueError(f"the {what} are finite numbers with {axes} axes, got shape {rows.shape}")
     return rows
 
 
 def _check_basis(basis: Array) -> None:
     # Rounding leaves some 1e-13; a basis that was never made orthonormal is off by far more.
     if basis.ndim != 2 or 0 in basis.shape or np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() > 1e-8:
-        raise DegradationError(f"a basis has orthonormal columns, (d, q), got shape {basis.shape}")
+        raise ValueError(f"a basis has orthonormal columns, (d, q), got shape {basis.shape}")

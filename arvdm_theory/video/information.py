@@ -6,9 +6,9 @@ context and a memory. With window frames at level s in place of clean ones, whic
     I(Out^s; R' | In^s) = MB(R) - MB(R')
 
 is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.decomposition.immse`): what the
-network without the memory must do without. Networks are not exact, so the value is that information plus half the integral
-of the difference of their excess losses: it is too low where the larger network has learned less of what it could,
-and it may be negative.
+network without the memory must do without. Networks are not exact, so the value is that information plus half the
+integral of the difference of their excess losses: it is too low where the larger network has learned less of what it
+could, and it may be negative.
 
 Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and Verdú 2005 (I-MMSE).
 """

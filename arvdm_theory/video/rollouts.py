@@ -132,7 +132,7 @@ def predict_decay(
         :mod:`arvdm_theory.video.degradation`.
 
     Raises:
-        DegradationError: if there are too few windows for a regression.
+        ValueError: if there are too few windows for a regression.
     """
     # One AR step: the frames that it puts out first.
     plan = dataclasses.replace(run.windows, generated=run.windows.plan.stride)

@@ -43,7 +43,6 @@ __all__ = [
     "COMPRESSIONS",
     "STRUCTURES",
     "Compression",
-    "RunError",
     "Samples",
     "Structure",
     "VideoRun",
@@ -68,10 +67,6 @@ COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
 # A network without memory is shown its short context as its twin with attention to a memory is shown both.
 _CONTEXT_STRUCTURE = "cross"
-
-
-class RunError(ValueError):
-    """A run that cannot be made, or a folder that holds none; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +94,7 @@ class VideoRun:
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
 
     Raises:
-        RunError: naming the field.
-        ValueError: if a plan or a network of these numbers cannot be.
+        ValueError: naming the field, or if a plan or a network of these numbers cannot be.
     """
 
     data: DataKind = "dmlab"
@@ -129,13 +123,13 @@ class VideoRun:
         for name, known in known_words.items():
             if getattr(self, name) not in known:
                 choices = ", ".join(str(word) for word in known if word)
-                raise RunError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
         for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise RunError(f"{name} is at least {least}, got {value}")
+                raise ValueError(f"{name} is at least {least}, got {value}")
         if self.memory == "none" and self.compress > 1:
-            raise RunError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
+            raise ValueError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
         _ = self.network(3, 0, 0.0, 1.0)
 
     @property
@@ -224,7 +218,7 @@ class VideoRun:
         side = round(self.compress**0.5)
         if self.compression == "spatial":
             if side * side != self.compress:
-                raise RunError(f"compress is a square number for squares of places, got {self.compress}")
+                raise ValueError(f"compress is a square number for squares of places, got {self.compress}")
             return {"compression": "spatial", "factor": side}
         patch = self.backbone[1].get("patch", 1)
         places = (self.settings.size // patch) ** 2
@@ -249,27 +243,27 @@ def load_run(folder: Path) -> VideoRun:
     """The run that a folder holds.
 
     Raises:
-        RunError: if it holds none.
+        ValueError: if it holds none.
     """
     try:
         values: Mapping[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         return VideoRun(**values["run"])
     except FileNotFoundError as error:
-        raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
+        raise ValueError(f"{folder}: no run of a video network, no run.json, in this folder") from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(f"{folder / 'run.json'}: not what a training run writes ({error})") from error
+        raise ValueError(f"{folder / 'run.json'}: not what a training run writes ({error})") from error
 
 
 def run_store(folder: Path) -> Path:
     """The folder of the data of a trained run.
 
     Raises:
-        RunError: if the folder holds no run.
+        ValueError: if the folder holds no run.
     """
     try:
         return Path(json.loads((folder / "run.json").read_text(encoding="utf-8"))["store"])
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
+        raise ValueError(f"{folder}: no run of a video network, no run.json, in this folder") from error
 
 
 def train_run(run: VideoRun, folder: Path, store: Path | None = None, progress: bool = True) -> Trained:
@@ -331,11 +325,11 @@ def sample_run(
         progress: whether to show a progress bar.
 
     Raises:
-        RunError: for no window.
+        ValueError: for no window.
     """
     count = run.settings.windows if count is None else count
     if count < 1:
-        raise RunError(f"at least one window is sampled, got {count}")
+        raise ValueError(f"at least one window is sampled, got {count}")
     chosen = one_an_episode(source.windows, count)
     plan, clips = source.plan, source.take(chosen)
     made = continue_clips(run, denoiser, plan, clips, batch, progress)

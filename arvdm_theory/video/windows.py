@@ -30,7 +30,6 @@ __all__ = [
     "Queries",
     "Told",
     "Window",
-    "WindowError",
     "WindowSource",
     "Windows",
     "find_windows",
@@ -47,10 +46,6 @@ _NEIGHBOURS = (0.5, 30.0)
 
 POSE_DIM = 2 * (len(_HARMONICS) + 2 * len(_PERIODS))
 """Numbers of a pose's code."""
-
-
-class WindowError(ValueError):
-    """Episodes that hold no window as asked for; the message says why."""
 
 
 def pose_code(poses: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -93,7 +88,7 @@ class EpisodeSet:
         told: what networks are told of a frame, ``poses`` (where there are any) or raw ``actions``.
 
     Raises:
-        WindowError: if there is no episode, or networks are to be told something else.
+        ValueError: if there is no episode, or networks are to be told something else.
     """
 
     frames: Sequence[NDArray[np.uint8]]
@@ -105,9 +100,9 @@ class EpisodeSet:
 
     def __post_init__(self) -> None:
         if not len(self.frames):
-            raise WindowError("a data set needs at least one episode, got none")
+            raise ValueError("a data set needs at least one episode, got none")
         if self.told not in get_args(Told):
-            raise WindowError(f"networks are told {' or '.join(get_args(Told))}, got {self.told!r}")
+            raise ValueError(f"networks are told {' or '.join(get_args(Told))}, got {self.told!r}")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -198,7 +193,7 @@ def find_windows(
     """Every window with at least ``least`` queries; every window there is for episodes without poses.
 
     Raises:
-        WindowError: if there is none, or an argument is out of range.
+        ValueError: if there is none, or an argument is out of range.
 
     Example:
         >>> away_and_back = [*range(10), *range(8, 2, -1)]
@@ -209,14 +204,14 @@ def find_windows(
         Window(episode=0, start=0, queries=((6, 12), (5, 13), (4, 14), (3, 15)))
     """
     if least < 0 or skip < 1 or queries not in get_args(Queries):
-        raise WindowError(
+        raise ValueError(
             f"windows have 0 queries or more, {' or '.join(get_args(Queries))}, and skip 1 or more; "
             f"got {least}, {queries!r} and {skip}"
         )
     length = (plan.total_frames - 1) * skip + 1
     longest = max(len(frames) for frames in episodes.frames)
     if longest < length:
-        raise WindowError(f"windows of {length} frames are needed, but the longest episode has {longest}")
+        raise ValueError(f"windows of {length} frames are needed, but the longest episode has {longest}")
     counts = [max(len(frames) - length + 1, 0) for frames in episodes.frames]
     every = Windows(
         episodes,
@@ -230,7 +225,7 @@ def find_windows(
         return every
     kept = np.array([len(window.queries) >= least for window in every])
     if not kept.any():
-        raise WindowError(
+        raise ValueError(
             f"none of {len(episodes.frames)} episodes has a window of {length} frames of which {least} show again "
             f"what only the {plan.laid_out} frames behind the short context did: let it turn back sooner, or "
             "remember more frames"
@@ -296,7 +291,7 @@ class WindowSource:
         """See :class:`arvdm_theory.interfaces.VideoSource`.
 
         Raises:
-            WindowError: if the windows are shorter than ``frames``.
+            ValueError: if the windows are shorter than ``frames``.
         """
         chosen = torch.randint(len(self.windows), (videos,), generator=generator).tolist()
         return self.take(chosen, frames)
@@ -305,7 +300,7 @@ class WindowSource:
         """Windows by their numbers, the first ``frames`` frames of each."""
         frames = self.plan.total_frames if frames is None else frames
         if frames > self.plan.total_frames:
-            raise WindowError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
+            raise ValueError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
         pictures, told = [], []
         for number in chosen:
             episode, start = int(self.windows.episode[number]), int(self.windows.start[number])

@@ -16,7 +16,7 @@ from arvdm_theory.video.simulators.recording import Recording, read_needles
 from arvdm_theory.video.simulators.terrain import LEVELS_UP, SEA
 from arvdm_theory.video.simulators.trajectories import Kind, Trajectory
 from arvdm_theory.video.simulators.voxel import ACTION_COUNT, CELL, MinecraftStandIn, VoxelWorld, simulator
-from arvdm_theory.video.simulators.worlds import FORWARD, MOVES, SimulationError, Simulator, World
+from arvdm_theory.video.simulators.worlds import FORWARD, MOVES, Simulator, World
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_recordings_are_videos_as_the_readers_of_the_real_data_take_them(tmp_pat
 
 @pytest.mark.parametrize(("options", "message"), [({"size": 4}, "8 to 512"), ({"cells": 5}, "6 to 64")])
 def test_stand_ins_that_cannot_be(options: dict[str, int], message: str) -> None:
-    with pytest.raises(SimulationError, match=message):
+    with pytest.raises(ValueError, match=message):
         MinecraftStandIn(**options)
 
 

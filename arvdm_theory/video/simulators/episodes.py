@@ -56,7 +56,7 @@ def record(simulator: Simulator, seed: int, trajectory: Trajectory) -> Episode:
     A pose that is met again is rendered once.
 
     Raises:
-        SimulationError: if the world has no room for such a walk.
+        ValueError: if the world has no room for such a walk.
     """
     world_seed, walk_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     world = simulator.world(world_seed)

@@ -8,17 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "FORWARD", "LEFT", "MOVES", "RIGHT", "SimulationError", "Simulator", "World"]
+__all__ = ["ACTIONS", "FORWARD", "LEFT", "MOVES", "RIGHT", "Simulator", "World"]
 
 LEFT, RIGHT, FORWARD = 0, 1, 2
 ACTIONS = ("turn left", "turn right", "forward")
 
 # Steps (row, column) to the neighbours north, east, south and west: rows count southwards, columns eastwards.
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
-
-
-class SimulationError(ValueError):
-    """No such simulator, world or walk; the message names what is wrong and what was expected."""
 
 
 @runtime_checkable
