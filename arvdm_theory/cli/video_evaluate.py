@@ -82,7 +82,12 @@ def run(args: argparse.Namespace) -> int:
         if side_by_side:
             report |= {"rule": RULE, "agreement_with_authors": counts}
         if result.fvd is not None and features is not None:
-            report["fvd"] = {**vars(result.fvd), "network": features.name, "frames": features.frames}
+            distance = result.fvd.distance
+            report["fvd"] = {
+                "value": distance.value, "samples_truth": result.fvd.samples_truth,
+                "samples_generated": result.fvd.samples_generated, "dimension": result.fvd.dimension,
+                "note": "".join(distance.warnings), "network": features.name, "frames": features.frames,
+            }  # fmt: skip
         write_json(args.json, {**report, "provenance": provenance({**config, "crop": crop}, seed=0)})
     if args.table is not None:
         write_table(curve_table(result.curves, result.first_frame), Path(args.table))
@@ -152,8 +157,8 @@ def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: 
             f"{count.get('held_out_agree_by_psnr', 0)})"
         )
     if result.fvd is not None:
-        fvd = result.fvd
+        fvd, notes = result.fvd, "".join(f": {note}" for note in result.fvd.distance.warnings)
         print(
-            f"Fréchet distance {fvd.value:.4g} between {fvd.samples_truth} true and {fvd.samples_generated} "
-            f"generated stretches, features of dimension {fvd.dimension}" + (f": {fvd.note}" if fvd.note else "")
+            f"Fréchet distance {fvd.distance.value:.4g} between {fvd.samples_truth} true and "
+            f"{fvd.samples_generated} generated stretches, features of dimension {fvd.dimension}{notes}"
         )

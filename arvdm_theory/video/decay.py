@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
-from arvdm_theory.video.intervals import ClusterInterval, cluster_mean
+from arvdm_theory.number import Number, half_width
 from arvdm_theory.video.metrics import decibel
 
 __all__ = ["DecayError", "DecaySlope", "RankAgreement", "decay_slope", "rank_agreement"]
@@ -40,12 +40,12 @@ class DecaySlope:
             are copies, not failures: with many of them ``of_each`` speaks of the worse videos only.
     """
 
-    of_mean: ClusterInterval
-    of_each: ClusterInterval
+    of_mean: Number
+    of_each: Number
     dropped: int
 
 
-def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: float = 0.95) -> DecaySlope:
+def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None) -> DecaySlope:
     """Least-squares slopes of PSNR over the rollout index.
 
     With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean M_t over curves, the slope of
@@ -55,12 +55,11 @@ def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: 
     Args:
         psnr_curves: in dB, (curves, frames); one curve will do, without a standard error.
         videos: (curves,), a label each: curves of one video are one cluster. Left out, each is a video.
-        level: of the Student-t intervals.
 
     Raises:
         DecayError: if there are fewer than two frames or no curve, a PSNR is NaN or -∞, or all curves are
             exact copies at an index.
-        ValueError: as :func:`~arvdm_theory.video.intervals.cluster_mean`.
+        ValueError: unless there is a label a curve.
 
     Example:
         >>> found = decay_slope([[20.0, 18.0, 16.0], [22.0, 20.0, 18.0]])
@@ -83,8 +82,8 @@ def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: 
     moves = -10 / math.log(10) * (errors / middle - 1) @ weights
     finite = np.isfinite(curves).all(1)
     # The moves' mean is 0: the weights sum to 0.
-    of_mean = cluster_mean(slope + moves, labels, level)
-    of_each = cluster_mean(curves[finite] @ weights, labels[finite], level)
+    of_mean = Number.clustered(slope + moves, labels)
+    of_each = Number.clustered(curves[finite] @ weights, labels[finite])
     return DecaySlope(of_mean, of_each, int((~finite).sum()))
 
 
@@ -93,26 +92,21 @@ class RankAgreement:
     """Spearman's rank correlation of a prediction with what was measured, over runs.
 
     Attributes:
-        value: ρ, Pearson's correlation of midranks.
+        correlation: ρ, Pearson's correlation of midranks, of ``n`` runs. For ρ = ±1, where the formula of the
+            interval has width 0, nothing is known of its error.
         pvalue: two-sided, of all orders of the runs being equally likely.
-        low: lower end of the confidence interval; NaN for ρ = ±1, where its formula has width 0.
-        high: its upper end.
-        runs: how many.
         exact: whether the p-value went through all orders, not through random ones.
     """
 
-    value: float
+    correlation: Number
     pvalue: float
-    low: float
-    high: float
-    runs: int
     exact: bool
 
 
 def rank_agreement(
-    predicted: ArrayLike, measured: ArrayLike, level: float = 0.95, permutations: int = 9999, seed: int = 0
+    predicted: ArrayLike, measured: ArrayLike, permutations: int = 9999, seed: int = 0
 ) -> RankAgreement:
-    """Spearman's rank correlation with a permutation p-value and a confidence interval.
+    """Spearman's rank correlation with a permutation p-value and a 95 % confidence interval.
 
     The p-value is the share of orders of the measured ranks with |ρ| no less than the observed one: of all n!
     orders up to 8 runs; above, of the observed and random ones, so it is never 0. The interval is Fisher's,
@@ -122,18 +116,16 @@ def rank_agreement(
     Args:
         predicted: shape (runs,), 4 or more.
         measured: the same runs.
-        level: of the interval.
         permutations: random orders for more than 8 runs.
         seed: of them.
 
     Raises:
         DecayError: if shapes differ, there are fewer than 4 runs, a number is not finite, one side is
-            constant (as every decay predicted without accumulation may be), the level is not between 0 and 1, or
-            no order is to be drawn.
+            constant (as every decay predicted without accumulation may be), or no order is to be drawn.
 
     Example:
         >>> found = rank_agreement([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0])
-        >>> found.value, round(found.pvalue * 24), found.exact
+        >>> found.correlation.value, round(found.pvalue * 24), found.exact
         (1.0, 2, True)
     """
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
@@ -142,8 +134,6 @@ def rank_agreement(
         raise DecayError(f"two lists of one length, 4 or more runs, are needed, got {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise DecayError("a run's prediction or measurement is NaN or infinite: it has no rank here")
-    if not 0 < level < 1:
-        raise DecayError(f"the level of an interval lies between 0 and 1, got {level}")
     if permutations < 1:
         raise DecayError(f"at least one permutation is needed, got {permutations}")
     # Twice the centred midranks are whole numbers, so equal correlations compare as equal.
@@ -159,9 +149,12 @@ def rank_agreement(
         orders = np.concatenate([b[None], drawn])
     shared = int(a @ b)
     pvalue = float((np.abs(orders @ a) >= abs(shared)).mean())
-    value = shared / math.sqrt(spread)
+    value, method = shared / math.sqrt(spread), "Spearman"
     if shared**2 == spread:
-        return RankAgreement(float(np.sign(shared)), pvalue, math.nan, math.nan, n, exact)
-    width = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
+        return RankAgreement(Number.stated(np.sign(shared), math.nan, method=method, n=n), pvalue, exact)
+    stderr = math.sqrt((1 + value**2 / 2) / (n - 3))
+    width = half_width(stderr)
     low, high = (math.tanh(math.atanh(value) + side * width) for side in (-1, 1))
-    return RankAgreement(value, pvalue, low, high, n, exact)
+    # tanh' = 1 - tanh².
+    number = Number.stated(value, (1 - value**2) * stderr, low, high, method=method, n=n)
+    return RankAgreement(number, pvalue, exact)

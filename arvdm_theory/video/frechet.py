@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from arvdm_theory.number import Number
 
 __all__ = ["FrechetEstimate", "feature_distance", "frechet_distance"]
 
@@ -47,19 +50,18 @@ class FrechetEstimate:
     """A Fréchet distance of features, with what it rests on.
 
     Attributes:
-        value: the distance between the Gaussians of the samples' means and covariances. It is biased upwards, the
-            more the fewer samples: two sets of one law have a positive distance. Compare only equal sizes.
+        distance: between the Gaussians of the samples' means and covariances; its standard error is not known. It
+            is biased upwards, the more the fewer samples: two sets of one law have a positive distance. Compare
+            only equal sizes.
         samples_truth: true videos.
         samples_generated: generated videos.
         dimension: of a feature.
-        note: what makes the value doubtful; empty for nothing.
     """
 
-    value: float
+    distance: Number
     samples_truth: int
     samples_generated: int
     dimension: int
-    note: str = ""
 
 
 def feature_distance(truth: Array, generated: Array) -> FrechetEstimate:
@@ -81,13 +83,14 @@ def feature_distance(truth: Array, generated: Array) -> FrechetEstimate:
         )
     moments = [(x.mean(0), np.cov(x, rowvar=False).reshape(dimension, dimension)) for x in (truth, generated)]
     value = frechet_distance(*moments[0], *moments[1])
-    note = ""
+    warnings = []
     if fewest <= dimension:
-        note = (
+        warnings = [
             f"{fewest} videos cannot fill a covariance of dimension {dimension}: the value mostly measures the "
             "number of videos; compare it only with values from as many"
-        )
-    return FrechetEstimate(value, len(truth), len(generated), dimension, note)
+        ]
+    distance = Number.stated(value, math.nan, method="Fréchet", n=fewest, warnings=warnings)
+    return FrechetEstimate(distance, len(truth), len(generated), dimension)
 
 
 def _checked(mean: ArrayLike, covariance: ArrayLike) -> tuple[Array, Array, float]:

@@ -7,8 +7,8 @@ context and a memory. With window frames at level s in place of clean ones, whic
 
 is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.decomposition.immse`): what the
 network without the memory must do without. Networks are not exact, so the value is that information plus half the
-integral of the difference of their excess losses: it is too low where the larger network has learned less of what it
-could, and it may be negative.
+integral of the difference of their excess losses: it is too low where the larger network has learned less of what
+it could, and it may be negative.
 
 Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and Verdú 2005 (I-MMSE).
 """
@@ -24,11 +24,11 @@ import numpy as np
 
 from arvdm_theory.decomposition.immse import horizon_notes
 from arvdm_theory.decomposition.score_gap import ScoreGap, memory_contributions
-from arvdm_theory.information.estimators.estimate import Estimate, SampleError, conclude
+from arvdm_theory.information.estimators.estimate import SampleError, issue
 from arvdm_theory.interfaces import Score, VideoBatch
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.video.intervals import cluster_mean
 from arvdm_theory.video.runs import VideoRun
 from arvdm_theory.video.windows import WindowSource, find_windows
 
@@ -53,19 +53,15 @@ class MemoryInformation:
         stop: s, the level of the window frames.
     """
 
-    window: Estimate
+    window: Number
     frames: int
     clusters: int
     stop: float
 
     @property
-    def per_frame(self) -> Estimate:
+    def per_frame(self) -> Number:
         """Nats a generated frame: the whole over the Δ frames that the step puts out."""
-        whole = self.window
-        value, stderr, low, high = (
-            x / self.frames for x in (whole.value, whole.stderr, whole.ci_low, whole.ci_high)
-        )
-        return dataclasses.replace(whole, value=value, stderr=stderr, ci_low=low, ci_high=high)
+        return self.window * (1 / self.frames)
 
 
 def memory_information(
@@ -101,7 +97,7 @@ def memory_information(
         points: Gauss-Legendre nodes a reverse step, each a call of both networks: fewer do where steps are many.
         batch: clips at once.
         clusters: the episode of each clip, (n,): episodes are the independent draws, with Student's interval
-            (:func:`arvdm_theory.video.intervals.cluster_mean`). None: every clip is.
+            (:meth:`arvdm_theory.number.Number.clustered`). None: every clip is.
         seed: of the noise.
         progress: whether to show a progress bar.
 
@@ -117,12 +113,12 @@ def memory_information(
         clips.frames, plan, ar_step, score, score_with_past, form=form, points=points, batch=batch, seed=seed,
         progress=progress, actions=clips.actions, plan_with_past=plan_with_past, stop=stop,
     )  # fmt: skip
-    mean = cluster_mean(contributions, labels)
-    window = conclude(
-        mean.value, mean.stderr, mean.high - mean.value, method="immse-clocks", n=mean.samples,
-        notes=horizon_notes(tails, plan.horizon, mean.stderr),
-    )  # fmt: skip
-    return MemoryInformation(window, plan.stride, mean.clusters, stop)
+    window = Number.clustered(contributions, labels, "immse-clocks")
+    notes = horizon_notes(tails, plan.horizon, window.stderr)
+    for note in notes:
+        issue(note)
+    window = dataclasses.replace(window, warnings=tuple(map(str, notes)))
+    return MemoryInformation(window, plan.stride, len(set(labels)), stop)
 
 
 def information_of_runs(

@@ -20,7 +20,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from arvdm_theory.data.clips import ClipError, to_unit
-from arvdm_theory.video.intervals import cluster_mean, cluster_rate
+from arvdm_theory.number import Number
+from arvdm_theory.video.intervals import cluster_rate, interval_columns
 from arvdm_theory.video.metrics import psnr, ssim
 
 __all__ = [
@@ -189,16 +190,15 @@ def score_queries(
     return pd.DataFrame(rows)
 
 
-def retrieval_summary(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Rates and qualities of many episodes, a row a source; intervals cluster by episode.
+def retrieval_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Rates and qualities of many episodes, a row a source; 95 % intervals cluster by episode.
 
     The rate is over the complete queries only, with the interval of
     :func:`~arvdm_theory.video.intervals.cluster_rate`; ``left_out`` counts the others. PSNR and SSIM are over the
-    same queries, with that of :func:`~arvdm_theory.video.intervals.cluster_mean`.
+    same queries, with that of :meth:`~arvdm_theory.number.Number.clustered`.
 
     Args:
         table: what :func:`score_queries` gives, episodes with different labels stacked.
-        level: of the intervals.
 
     Returns:
         columns source, rate, rate_low, rate_high, chance, psnr, psnr_low, psnr_high, ssim, ssim_low, ssim_high,
@@ -212,15 +212,14 @@ def retrieval_summary(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     rows = []
     for source, group in table.groupby("source", sort=False):
         counted = group[group["complete"]]
-        rate = cluster_rate(counted["success"], counted["episode"], level)
-        row: dict[str, Any] = {"source": source, "rate": rate.value, "rate_low": rate.low, "rate_high": rate.high}
+        rate = cluster_rate(counted["success"], counted["episode"])
+        row: dict[str, Any] = {"source": source, **interval_columns("rate", rate)}
         row["chance"] = (1 / (1 + counted["distractors"])).mean()
         for name in ("psnr", "ssim"):
-            mean = cluster_mean(counted[name], counted["episode"], level)
-            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= interval_columns(name, Number.clustered(counted[name], counted["episode"]))
         row["ssim_median"] = counted["ssim"].median()
-        row |= {"queries": len(counted), "left_out": len(group) - len(counted), "episodes": rate.clusters}
-        rows.append(row)
+        row |= {"queries": len(counted), "left_out": len(group) - len(counted)}
+        rows.append({**row, "episodes": counted["episode"].nunique()})
     return pd.DataFrame(rows)
 
 

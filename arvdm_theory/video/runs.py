@@ -27,12 +27,13 @@ from arvdm_theory.files import atomic_path, write_json
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.networks.config import Architecture, DenoiserConfig
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.number import Number
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
 from arvdm_theory.training.sources import data_moments
 from arvdm_theory.video.data_sets import DataKind, Episodes, Split
-from arvdm_theory.video.intervals import cluster_mean
+from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
 from arvdm_theory.video.metrics import psnr, ssim
 from arvdm_theory.video.presets import VideoPreset, preset
@@ -451,8 +452,7 @@ def quality_summary(scores: pd.DataFrame) -> pd.DataFrame:
     for source, group in scores.groupby("source", sort=False):
         row: dict[str, Any] = {"source": source}
         for name in ("psnr", "ssim"):
-            mean = cluster_mean(group[name], group["episode"])
-            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= interval_columns(name, Number.clustered(group[name], group["episode"]))
         rows.append({**row, "frames": len(group), "episodes": group["episode"].nunique()})
     return pd.DataFrame(rows)
 

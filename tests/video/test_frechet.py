@@ -61,11 +61,13 @@ def test_features_give_their_moments_distance_and_say_how_many_there_were() -> N
     truth, generated = rng.normal(size=(50, 4)), 1 + 2 * rng.normal(size=(40, 4))
     found = feature_distance(truth, generated)
     expected = frechet_distance(truth.mean(0), np.cov(truth.T), generated.mean(0), np.cov(generated.T))
-    assert found.value == expected
-    assert (found.samples_truth, found.samples_generated, found.dimension, found.note) == (50, 40, 4, "")
+    assert found.distance.value == expected
+    assert (found.samples_truth, found.samples_generated, found.dimension) == (50, 40, 4)
+    assert found.distance.warnings == ()
+    assert np.isnan(found.distance.stderr)
     few = feature_distance(truth[:4], generated[:3])
-    assert "3 videos cannot fill a covariance of dimension 4" in few.note
-    assert feature_distance(truth[:, :1], generated[:, :1]).value > 0
+    assert "3 videos cannot fill a covariance of dimension 4" in few.distance.warnings[0]
+    assert feature_distance(truth[:, :1], generated[:, :1]).distance.value > 0
 
 
 @pytest.mark.parametrize(
