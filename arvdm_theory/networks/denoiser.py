@@ -24,14 +24,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from arvdm_theory.diffusion.prediction import NetworkScore
+from arvdm_theory.diffusion.prediction import NetworkScore, at_least_single, scales
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.config import Architecture, DenoiserConfig, ModelError
 from arvdm_theory.networks.linear import LinearBackbone
 from arvdm_theory.networks.mlp import MLPBackbone
 from arvdm_theory.networks.transformer import TransformerBackbone
 from arvdm_theory.networks.unet import UNetBackbone
-from arvdm_theory.noise import alpha, sigma2
 
 __all__ = ["ARCHITECTURES", "Denoiser"]
 
@@ -65,7 +64,7 @@ class Denoiser(nn.Module):
             references: (batch, r, d) at levels (r,), with actions if the config has them.
 
         Returns:
-            x̂, (batch, w, d), in the parameters' dtype.
+            x̂, (batch, w, d), in the parameters' dtype or float32, whichever is finer.
 
         Raises:
             ModelError: if shapes are not what the config says.
@@ -74,25 +73,25 @@ class Denoiser(nn.Module):
         self._check(window, levels, references)
         levels = levels.expand(window.shape[:2])
         mean, scale = config.data_mean, config.data_scale
-        window = window.to(dtype)
-        a, v = _alpha_variance(levels, dtype)
-        at, variance = _alpha_variance(references.levels, dtype)
+        window, values = (x.to(at_least_single(dtype)) for x in (window, references.values))
+        (a, s), (at, st) = scales(levels, window), scales(references.levels, values)
         context = ReferenceBatch(
-            (references.values.to(dtype) - at * mean) / torch.sqrt(at**2 * scale**2 + variance),
+            ((values - at * mean) / torch.hypot(at * scale, st)).to(dtype),
             references.levels,
             references.frames,
             references.window_frames,
             None if references.actions is None else references.actions.to(dtype),
             None if references.window_actions is None else references.window_actions.to(dtype),
         )
-        total = torch.sqrt(a**2 * scale**2 + v)
+        total = torch.hypot(a * scale, s)
         centred = window - a * mean
-        raw: Tensor = self.backbone(centred / total, levels, context)
+        # Under autocast what comes out is coarser than what goes in.
+        raw: Tensor = self.backbone((centred / total).to(dtype), levels, context).to(window)
         if config.prediction == "x0":
             return mean + scale * raw
         if config.prediction == "epsilon":
-            return (window - torch.sqrt(v) * raw) / a
-        return mean + (a * scale**2 / total**2) * centred - (torch.sqrt(v) * scale / total) * raw
+            return (window - s * raw) / a
+        return mean + (a * scale**2 / total**2) * centred - (s * scale / total) * raw
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,14 +105,14 @@ class Denoiser(nn.Module):
 
     def output_precision(self, levels: Tensor) -> Tensor:
         """(dF/dx̂)², the weight that turns ‖x̂ - X‖² into the squared error of F; the shape of ``levels``."""
-        a, v = _alpha_variance(levels, torch.float64)
+        a, s = scales(levels, levels.new_empty(0, dtype=torch.float64))
         scale = self.config.data_scale
         if self.config.prediction == "x0":
             weight = torch.full_like(a, scale**-2)
         elif self.config.prediction == "epsilon":
-            weight = a**2 / v
+            weight = (a / s) ** 2
         else:
-            weight = (a**2 * scale**2 + v) / (v * scale**2)
+            weight = (a / s) ** 2 + scale**-2
         return weight.squeeze(-1)
 
     def as_score(self, batch: int = 4096) -> NetworkScore:
@@ -123,8 +122,7 @@ class Denoiser(nn.Module):
             value: Tensor = self(window, levels, references)
             return value
 
-        # The levels reach the network in float64 where they can: its own tables are looked up by them.
-        return NetworkScore(network, "x0", dtype=self.dtype, device=self.device, batch=batch)
+        return NetworkScore(network, "x0", dtype=at_least_single(self.dtype), device=self.device, batch=batch)
 
     def _check(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> None:
         config = self.config
@@ -162,9 +160,3 @@ class Denoiser(nn.Module):
             shape = (len(window), frames, config.action_dim)
             if config.action_dim and actions is not None and actions.shape != shape:
                 raise ModelError(f"the {what} need actions of shape {shape}, got {tuple(actions.shape)}")
-
-
-def _alpha_variance(levels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """α and σ² of levels (.., w), each (.., w, 1); taken in float64, where small σ² keep their digits."""
-    precise = levels.to(torch.float64) if levels.device.type != "mps" else levels
-    return alpha(precise).to(dtype).unsqueeze(-1), sigma2(precise).to(dtype).unsqueeze(-1)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from arvdm_theory.diffusion.prediction import at_least_single
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.config import DenoiserConfig
 
@@ -36,7 +37,7 @@ class Frames:
     Attributes:
         condition: noise level, offset and action of each, embedded, (batch, frames, e).
         pose: the action's part of it, (batch, frames, e); None without actions.
-        times: offsets from the window's first frame, (frames,), in frames.
+        times: offsets from the window's first frame, (frames,), in frames; float32 or finer.
     """
 
     condition: Tensor
@@ -149,11 +150,12 @@ class FrameStem(nn.Module):
         grid = grid + self.tell(condition)[:, :, None, None]
         if self.place is not None:
             grid = grid + self.place(self._places(grid))
-        return grid, Frames(condition, pose, offset.to(values))
+        return grid, Frames(condition, pose, offset.to(at_least_single(values.dtype)))
 
     def _places(self, like: Tensor) -> Tensor:
+        dtype = at_least_single(like.dtype)
         rows, columns = (
-            fourier_features((torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / n, 0.125, 4.0)
+            fourier_features((torch.arange(n, dtype=dtype, device=like.device) + 0.5) / n, 0.125, 4.0).to(like)
             for n in self.grid
         )
         shape = (*self.grid, rows.shape[-1])

@@ -131,6 +131,26 @@ def test_float32_is_float64_rounded(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("memory", ["prepend-temporal", "concat-none", "cross-tokens"])
+def test_bfloat16_rounds_neither_levels_nor_times(backbone: str, memory: str) -> None:
+    net = network(backbone, memory)
+    window, levels, told = inputs(net, start=600)
+    told = dataclasses.replace(told, frames=(300, 343, 599))
+    expected = net(window, levels, told)
+    exact = net.backbone.stem.references(told)[1]  # type: ignore[union-attr]
+    value = net.bfloat16()(window, levels, told)
+    values = told.values.bfloat16()
+    actions = None if told.actions is None else told.actions.bfloat16()
+    coarse = dataclasses.replace(told, values=values, actions=actions)
+    known = net.backbone.stem.references(coarse)[1]  # type: ignore[union-attr]
+    # bfloat16 has no -257 and no -301.
+    assert known.times.tolist() == exact.times.tolist() == [-300, -257, -1]
+    # 8 bits an operation, a few dozen of them, on numbers of size 1 and parameters that are rounded too.
+    torch.testing.assert_close(known.condition.double(), exact.condition, rtol=0, atol=0.05)
+    assert (value.double() - expected).square().mean().sqrt().item() < 0.1
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_fresh_network_says_little(backbone: str) -> None:
     net = network(backbone, "none", prediction="x0")
     largest = net(*inputs(net)).abs().max().item()

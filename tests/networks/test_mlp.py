@@ -67,6 +67,20 @@ def test_videos_of_a_batch_do_not_meet() -> None:
     torch.testing.assert_close(after, net(window, levels, told)[order], rtol=0, atol=1e-13)
 
 
+def test_levels_are_rounded_no_earlier_than_their_features() -> None:
+    """log(1.002) is 0.002; of the level rounded to bfloat16, 1, it would be 0."""
+    seen: list[torch.Tensor] = []
+    net = network(actions=0)
+    embed = net.backbone.embed  # type: ignore[union-attr]
+    embed.register_forward_pre_hook(lambda layer, given: seen.append(given[0].double()))
+    window, levels, told = inputs(net)
+    levels = torch.full_like(levels, 1.002)
+    net(window, levels, told)
+    net.bfloat16()(window, levels, told)
+    # Half a last place of 8 bits of every input, the window's after its scaling.
+    torch.testing.assert_close(seen[1], seen[0], rtol=2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
