@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from arvdm_theory.number import Number, half_width
 from arvdm_theory.video.metrics import decibel
 
-__all__ = ["DecayError", "DecaySlope", "RankAgreement", "decay_slope", "rank_agreement"]
+__all__ = ["DecayError", "RankAgreement", "decay_slope", "rank_agreement"]
 
 Array = NDArray[np.float64]
 
@@ -27,30 +27,13 @@ class DecayError(ValueError):
     """Curves or runs that say nothing of a decay."""
 
 
-@dataclass(frozen=True)
-class DecaySlope:
+def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None) -> Number:
     """How fast PSNR falls along a rollout, in dB a generated frame; negative for a decay.
 
-    Attributes:
-        of_mean: slope of the PSNR of the mean squared error over curves at each index, the curve that a prediction
-            is of. Its standard error is linearised in the squared errors, clustered by video.
-        of_each: mean of the slopes of the curves that are finite throughout, clustered by video. It weighs dB, not
-            errors, and so another quantity.
-        dropped: curves with an infinite PSNR (an exact copy), which have no slope and are not in ``of_each``. They
-            are copies, not failures: with many of them ``of_each`` speaks of the worse videos only.
-    """
-
-    of_mean: Number
-    of_each: Number
-    dropped: int
-
-
-def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None) -> DecaySlope:
-    """Least-squares slopes of PSNR over the rollout index.
-
-    With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean M_t over curves, the slope of
-    the mean curve is Σ_t a_t 10 log₁₀(4/M_t). Exact copies count in M_t as no error. To first order a curve moves
-    it by -(10/ln 10) Σ_t a_t MSE_vt/M_t, whose clustered standard error is the slope's.
+    It is the least-squares slope over the rollout index of the PSNR of the *mean* squared error over curves, the
+    curve that a prediction is of. With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean
+    M_t over curves, that is Σ_t a_t 10 log₁₀(4/M_t). Exact copies count in M_t as no error. To first order a curve
+    moves it by -(10/ln 10) Σ_t a_t MSE_vt/M_t, whose clustered standard error is the slope's.
 
     Args:
         psnr_curves: in dB, (curves, frames); one curve will do, without a standard error.
@@ -63,8 +46,8 @@ def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None) -> Deca
 
     Example:
         >>> found = decay_slope([[20.0, 18.0, 16.0], [22.0, 20.0, 18.0]])
-        >>> round(found.of_mean.value, 12), round(found.of_each.value, 12), found.dropped
-        (-2.0, -2.0, 0)
+        >>> round(found.value, 12), found.n
+        (-2.0, 2)
     """
     curves = np.asarray(psnr_curves, dtype=np.float64)
     if curves.ndim != 2 or len(curves) < 1 or curves.shape[1] < 2:
@@ -80,11 +63,8 @@ def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None) -> Deca
         raise DecayError(f"all curves are exact copies at rollout index {int(np.argmin(middle))}: no slope")
     slope = float(decibel(middle) @ weights)
     moves = -10 / math.log(10) * (errors / middle - 1) @ weights
-    finite = np.isfinite(curves).all(1)
     # The moves' mean is 0: the weights sum to 0.
-    of_mean = Number.clustered(slope + moves, labels)
-    of_each = Number.clustered(curves[finite] @ weights, labels[finite])
-    return DecaySlope(of_mean, of_each, int((~finite).sum()))
+    return Number.clustered(slope + moves, labels)
 
 
 @dataclass(frozen=True)

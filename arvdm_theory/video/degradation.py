@@ -43,7 +43,6 @@ from scipy.optimize import nnls
 
 from arvdm_theory.diffusion.rollout import first_ar_step
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.video.metrics import decibel
 
 __all__ = [
     "STRENGTHS",
@@ -73,21 +72,12 @@ class RidgeFit:
     Attributes:
         slope: B, shape (p, m).
         strength: the chosen one.
-        strengths: all that were tried.
-        scores: mean squared leave-one-out error of each, summed over the m outputs, shape (strengths,).
-        baseline: the same of the mean alone, which ignores the regressors.
+        scores: mean squared leave-one-out error of every strength tried, summed over the m outputs, (strengths,).
     """
 
     slope: Array
     strength: float
-    strengths: tuple[float, ...]
     scores: Array
-    baseline: float
-
-    @property
-    def skill(self) -> float:
-        """1 - score/baseline: the share of variance foretold out of sample; NaN for constant outputs."""
-        return 1 - float(self.scores.min()) / self.baseline if self.baseline > 0 else math.nan
 
 
 def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> RidgeFit:
@@ -133,8 +123,7 @@ def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> 
         scores.append(float((missed**2).sum()) / n)
     best = int(np.argmin(scores))
     slope: Array = right.T @ ((values / (values**2 + tried[best] * unit))[:, None] * rotated)
-    baseline = float((y**2).sum()) / n * (n / (n - 1)) ** 2
-    return RidgeFit(slope, tried[best], tried, np.array(scores), baseline)
+    return RidgeFit(slope, tried[best], np.array(scores))
 
 
 def leading_components(frames: Array, components: int) -> Array:
@@ -180,7 +169,6 @@ class StepResponse:
         bias: mean of the teacher-forced error ε in the subspace, (Δ, q).
         covariance: of ε, jointly over the frames that come out, frame-major, (Δq, Δq).
         outside: mean squared error outside the subspace, over all d pixels, (Δ,).
-        fit: the regression that A comes from; None for a response from elsewhere.
     """
 
     basis: Array
@@ -188,7 +176,6 @@ class StepResponse:
     bias: Array
     covariance: Array
     outside: Array
-    fit: RidgeFit | None = None
 
     def __post_init__(self) -> None:
         for name in ("basis", "response", "bias", "covariance", "outside"):
@@ -263,13 +250,13 @@ def step_response(
     if len(directions) != true.shape[-1]:
         raise ValueError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
     (n, out), q = true.shape[:2], directions.shape[1]
-    response, fit = _slopes(told, said, directions, strengths)
+    response = _slopes(told, said, directions, strengths)
     error = said - true
     inside = error @ directions
     outside = ((error - inside @ directions.T) ** 2).mean((0, 2))
     bias = inside.mean(0)
     spread = (inside - bias).reshape(n, out * q)
-    return StepResponse(directions, response, bias, spread.T @ spread / n, outside, fit)
+    return StepResponse(directions, response, bias, spread.T @ spread / n, outside)
 
 
 def error_gain(shift: Array, moved: Array) -> Array:
@@ -345,11 +332,11 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
     return mse[prompt - start :]
 
 
-def _slopes(shown: Array, said: Array, basis: Array, strengths: Sequence[float]) -> tuple[Array, RidgeFit]:
+def _slopes(shown: Array, said: Array, basis: Array, strengths: Sequence[float]) -> Array:
     """The response (Δ, r, q, q) of frames (n, Δ, d) to frames (n, r, d), in the subspace."""
     (n, r), out, q = shown.shape[:2], said.shape[1], basis.shape[1]
     fit = ridge((shown @ basis).reshape(n, r * q), (said @ basis).reshape(n, out * q), strengths)
-    return fit.slope.reshape(r, q, out, q).transpose(2, 0, 3, 1), fit
+    return fit.slope.reshape(r, q, out, q).transpose(2, 0, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -358,22 +345,15 @@ class PredictedDegradation:
 
     Attributes:
         proxy: which prediction it is.
-        frames: indices in the video of the generated frames, the prompt being given.
-        mse: mean squared error over all d pixels, (F,).
+        mse: mean squared error over all d pixels, of the F generated frames, (F,).
         mean: mean error in the subspace, (F, q).
         covariance: of the errors in the subspace, frame-major, (Fq, Fq).
     """
 
     proxy: Proxy
-    frames: range
     mse: Array
     mean: Array
     covariance: Array
-
-    @property
-    def psnr(self) -> Array:
-        """10 log₁₀(4/MSE) in dB, (F,), to be held beside the PSNR of a measured *mean* squared error."""
-        return decibel(self.mse)
 
 
 def predicted_degradation(
@@ -451,7 +431,7 @@ def predicted_degradation(
     skip = prompt - start
     mean, covariance = mean[skip * q :].reshape(-1, q), covariance[skip * q :, skip * q :]
     inside = (mean**2).sum(1) + np.diag(covariance).reshape(mean.shape).sum(1)
-    return PredictedDegradation(proxy, range(prompt, stop), inside / d + outside[skip:], mean, covariance)
+    return PredictedDegradation(proxy, inside / d + outside[skip:], mean, covariance)
 
 
 def _rows(values: Array, what: str, axes: int) -> Array:

@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, spearmanr
 
-from arvdm_theory.number import Number
 from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
 
 Array = NDArray[np.float64]
@@ -26,37 +25,31 @@ def test_slopes_are_least_squares_fits() -> None:
     labels = np.repeat(np.arange(10), 2)
     found = decay_slope(curves, labels)
     middle = 10 * np.log10(4 / (4 * 10 ** (-curves / 10)).mean(0))
-    assert found.of_mean.value == pytest.approx(np.polyfit(index, middle, 1)[0], rel=1e-10)
-    own = Number.clustered([np.polyfit(index, curve, 1)[0] for curve in curves], labels)
-    for part in ("value", "stderr", "ci_low", "ci_high"):
-        assert getattr(found.of_each, part) == pytest.approx(getattr(own, part), rel=1e-10)
-    assert (len(found.of_mean.samples), len(found.of_each.samples), found.dropped) == (10, 10, 0)
+    assert found.value == pytest.approx(np.polyfit(index, middle, 1)[0], rel=1e-10)
+    assert (len(found.samples), found.n) == (10, 20)
     alone = decay_slope(curves[:1])
-    assert alone.of_mean.value == pytest.approx(alone.of_each.value, rel=1e-10)
-    assert np.isnan(alone.of_mean.stderr)
+    assert alone.value == pytest.approx(np.polyfit(index, curves[0], 1)[0], rel=1e-10)
+    assert np.isnan(alone.stderr)
 
 
 def test_standard_errors_of_slopes_are_those_of_repeated_experiments() -> None:
     rng, labels = np.random.default_rng(12), np.repeat(np.arange(60), 2)
     made = [decay_slope(_curves(rng, 60, 2, 8), labels) for _ in range(400)]
-    for part in ("of_mean", "of_each"):
-        slopes = [getattr(found, part) for found in made]
-        spread, stated = np.std([s.value for s in slopes], ddof=1), np.mean([s.stderr for s in slopes])
-        # A spread of 400 is off by 1/√800 of itself, and four of those are allowed; to that comes 1/60, the order
-        # of what linearising leaves out.
-        assert stated == pytest.approx(spread, rel=4 / np.sqrt(800) + 1 / 60)
+    spread, stated = np.std([s.value for s in made], ddof=1), np.mean([s.stderr for s in made])
+    # A spread of 400 is off by 1/√800 of itself, and four of those are allowed; to that comes 1/60, the order of
+    # what linearising leaves out.
+    assert stated == pytest.approx(spread, rel=4 / np.sqrt(800) + 1 / 60)
 
 
-def test_exact_copies_count_as_no_error_and_are_counted() -> None:
+def test_exact_copies_count_as_no_error() -> None:
     curves = _curves(np.random.default_rng(13), 5, 1, 6)
     curves[1, 2] = np.inf
     found = decay_slope(curves)
     errors = 4 * 10 ** (-curves / 10)
     assert errors[1, 2] == 0
     middle = 10 * np.log10(4 / errors.mean(0))
-    assert found.of_mean.value == pytest.approx(np.polyfit(np.arange(6), middle, 1)[0], rel=1e-10)
-    assert (len(found.of_mean.samples), len(found.of_each.samples), found.dropped) == (5, 4, 1)
-    assert found.of_each.value == pytest.approx(decay_slope(np.delete(curves, 1, 0)).of_each.value, rel=1e-12)
+    assert found.value == pytest.approx(np.polyfit(np.arange(6), middle, 1)[0], rel=1e-10)
+    assert len(found.samples) == 5
     curves[:, 2] = np.inf
     with pytest.raises(DecayError, match="index 2"):
         decay_slope(curves)

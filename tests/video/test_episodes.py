@@ -16,7 +16,7 @@ from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
 from arvdm_theory.video.simulators.episodes import episode_seed, record
-from arvdm_theory.video.simulators.recording import Recording, read_needles, write_episode
+from arvdm_theory.video.simulators.recording import Recording, write_episode
 from arvdm_theory.video.simulators.trajectories import Kind, Trajectory
 from arvdm_theory.video.simulators.trajectories import Path as Walk
 from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, MOVES, RIGHT, Simulator, World
@@ -278,12 +278,12 @@ def test_the_readers_of_the_real_data_read_recordings(tmp_path: Path, layout: An
     index = build_index(tmp_path, TecoDmlab() if layout == "npz" else TecoMinecraft(), progress=False)
     assert index.skipped == ()
     for clip, path in zip(ClipDataset(index, leads_to="next"), paths, strict=True):
-        poses = np.load(path.with_suffix(".npz"))["poses"]
+        saved = np.load(path.with_suffix(".npz"))
+        poses, needles, context = saved["poses"], saved["needles"], int(saved["context"])
         assert clip.frames.shape == (100, 16, 16, 3)
         assert clip.actions[0] == -1
         moved = (np.diff(poses[:, :2], axis=0) != 0).any(-1)
         np.testing.assert_array_equal(clip.actions[1:] == FORWARD, moved)
-        needles, context = read_needles(path)
         assert context == 16
         assert len(needles) > 0
         assert (needles[:, 1] - needles[:, 0] > context).all()

@@ -184,7 +184,7 @@ class _Work:
         slope = decay_slope(
             psnr(samples.truth[:, made], samples.generated[:, made]),
             [window.episode for window in samples.windows],
-        ).of_mean
+        )
         own = table["source"] == SOURCES[0]
         for name, value in interval_columns("slope", slope).items():
             table.loc[own, name] = value
@@ -254,7 +254,7 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
         row[f"end{name}"] = float(decibel(last.mean()))
         # What is constant has no slope but that of the frames of one window.
         if name and name != "_constant":
-            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).of_mean.value
+            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).value
     row["slope_constant"] = math.nan
     return {**row, "psnr_first": rolled["psnr"].iloc[0]}
 

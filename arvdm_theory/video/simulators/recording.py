@@ -23,13 +23,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.data.npz import npz_array
 from arvdm_theory.files import atomic_path, write_json
 from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import Simulator
 
-__all__ = ["Layout", "Recording", "read_needles", "write_episode"]
+__all__ = ["Layout", "Recording", "write_episode"]
 
 Layout = Literal["npz", "mp4"]
 
@@ -162,16 +161,6 @@ def write_episode(episode: Episode, path: Path) -> None:
     if path.suffix == ".mp4":  # last, so that where there is a video, its actions are there too
         with atomic_path(path) as temporary:
             _encode(episode.frames, temporary)
-
-
-def read_needles(path: str | Path) -> tuple[NDArray[np.int64], int]:
-    """The needles (seen, queried) of an episode file, and the context that they lie outside of.
-
-    Raises:
-        ClipError: if the file is not an episode's.
-    """
-    file = Path(path).with_suffix(".npz")
-    return npz_array(file, "needles"), int(npz_array(file, "context"))
 
 
 def _encode(frames: NDArray[np.uint8], path: Path) -> None:

@@ -24,9 +24,7 @@ from arvdm_theory.video.simulators.terrain import SEA, Terrain, landscape, value
 from arvdm_theory.video.simulators.voxel_rays import VIEW, Sky, render
 from arvdm_theory.video.simulators.worlds import MOVES
 
-__all__ = ["ACTION_COUNT", "CELL", "MinecraftStandIn", "VoxelWorld", "simulator"]
-
-ACTION_COUNT = 4
+__all__ = ["CELL", "MinecraftStandIn", "VoxelWorld", "simulator"]
 
 # Side of a cell of the walker's grid, in blocks.
 CELL = 3

@@ -8,10 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "FORWARD", "LEFT", "MOVES", "RIGHT", "Simulator", "World"]
+__all__ = ["FORWARD", "LEFT", "MOVES", "RIGHT", "Simulator", "World"]
 
 LEFT, RIGHT, FORWARD = 0, 1, 2
-ACTIONS = ("turn left", "turn right", "forward")
 
 # Steps (row, column) to the neighbours north, east, south and west: rows count southwards, columns eastwards.
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
