@@ -6,13 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
-from torch import Tensor
-
-from arvdm_theory.interfaces import ReferenceBatch
-
-__all__ = ["Architecture", "Backbone", "DenoiserConfig", "ModelError", "Target"]
+__all__ = ["Architecture", "DenoiserConfig", "ModelError", "Target"]
 
 Architecture = Literal["linear", "mlp", "transformer", "unet"]
 Target = Literal["x0", "epsilon", "v"]
@@ -20,20 +16,6 @@ Target = Literal["x0", "epsilon", "v"]
 
 class ModelError(ValueError):
     """A network cannot be built from its config, or is called with what it was not built for."""
-
-
-class Backbone(Protocol):
-    """What stands behind the preconditioning; an ``nn.Module`` built from a config."""
-
-    def __call__(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape.
-
-        Args:
-            window: unit-scale noisy frames, (batch, w, d).
-            levels: OU levels, (batch, w).
-            references: at unit scale, ``levels`` (r,).
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,11 @@ ARCHITECTURES: dict[Architecture, Callable[[DenoiserConfig], nn.Module]] = {
     "transformer": TransformerBackbone,
     "unet": UNetBackbone,
 }
-"""Every backbone by the name that configs give it."""
+"""What stands behind the preconditioning, by the name that configs give it: (window, levels, references) → F.
+
+The window, (batch, w, d), and the references' values are noisy frames at unit scale; levels are OU levels,
+(batch, w) and (r,), in float32 or finer. F has the window's shape.
+"""
 
 
 class Denoiser(nn.Module):
@@ -117,12 +121,14 @@ class Denoiser(nn.Module):
 
     def as_score(self, batch: int = 4096) -> NetworkScore:
         """The score (α x̂ - W)/σ², for the ledger, the rollout and the I-MMSE estimate."""
-
-        def network(window: Tensor, levels: Tensor, references: ReferenceBatch, actions: Tensor | None) -> Tensor:
-            value: Tensor = self(window, levels, references)
-            return value
-
-        return NetworkScore(network, "x0", dtype=at_least_single(self.dtype), device=self.device, batch=batch)
+        # The fourth thing shown, the window's actions, stands in the references too.
+        return NetworkScore(
+            lambda *shown: self(*shown[:3]),
+            "x0",
+            dtype=at_least_single(self.dtype),
+            device=self.device,
+            batch=batch,
+        )
 
     def _check(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> None:
         config = self.config

@@ -119,7 +119,7 @@ class LinearBackbone(nn.Module):
         )
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.config.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         number, row = self.place(levels, references)
         inputs = self.inputs(window, references)
         table = self.tables[number]

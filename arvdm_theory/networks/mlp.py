@@ -61,7 +61,7 @@ class MLPBackbone(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.config.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         config, batch, w = self.config, window.shape[0], window.shape[1]
         start = references.window_frames[0]
         distance = window.new_tensor([(frame - start) / self.horizon for frame in references.frames])

@@ -71,7 +71,7 @@ class TransformerBackbone(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.config.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         recalled = self.memory(*self.stem.window(window, levels, references), references, self.stem)
         x, frames = recalled.x, recalled.frames
         for layer in self.layers:
