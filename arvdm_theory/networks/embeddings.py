@@ -1,4 +1,4 @@
-"""From flat frames to a grid of features, and what a network is told of each frame.
+"""From flat frames to a grid of features, and what a network is conditioned on, a frame.
 
 All networks but the linear one and the perceptron work on grids (batch, frames, h, w, channels). A vector frame is
 a grid of one place. What is known of a frame besides its values — how noisy it is, where in time it stands, which
@@ -81,7 +81,7 @@ class FrameStem(nn.Module):
         condition: e, the size of the condition vectors.
         kernel: of the convolution; equal to ``stride`` for patches.
         stride: of the convolution.
-        horizon_frames: if given, networks are told the frames' absolute indices too, in this unit.
+        horizon_frames: if given, networks are conditioned on the frames' absolute indices too, in this unit.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FrameStem(nn.Module):
         return self._embed(references.values, levels, references.actions, references.frames, references)
 
     def _embed(
-        self, values: Tensor, levels: Tensor, actions: Tensor | None, indices: Sequence[int], told: ReferenceBatch
+        self, values: Tensor, levels: Tensor, actions: Tensor | None, indices: Sequence[int], given: ReferenceBatch
     ) -> tuple[Tensor, Frames]:
         batch, frames = values.shape[:2]
         # On a device without float64 (MPS) float32 must do.
@@ -134,7 +134,7 @@ class FrameStem(nn.Module):
         at = torch.log(levels.to(values.device, precise) + _SMALLEST_LEVEL)
         condition = self.level(fourier_features(at, 0.5, 40.0).to(values))
         index = torch.tensor(list(indices), dtype=precise, device=values.device)
-        offset = index - told.window_frames[0]
+        offset = index - given.window_frames[0]
         distance = torch.sign(offset) * torch.log1p(offset.abs())
         condition = condition + self.offset(fourier_features(distance, 0.5, 16.0).to(values))
         if self.absolute is not None and self.horizon_frames is not None:

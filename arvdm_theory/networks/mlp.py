@@ -84,8 +84,8 @@ class MLPBackbone(nn.Module):
         """(batch, slots, frame + action + 4), the frames in the last places."""
         batch, n = values.shape[:2]
         level = levels.to(values.device)  # whose dtype may be finer than the pixels'
-        told = torch.stack([torch.ones_like(level), level / 4, torch.log(level + 1e-4) / 4], -1).to(values)
-        marks = torch.cat([told, distance.expand(batch, -1)[..., None]], -1)
+        marked = torch.stack([torch.ones_like(level), level / 4, torch.log(level + 1e-4) / 4], -1).to(values)
+        marks = torch.cat([marked, distance.expand(batch, -1)[..., None]], -1)
         parts = [values, marks]
         if self.config.action_dim:
             parts.insert(1, values.new_zeros(batch, n, self.config.action_dim) if actions is None else actions)

@@ -59,7 +59,7 @@ class TimeOptions(Options):
     """How a network sees time.
 
     Attributes:
-        absolute: tells the network the frames' indices, for videos that are not stationary.
+        absolute: conditions the network on the frames' indices, for videos that are not stationary.
         horizon_frames: the unit of the indices, in frames.
     """
 
@@ -68,7 +68,7 @@ class TimeOptions(Options):
 
     @property
     def horizon(self) -> float | None:
-        """The unit of the indices that the network is told; None if it isn't told them."""
+        """The unit of the indices that the network is conditioned on; None without them."""
         return self.horizon_frames if self.absolute else None
 
 

@@ -43,7 +43,7 @@ class Episodes:
         test: of the test split, in other worlds.
         seed: of the simulator.
         folder: of a data set that is there already; None simulates one.
-        told: what networks are told of a frame, see :class:`~arvdm_theory.video.windows.EpisodeSet`.
+        told: what networks are conditioned on, see :class:`~arvdm_theory.video.windows.EpisodeSet`.
         leads_to: whether action t of a file leads to frame t (``this``) or t + 1 (``next``), as simulated.
 
     Raises:

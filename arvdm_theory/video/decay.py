@@ -118,8 +118,8 @@ def rank_agreement(
         raise DecayError(f"at least one permutation is needed, got {permutations}")
     # Twice the centred midranks are whole numbers, so equal correlations compare as equal.
     a, b = (np.rint(2 * rankdata(values)).astype(np.int64) - (n + 1) for values in (x, y))
-    spread = int(a @ a) * int(b @ b)
-    if spread == 0:
+    squares = int(a @ a) * int(b @ b)
+    if squares == 0:
         raise DecayError("all runs are equal on one side: constant values have no rank correlation")
     exact = n <= _MOST_EXACT
     if exact:
@@ -129,8 +129,8 @@ def rank_agreement(
         orders = np.concatenate([b[None], drawn])
     shared = int(a @ b)
     pvalue = float((np.abs(orders @ a) >= abs(shared)).mean())
-    value, method = shared / math.sqrt(spread), "Spearman"
-    if shared**2 == spread:
+    value, method = shared / math.sqrt(squares), "Spearman"
+    if shared**2 == squares:
         return RankAgreement(Number.stated(np.sign(shared), math.nan, method=method, n=n), pvalue, exact)
     stderr = math.sqrt((1 + value**2 / 2) / (n - 3))
     width = half_width(stderr)

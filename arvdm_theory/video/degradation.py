@@ -21,8 +21,8 @@ None is a bound. What linear response takes for granted:
   directions in which true frames hardly vary, ridge regression puts the response near 0.
 - Errors live in q principal components of true frames. What lies outside neither responds nor passes on: it is the
   teacher-forced residual's, the same at every AR step.
-- For a staircase (w > Δ) only references and the Δ frames that come out are followed. Errors of the noisy window,
-  which stays from step to step, are not tracked, though they too add up.
+- For a pipelined schedule (w > Δ) only references and the Δ frames that come out are followed. Errors of the noisy
+  window, which stays from step to step, are not tracked, though they too add up.
 - No pixel's range is known: where errors expand, the prediction grows past what pictures can show.
 
 So judge it by how it ranks runs beside their measured decay (:mod:`arvdm_theory.video.decay`). Its relative for
@@ -237,26 +237,26 @@ def step_response(
         >>> bool(np.isclose(step.teacher_forced[0], ((0.8 * references - truth) ** 2).mean()))
         True
     """
-    told, true, said = _rows(references, "references", 3), _rows(truth, "truth", 3), _rows(outputs, "outputs", 3)
-    if true.shape != said.shape or told.shape[::2] != true.shape[::2]:
+    given, true, said = _rows(references, "references", 3), _rows(truth, "truth", 3), _rows(outputs, "outputs", 3)
+    if true.shape != said.shape or given.shape[::2] != true.shape[::2]:
         raise ValueError(
-            f"references (n, r, d), truth and outputs (n, frames, d), got shapes {told.shape}, {true.shape} and "
+            f"references (n, r, d), truth and outputs (n, frames, d), got shapes {given.shape}, {true.shape} and "
             f"{said.shape}"
         )
-    if 0 in told.shape or 0 in true.shape:
-        raise ValueError(f"at least one reference and output is needed, got {told.shape} and {true.shape}")
+    if 0 in given.shape or 0 in true.shape:
+        raise ValueError(f"at least one reference and output is needed, got {given.shape} and {true.shape}")
     directions = np.asarray(basis, dtype=np.float64)
     _check_basis(directions)
     if len(directions) != true.shape[-1]:
         raise ValueError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
     (n, out), q = true.shape[:2], directions.shape[1]
-    response = _slopes(told, said, directions, strengths)
+    response = _slopes(given, said, directions, strengths)
     error = said - true
     inside = error @ directions
     outside = ((error - inside @ directions.T) ** 2).mean((0, 2))
     bias = inside.mean(0)
-    spread = (inside - bias).reshape(n, out * q)
-    return StepResponse(directions, response, bias, spread.T @ spread / n, outside)
+    centred = (inside - bias).reshape(n, out * q)
+    return StepResponse(directions, response, bias, centred.T @ centred / n, outside)
 
 
 def error_gain(shift: Array, moved: Array) -> Array:
@@ -320,13 +320,13 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
     start = plan.frames_out(first)
     mse = np.zeros(plan.clean_frames(last) - start)
     for k in range(first, last + 1):
-        told = plan.references_at(k)
-        if gain.shape != (plan.stride, len(told)) or teacher_forced.shape != (plan.stride,):
+        references = plan.references_at(k)
+        if gain.shape != (plan.stride, len(references)) or teacher_forced.shape != (plan.stride,):
             raise ValueError(
-                f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but the gain has "
-                f"shape {gain.shape} and the teacher-forced errors {teacher_forced.shape}"
+                f"AR step {k} puts out {plan.stride} frames and is shown {len(references)} references, but the "
+                f"gain has shape {gain.shape} and the teacher-forced errors {teacher_forced.shape}"
             )
-        wrong = np.array([mse[r.frame - start] if r.frame >= start else 0.0 for r in told])
+        wrong = np.array([mse[r.frame - start] if r.frame >= start else 0.0 for r in references])
         out = plan.frames_out(k) - start
         mse[out : out + plan.stride] = teacher_forced + gain @ wrong
     return mse[prompt - start :]
@@ -370,7 +370,7 @@ def predicted_degradation(
     frames share, at any distance, correlates them as it should.
 
     AR steps run from the first one after the prompt. Frames that are out by then are given, and right. For a
-    staircase the last w - Δ frames of the prompt are noised and put out again: they get errors, which are
+    pipelined schedule the last w - Δ frames of the prompt are noised and put out again: they get errors, which are
     passed on, but are no part of the answer.
 
     Args:
@@ -407,11 +407,11 @@ def predicted_degradation(
     mean, covariance = np.zeros((stop - start) * q), np.zeros(((stop - start) * q,) * 2)
     outside = np.zeros(stop - start)
     for k, own in zip(range(first, last + 1), each, strict=True):
-        told = plan.references_at(k)
-        if own.response.shape[:2] != (plan.stride, len(told)):
+        references = plan.references_at(k)
+        if own.response.shape[:2] != (plan.stride, len(references)):
             raise ValueError(
-                f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but its response "
-                f"has {own.response.shape[0]} and {own.response.shape[1]}"
+                f"AR step {k} puts out {plan.stride} frames and is shown {len(references)} references, but its "
+                f"response has {own.response.shape[0]} and {own.response.shape[1]}"
             )
         if own is not each[0] and not np.array_equal(own.basis, basis):
             raise ValueError(f"the responses of AR steps {first} and {k} are in different subspaces")
@@ -419,7 +419,7 @@ def predicted_degradation(
         old, new = slice(out * q), slice(out * q, (out + plan.stride) * q)
         load = np.zeros((plan.stride, q, out, q))
         if proxy == "linear_response":
-            for i, reference in enumerate(told):
+            for i, reference in enumerate(references):
                 if reference.frame >= start:
                     load[:, :, reference.frame - start] = own.response[:, i]
         flat = load.reshape(plan.stride * q, out * q)

@@ -1,4 +1,4 @@
-"""What a memory tells of generated frames: two networks' losses on clips that neither has seen, in nats.
+"""The information in a memory on generated frames, in nats: two networks' losses on clips that neither saw.
 
 Of two networks with the same levels one is shown references R, say a short context, and the other R' ⊇ R, say the
 context and a memory. With window frames at level s in place of clean ones, which bytes do not have,
@@ -44,7 +44,7 @@ tells of the networks, not of the memory.
 
 @dataclass(frozen=True)
 class MemoryInformation:
-    """What a memory tells of the window of one AR step.
+    """The information that a memory has about the window of one AR step.
 
     Attributes:
         window: the information about the whole window, in nats; ``n`` counts clips.
@@ -133,7 +133,7 @@ def information_of_runs(
     points: int = 2,
     progress: bool = True,
 ) -> MemoryInformation:
-    """What the memory of one trained network tells beyond that of another, over all windows of the test episodes.
+    """The information that one trained network's memory has beyond another's, over windows of the test episodes.
 
     Args:
         run: the one with more memory.
@@ -148,12 +148,14 @@ def information_of_runs(
 
     Raises:
         SampleError: if the second is not shown a part of what the first is, in the same plan.
-        ValueError: if the data cannot be had, or the two runs are told of other data.
+        ValueError: if the data cannot be had, or the two runs are of other data.
     """
     same = ("data", "settings", "folder", "leads_to", "told")
     for name in same:
         if getattr(run, name) != getattr(without, name):
-            raise SampleError(f"both runs must be on the same videos, told alike, but their {name} differ")
+            raise SampleError(
+                f"both runs must be on the same videos, conditioned on the same, but their {name} differ"
+            )
     plan = run.windows
     if plan.prompt != without.windows.prompt:
         raise SampleError(

@@ -32,7 +32,7 @@ class VideoPreset:
         rollout: frames that are generated in a long rollout, and how many videos.
         rollout_trajectory: of long rollouts, as long as they need; None for the same.
         window: w.
-        reverse_steps: M_AR, for outpainting; a staircase takes them in all for a frame's way from T to 0.
+        reverse_steps: M_AR, for outpainting; a pipelined schedule takes them in all for a frame's way from T to 0.
         schedule: of the noise levels.
         networks: architectures and their options, without ``memory``; the first unless a run asks for another.
         prediction: what they predict.

@@ -85,8 +85,8 @@ class VideoRun:
             row) or ``tokens`` (a fixed number of learned ones).
         plan: ``outpainting`` or ``fifo``.
         architecture: one of the preset's; None for its first.
-        told: what networks are told of a frame: its pose (``poses``), or raw ``actions`` alone. A network that is
-            shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
+        told: what conditions networks on a frame: its pose (``poses``), or raw ``actions`` alone. A network that
+            is shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
         seed: of weights, batches and samples; simulated worlds and test windows are the same for every seed.
         folder: of a data set; None simulates one.
         leads_to: of that data set, see :class:`~arvdm_theory.video.data_sets.Episodes`.

@@ -5,9 +5,9 @@ or of every ``skip``-th. A generated frame of it is a *query* when its pose was 
 the last given frames that every network sees nor among the frames generated before it: it can be shown right only
 by a network that remembers. A query *between* poses lies halfway between two remembered ones, never seen itself.
 
-What leads to a frame is told in one of two ways. As its pose seen from the last given frame (:func:`pose_code`):
-equal poses have equal codes, and a code says where a frame was taken, not what is seen there. Or as the raw
-actions since the frame before it, counted by kind: where they lead is then the network's to find out.
+Networks are conditioned on what leads to a frame in one of two ways. As its pose seen from the last given frame
+(:func:`pose_code`): equal poses have equal codes; a code says where a frame was taken, not what is seen there.
+Or as the raw actions since the frame before it, counted by kind: where they lead is then for the network to find.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ class EpisodeSet:
         poses: of each, float64 (T, 3); None for a data set that has none.
         actions: of each, the discrete action that led to each frame, (T,); negative where none is known.
         action_count: of the discrete actions.
-        told: what networks are told of a frame, ``poses`` (where there are any) or raw ``actions``.
+        told: what networks are conditioned on, ``poses`` (where there are any) or raw ``actions``.
 
     Raises:
-        ValueError: if there is no episode, or networks are to be told something else.
+        ValueError: if there is no episode, or they are conditioned on something else.
     """
 
     frames: Sequence[NDArray[np.uint8]]
@@ -102,7 +102,7 @@ class EpisodeSet:
         if not len(self.frames):
             raise ValueError("a data set needs at least one episode, got none")
         if self.told not in get_args(Told):
-            raise ValueError(f"networks are told {' or '.join(get_args(Told))}, got {self.told!r}")
+            raise ValueError(f"networks are conditioned on {' or '.join(get_args(Told))}, got {self.told!r}")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -112,11 +112,11 @@ class EpisodeSet:
 
     @property
     def action_dim(self) -> int:
-        """Of what a network is told of each frame: its pose's code, or a count of every action."""
+        """Of what a network is conditioned on, a frame: its pose's code, or a count of every action."""
         return self.action_count if self.poses is None or self.told == "actions" else POSE_DIM
 
-    def tell(self, episode: int, frames: slice, origin: int) -> NDArray[np.float32]:
-        """What a network is told of some frames, in equal steps; poses are seen from frame ``origin``."""
+    def conditions(self, episode: int, frames: slice, origin: int) -> NDArray[np.float32]:
+        """What conditions a network on some frames, in equal steps; poses are seen from frame ``origin``."""
         if self.poses is not None and self.told == "poses":
             poses = self.poses[episode]
             return pose_code(poses[frames], poses[origin])
@@ -301,12 +301,12 @@ class WindowSource:
         frames = self.plan.total_frames if frames is None else frames
         if frames > self.plan.total_frames:
             raise ValueError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
-        pictures, told = [], []
+        pictures, conditions = [], []
         for number in chosen:
             episode, start = int(self.windows.episode[number]), int(self.windows.start[number])
             part = self.windows.frames(start, frames)
             pictures.append(self.episodes.frames[episode][part])
             origin = start + (self.plan.prompt - 1) * self.windows.skip
-            told.append(self.episodes.tell(episode, part, origin))
+            conditions.append(self.episodes.conditions(episode, part, origin))
         values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
-        return VideoBatch(values.flatten(2), torch.from_numpy(np.stack(told)))
+        return VideoBatch(values.flatten(2), torch.from_numpy(np.stack(conditions)))

@@ -199,7 +199,8 @@ def test_episodes_without_poses_give_every_window_and_one_hot_actions() -> None:
     told = WindowSource(windows).take([1]).actions
     assert told is not None
     assert told[0].argmax(-1).tolist() == actions[1:17].tolist()
-    assert episodes.tell(0, slice(0, 1), 11).tolist() == [[0.0, 0.0, 0.0]]  # nothing is known of what led there
+    # Nothing is known of what led there.
+    assert episodes.conditions(0, slice(0, 1), 11).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_skipped_frames_are_not_shown_and_their_actions_are_counted() -> None:
