@@ -24,7 +24,8 @@ from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.gridworld.world import GridVideo
 from arvdm_theory.laws.linear import ar1
-from arvdm_theory.networks.denoiser import Architecture, Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import Architecture, DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.training.config import TrainingConfig

@@ -27,7 +27,7 @@ from arvdm_theory.experiments.video.cost import (
 )
 from arvdm_theory.experiments.video.peak_memory import peak_bytes
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import ModelError
+from arvdm_theory.networks.config import ModelError
 from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import read_table
 from arvdm_theory.video.runs import VideoRun

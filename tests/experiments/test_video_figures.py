@@ -296,9 +296,10 @@ def test_predicted_and_measured_decay_stand_with_the_rank_correlation_of_each_pl
             for title, (shown, plan) in zip(titles, plans, strict=True):
                 group = part[part["plan"] == plan]
                 found = rank_agreement(group[name], group[measure], seed=0)
-                assert title.startswith(f"{shown}: ρ = {found.value:.2f}")
+                rho = found.correlation
+                assert title.startswith(f"{shown}: ρ = {rho.value:.2f}")
                 assert title.endswith(f"p = {found.pvalue:.2g}, n = {len(group)}")
-                assert (f"[{found.low:.2f}, {found.high:.2f}]" in title) == np.isfinite(found.low)
+                assert (f"[{rho.ci_low:.2f}, {rho.ci_high:.2f}]" in title) == np.isfinite(rho.ci_low)
 
 
 def test_the_trade_is_drawn_with_nothing_beyond_its_front() -> None:

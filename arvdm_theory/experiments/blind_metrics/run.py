@@ -276,7 +276,7 @@ def _distances(
             for length in range(1, frames + 1):
                 features = [part[:size, -length:].flatten(1).numpy() for part in (truth, *sets.values())]
                 for memory, generated in zip(sets, features[1:], strict=True):
-                    yield size, repeat, memory, length, feature_distance(features[0], generated).value
+                    yield size, repeat, memory, length, feature_distance(features[0], generated).distance.value
 
 
 def _summary(rows: pd.DataFrame) -> Iterator[Row]:

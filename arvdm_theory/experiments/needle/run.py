@@ -209,7 +209,7 @@ def _walker(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterato
     ):
         right = ((video.read(frames, truth.paths) == wanted) | ~visible).all(-1)[again].numpy()
         found = cluster_rate(right, clusters)
-        yield behind, "trained", found.value, found.low, found.high, found.samples, found.clusters
+        yield behind, "trained", found.value, found.ci_low, found.ci_high, len(right), len(np.unique(clusters))
         yield _exact(behind, "chance", chance)
     second = video.prior.square().sum(-1)
     kept = unbroken(visible, plan, steps)

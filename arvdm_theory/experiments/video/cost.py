@@ -21,7 +21,8 @@ from torch import Tensor
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.video.peak_memory import peak_bytes
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.training.devices import Device, resolve_device
 from arvdm_theory.video.data_sets import DataKind

@@ -98,7 +98,8 @@ def _agreement(part: pd.DataFrame, measure: str, proxy: str, seed: int) -> list[
         except DecayError:
             continue  # too few networks to rank, or a proxy that has no such measure
         # Two equal orders have no interval.
-        interval = f" [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.low) else ""
+        rho = found.correlation
+        interval = f" [{rho.ci_low:.2f}, {rho.ci_high:.2f}]" if np.isfinite(rho.ci_low) else ""
         name, _ = _PLANS[str(plan)]
-        lines.append(f"{name}: ρ = {found.value:.2f}{interval}, p = {found.pvalue:.2g}, n = {found.runs}")
+        lines.append(f"{name}: ρ = {rho.value:.2f}{interval}, p = {found.pvalue:.2g}, n = {rho.n}")
     return lines

@@ -29,6 +29,7 @@ from arvdm_theory.tables import read_table, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
 from arvdm_theory.video.information import information_of_runs
+from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
@@ -185,9 +186,9 @@ class _Work:
         slope = decay_slope(
             psnr(samples.truth[:, made], samples.generated[:, made]),
             [window.episode for window in samples.windows],
-        ).of_mean
+        )
         own = table["source"] == SOURCES[0]
-        for name, value in (("slope", slope.value), ("slope_low", slope.low), ("slope_high", slope.high)):
+        for name, value in interval_columns("slope", slope).items():
             table.loc[own, name] = value
         return table
 
@@ -198,9 +199,8 @@ class _Work:
         found = information_of_runs(
             run, self.network(run), twin, self.network(twin), store, progress=self.progress
         )  # fmt: skip
-        value = found.per_frame
-        row = {"nats": value.value, "nats_low": value.ci_low, "nats_high": value.ci_high, "stop": found.stop}
-        return pd.DataFrame([{**row, "clips": value.n}])
+        row = {**interval_columns("nats", found.per_frame), "stop": found.stop, "clips": found.window.n}
+        return pd.DataFrame([row])
 
 
 def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dict[str, pd.DataFrame]:
@@ -216,7 +216,8 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
                     found = rank_agreement(group[f"{measure}_{proxy}"], group[measure], seed=seed)
                 except DecayError:
                     continue  # too few networks to rank, or a proxy that has no such measure
-                values = (found.value, found.low, found.high, found.pvalue, found.runs, found.exact)
+                rho = found.correlation
+                values = (rho.value, rho.ci_low, rho.ci_high, found.pvalue, rho.n, found.exact)
                 rows.append((data, preset, plan, proxy, measure, *values))
     agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
@@ -255,7 +256,7 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
         row[f"end{name}"] = float(decibel(last.mean()))
         # What is constant has no slope but that of the frames of one window.
         if name and name != "_constant":
-            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).of_mean.value
+            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).value
     row["slope_constant"] = math.nan
     return {**row, "psnr_first": rolled["psnr"].iloc[0]}
 
