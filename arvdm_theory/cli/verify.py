@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,33 +11,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="how much of the grid: a quick look, under three minutes, or long")  # fmt: skip
     parser.add_argument("--out", default="runs/verify", metavar="DIR", help="where tables and figures go")
     parser.add_argument("--no-figures", action="store_true", help="tables only")
-    parser.add_argument("--all", action="store_true", help="print every check, not each one's tightest case")
+    parser.add_argument(
+        "--all", action="store_true", help="print every check, not a line of each with its closest case"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the grid and the sweeps, prints the checks, draws the figures; 1 if a bound is violated."""
     from pathlib import Path
 
-    import pandas as pd
     import torch
 
-    from arvdm_theory.experiments.retrieval.run import NeedleConfig, needle_checks, run_needle, write_needle
-    from arvdm_theory.experiments.verify.finite import FINITE_SWEEPS, finite_checks
-    from arvdm_theory.experiments.verify.run import CHECK_COLUMNS, SIZES, bound_checks, lemma_checks
-    from arvdm_theory.experiments.verify.sweeps import SWEEPS
+    from arvdm_theory.experiments.verify import run as verify
 
     # The ledger's matrices are small: more threads only wait for each other.
     torch.set_num_threads(1)
-    folder, size = Path(args.out), SIZES[args.size]
+    folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    grid = bound_checks(size, folder)
-    finite = finite_checks(size, folder)
-    tables = {name: sweep(size, folder, True) for name, sweep in {**SWEEPS, **FINITE_SWEEPS}.items()}
-    needle = run_needle(NeedleConfig())
-    write_needle(needle, folder / "needle.json")
-    parts = [grid[grid.kind == "check"], finite, lemma_checks(tables["lemma"]), needle_checks(needle)]
-    checks = pd.concat([part[list(CHECK_COLUMNS)].astype({"passed": bool}) for part in parts], ignore_index=True)
-    print(_every(checks) if args.all else _tightest(checks))
+    checks, needle = verify.run(args.size, folder)
+    print(verify.every(checks) if args.all else verify.headline(checks))
     failed = checks[~checks.passed]
     if not args.no_figures:
         from arvdm_theory.experiments.retrieval.figures import draw_needle
@@ -53,29 +41,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{len(drawn) + 1} figures in {folder / 'figures'}")
     print(f"tables and their provenance in {folder}")
     if len(failed):
-        print(f"\n{len(failed)} of {len(checks)} checks VIOLATED:\n{_every(failed)}")
+        print(f"\n{len(failed)} of {len(checks)} checks VIOLATED:\n{verify.every(failed)}")
         return 1
     print(f"all {len(checks)} checks hold")
     return 0
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}"
-
-
-def _every(checks: pd.DataFrame) -> str:
-    columns = ["video", "plan", "step", "score_error", "term", "value", "bound", "slack", "passed"]
-    return checks[columns].to_string(index=False, float_format=_number)
-
-
-def _tightest(checks: pd.DataFrame) -> str:
-    """A row a check: how many cases, how many hold, and the case with the least slack."""
-    tight = checks.loc[checks.groupby("term", sort=False).slack.idxmin()].set_index("term")
-    counts = checks.groupby("term", sort=False).passed.agg(["size", "sum"])
-    shown = tight[["value", "bound", "slack"]].assign(
-        cases=counts["size"],
-        verdict=["pass" if n == ok else f"FAIL ({n - ok})" for n, ok in counts.to_numpy()],
-        tightest=[" · ".join(str(cell) for cell in row) for row in tight[["video", "plan", "step"]].to_numpy()],
-    )
-    shown.index.name = None
-    return shown.to_string(float_format=_number)

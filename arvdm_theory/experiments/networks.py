@@ -10,20 +10,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from arvdm_theory.experiments.verify.finite import FINITE_VIDEOS
-from arvdm_theory.experiments.verify.grid import VIDEOS
+from arvdm_theory.experiments.videos import Video
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.laws.chains import FiniteStateVideo, moving_sprite
-from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.gridworld.world import GridVideo
-from arvdm_theory.laws.linear import ar1
 from arvdm_theory.networks.denoiser import Architecture, Denoiser, DenoiserConfig
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.plan.plan import Plan
@@ -31,17 +28,7 @@ from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import train
 from arvdm_theory.training.sources import data_moments, dataset_source, finite_source, gaussian_source, grid_source
 
-__all__ = ["SUBJECTS", "Job", "Network", "Preset", "Setting", "Video", "source_of", "train_job"]
-
-Video = GaussianVideo | FiniteStateVideo
-
-SUBJECTS: dict[str, Callable[[], Video]] = {
-    **{name: VIDEOS[name] for name in ("reference", "hidden state", "long memory", "needle")},
-    "AR(1) 0.95": lambda: ar1(0.95, name="AR(1) 0.95"),
-    **{name: FINITE_VIDEOS[name] for name in ("two poses", "walker on a circle", "hidden Markov")},
-    "sprite": lambda: moving_sprite((2, 2), (8, 8), variance=0.05),
-}
-"""Videos whose law is known, by name."""
+__all__ = ["Job", "Network", "Preset", "Setting", "source_of", "train_job"]
 
 
 @dataclass(frozen=True)

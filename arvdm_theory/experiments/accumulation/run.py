@@ -27,8 +27,9 @@ from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.scores import stage_score
 from arvdm_theory.diffusion.window import AffineMap, ar_window, init_window
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, source_of, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, source_of, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
@@ -100,7 +101,7 @@ def _job(preset: Preset, video: str, plan: str, network: Network | None = None) 
     training = dataclasses.replace(preset.training, ar_steps=_TRAINED[plan])
     if network is not None:
         training = dataclasses.replace(training, weighting="x0", **preset.options["linear"])
-    return Job(SUBJECTS[video](), _PLANS[plan](preset.reverse_steps), network or preset.network, training)
+    return Job(VIDEOS[video](), _PLANS[plan](preset.reverse_steps), network or preset.network, training)
 
 
 def networks(preset: str) -> list[Job]:

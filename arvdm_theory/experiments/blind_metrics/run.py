@@ -36,8 +36,9 @@ from arvdm_theory.diffusion.kernel import stage_kernel
 from arvdm_theory.diffusion.rollout import SamplerLaw
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.gaussian import kl_divergence
 from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain
 from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
@@ -102,7 +103,7 @@ def _plan(preset: Preset, memory: int) -> Plan:
 
 def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
     """Of a stationary video all AR steps are alike once m frames are out: it is trained on these alone."""
-    video, training = SUBJECTS[name](), preset.training
+    video, training = VIDEOS[name](), preset.training
     moving = name == "needle"
     steps = frames - 1 if moving else max(memory, 1)
     training = TrainingConfig.from_json({**training.to_json(), "ar_steps": steps})
@@ -231,7 +232,7 @@ def _true_videos(video: Video, frames: int, count: int, generator: torch.Generat
 
 def _perfect(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
     """As many as the largest size asks for, (videos, frames, d)."""
-    video, frames = SUBJECTS[name](), preset.options["videos"][name][0]
+    video, frames = VIDEOS[name](), preset.options["videos"][name][0]
     count = preset.options["repeats"] * max(preset.options["sizes"])
     generator = torch.Generator().manual_seed(1000 * setting.seed + memory)
     if isinstance(video, FiniteStateVideo):
@@ -261,7 +262,7 @@ def _distances(
     preset: Preset, name: str, made: Mapping[int, Tensor], setting: Setting
 ) -> Iterator[tuple[int, int, int, int, float]]:
     """(size, repeat, memory, length, distance); all memories of a repeat are held against the same true videos."""
-    video, (frames, _) = SUBJECTS[name](), preset.options["videos"][name]
+    video, (frames, _) = VIDEOS[name](), preset.options["videos"][name]
     repeats, each = preset.options["repeats"], min(map(len, made.values())) // preset.options["repeats"]
     generator = torch.Generator().manual_seed(1000 * setting.seed + 999)
     for repeat in range(repeats):
@@ -307,7 +308,7 @@ def seen_from(excess: NDArray[np.float64], deviations: float = 2.0) -> float:
 
 def _exact(preset: Preset, name: str, memory: int) -> Iterator[Row]:
     """Of the perfect sampler: distance and divergence of windows, and the memory bottleneck of all AR steps."""
-    video, frames = SUBJECTS[name](), preset.options["videos"][name][0]
+    video, frames = VIDEOS[name](), preset.options["videos"][name][0]
     if isinstance(video, FiniteStateVideo):
         yield from _exact_finite(video, frames, memory)
         return
@@ -366,7 +367,7 @@ def _window_moments(video: FiniteStateVideo, length: int) -> tuple[Tensor, Tenso
 
 def _measured(preset: Preset, name: str, memory: int, made: Tensor) -> Iterator[Row]:
     """The divergence of a trained network's windows, from all its rollouts."""
-    video, frames = SUBJECTS[name](), made.shape[1]
+    video, frames = VIDEOS[name](), made.shape[1]
     for length in range(1, frames + 1):
         if isinstance(video, FiniteStateVideo):
             # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.

@@ -14,8 +14,9 @@ import pandas as pd
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.finite_score import ExactFiniteScore
 from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
@@ -64,7 +65,7 @@ def _plan(preset: Preset, video: str, level: float) -> Plan:
 
 
 def _job(preset: Preset, video: str, level: float) -> Job:
-    return Job(SUBJECTS[video](), _plan(preset, video, level), preset.network, preset.training)
+    return Job(VIDEOS[video](), _plan(preset, video, level), preset.network, preset.training)
 
 
 def networks(preset: str) -> list[Job]:

@@ -23,8 +23,9 @@ from arvdm_theory.decomposition.finite import FiniteLedger, estimate
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.finite_score import ExactFiniteScore
 from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.chains import FiniteStateVideo
@@ -104,7 +105,7 @@ def plan_of(video: str, method: str, steps_a_frame: int) -> Plan:
     """A method's plan; for a finite-state video it stops at δ = 0.02 on geometric levels."""
     own = METHODS[method]
     plan = own.build(References.last(own.references), steps_a_frame // own.share, steps_a_frame)
-    if isinstance(SUBJECTS[video](), FiniteStateVideo):
+    if isinstance(VIDEOS[video](), FiniteStateVideo):
         empty: dict[str, object] = {"output_levels": (), "ar_grid": (), "init_grid": ()}
         plan = dataclasses.replace(plan, floor=0.02, spacing="geometric", **empty)  # type: ignore[arg-type]
     return plan
@@ -112,7 +113,7 @@ def plan_of(video: str, method: str, steps_a_frame: int) -> Plan:
 
 def _job(preset: Preset, video: str, method: str) -> Job:
     training = dataclasses.replace(preset.training, ar_steps=METHODS[method].trained)
-    return Job(SUBJECTS[video](), plan_of(video, method, preset.reverse_steps), preset.network, training)
+    return Job(VIDEOS[video](), plan_of(video, method, preset.reverse_steps), preset.network, training)
 
 
 def networks(preset: str) -> list[Job]:

@@ -39,8 +39,9 @@ from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks, mem
 from arvdm_theory.decomposition.memory import memory_bottleneck
 from arvdm_theory.diffusion.finite_score import ExactFiniteScore
 from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, source_of, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, source_of, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.discrete import information_of_blocks
 from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.information.gaussian import condition
@@ -154,7 +155,7 @@ def _video(name: str, ar_steps: int) -> Video:
         return NeedleVideo(
             query_start=_STRIDE * ar_steps, seen=2, queries=_STRIDE, strength=2.0, background_correlation=0.5
         )
-    return SUBJECTS[name]()
+    return VIDEOS[name]()
 
 
 def _plan(preset: Preset, references: References) -> Plan:

@@ -31,8 +31,9 @@ from scipy.stats import rankdata
 from arvdm_theory.decomposition.finite import FiniteLedger, estimate
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell, provenance, run_cells, write_table
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.files import write_json
 from arvdm_theory.information.estimators.estimate import Estimate
 from arvdm_theory.laws.chains import FiniteStateVideo
@@ -142,7 +143,7 @@ def _job(preset: Preset, cell: Cell) -> Job:
         warmup=min(preset.training.warmup, cell["steps"] // 4),
     )
     video = cell["video"]
-    return Job(SUBJECTS[video](), plan, preset.network, training, videos=preset.options["videos"][video][0])
+    return Job(VIDEOS[video](), plan, preset.network, training, videos=preset.options["videos"][video][0])
 
 
 def _cells(preset: Preset) -> list[Cell]:

@@ -18,8 +18,9 @@ import torch
 
 from arvdm_theory.decomposition.least_squares_see import expected_see
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, source_of, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, source_of, train_job
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
@@ -73,7 +74,7 @@ def _plan(preset: Preset) -> Plan:
 
 def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job]]:
     """(axis, its value, the network): one axis is varied at a time, the others stand at their largest."""
-    own, training = SUBJECTS[video](), preset.training
+    own, training = VIDEOS[video](), preset.training
     jobs = []
     for videos in preset.options["videos"]:
         job = Job(own, _plan(preset), preset.network, training, videos=videos)
@@ -130,7 +131,7 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
 
 def _linear(preset: Preset, cell: Cell, seed: int) -> Iterator[tuple[str, float, float]]:
     """Σ SEE over all AR steps of least-squares fits, exact for each, and its law."""
-    video, plan, pairs, resamples = SUBJECTS["reference"](), _plan(preset), cell["pairs"], cell["resamples"]
+    video, plan, pairs, resamples = VIDEOS["reference"](), _plan(preset), cell["pairs"], cell["resamples"]
     assert isinstance(video, GaussianVideo)
     if resamples == 1:
         # Both AR steps have two references, and least squares in each stage has n pairs of its own.

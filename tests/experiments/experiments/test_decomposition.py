@@ -8,7 +8,8 @@ import pytest
 
 from arvdm_theory.experiments.decomposition import run as decomposition
 from arvdm_theory.experiments.decomposition.run import METHODS, PRESETS, TERMS, plan_of
-from arvdm_theory.experiments.networks import SUBJECTS, Setting
+from arvdm_theory.experiments.networks import Setting
+from arvdm_theory.experiments.videos import VIDEOS
 
 
 @pytest.mark.parametrize("video", ["reference", "two poses"])
@@ -55,6 +56,6 @@ def test_the_exact_score_has_the_reference_tables_numbers(method: str, kl: float
 
 
 def test_videos_are_of_both_kinds() -> None:
-    kinds = {type(SUBJECTS[video]()).__name__ for video in decomposition._VIDEOS}
+    kinds = {type(VIDEOS[video]()).__name__ for video in decomposition._VIDEOS}
     assert "FiniteStateVideo" in kinds
     assert len(kinds) == 2
