@@ -31,21 +31,18 @@ from torch import Tensor
 
 from arvdm_theory.decomposition.memory import memory_bottleneck
 from arvdm_theory.decomposition.state_kernels import frames_law
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.kernel import stage_kernel
 from arvdm_theory.diffusion.rollout import SamplerLaw
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, frames_kl, train_job
+from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.gaussian import kl_divergence
 from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain
 from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
 from arvdm_theory.noise import alpha, sigma2
 from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.rollout.decoded import decoded_kl
-from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.frechet import feature_distance, frechet_distance
 
@@ -131,7 +128,7 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     nats, ``mb``, the memory bottleneck summed over all AR steps (nats), and ``seen_from``, whose value is the
     length from which the distance sees it (NaN: not in this video).
     """
-    preset, tail = PRESETS[setting.preset], (setting.folder, setting.seed, setting.progress)
+    preset = PRESETS[setting.preset]
     cells = [{"video": name, "source": source} for name in preset.options["videos"] for source in _SOURCES]
     drawn: dict[tuple[str, str, int], Tensor] = {}  # a cell's rollouts, if this run made them
 
@@ -141,25 +138,26 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
             drawn[key] = _SOURCES[cell["source"]](preset, cell["video"], memory, setting)
         return drawn[key]
 
-    def distances(cell: Cell) -> pd.DataFrame:
+    def distances(cell: Cell) -> Iterator[tuple[int, int, int, int, float]]:
         made = {m: rollouts(cell, m) for m in preset.options["videos"][cell["video"]][1]}
-        columns = ["size", "repeat", "memory", "length", "fd"]
-        return pd.DataFrame(_distances(preset, cell["video"], made, setting), columns=columns)
+        return _distances(preset, cell["video"], made, setting)
 
-    repeats = run_cells("blind-metrics-repeats", cells, distances, *tail)
+    columns = ["size", "repeat", "memory", "length", "fd"]
+    repeats = setting.table("blind-metrics-repeats", cells, distances, columns)
 
-    def summary(cell: Cell) -> pd.DataFrame:
-        part = repeats[(repeats.video == cell["video"]) & (repeats.source == cell["source"])]
-        rows = list(_summary(part))
+    def summary(cell: Cell) -> Iterator[Row]:
+        yield from _summary(repeats[(repeats.video == cell["video"]) & (repeats.source == cell["source"])])
         for memory in preset.options["videos"][cell["video"]][1]:
             if cell["source"] == _PERFECT:
-                rows += _exact(preset, cell["video"], memory)
+                yield from _exact(preset, cell["video"], memory)
             else:
-                rows += _measured(preset, cell["video"], memory, rollouts(cell, memory))
-        return pd.DataFrame(rows, columns=["memory", "quantity", "size", "length", "value", "stderr"])
+                yield from _measured(preset, cell["video"], memory, rollouts(cell, memory))
 
-    table = run_cells("blind-metrics", cells, summary, *tail)
-    return {"blind-metrics": table, "blind-metrics-repeats": repeats}
+    columns = ["memory", "quantity", "size", "length", "value", "stderr"]
+    return {
+        "blind-metrics": setting.table("blind-metrics", cells, summary, columns),
+        "blind-metrics-repeats": repeats,
+    }
 
 
 Row = tuple[int, str, float, int, float, float]
@@ -245,11 +243,7 @@ def _trained(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor
     frames = preset.options["videos"][name][0]
     job = _job(preset, name, frames, memory)
     score = train_job(job, setting).as_score()
-    assert isinstance(job.video, GaussianVideo | FiniteStateVideo)
-    return generate(
-        score, job.plan, frames - 1, preset.rollouts, job.video.frame_dim, seed=setting.seed + 1,
-        progress=setting.progress,
-    )  # fmt: skip
+    return setting.generate(score, job.plan, frames - 1, preset.rollouts, job.law.frame_dim, seed=setting.seed + 1)
 
 
 _SOURCES = {_PERFECT: _perfect, _TRAINED: _trained}
@@ -369,15 +363,10 @@ def _measured(preset: Preset, name: str, memory: int, made: Tensor) -> Iterator[
     """The divergence of a trained network's windows, from all its rollouts."""
     video, frames = VIDEOS[name](), made.shape[1]
     for length in range(1, frames + 1):
-        if isinstance(video, FiniteStateVideo):
-            # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
-            if length > preset.options["read"]:
-                break
-            found = decoded_kl(video, made, range(frames - length, frames), _FLOOR)
-        else:
-            mean, covariance = _true_law(video, frames)
-            own = slice(-length * video.frame_dim, None)
-            found = divergence_from_known(mean[own], covariance[own, own], made[:, -length:].flatten(1).numpy())
+        # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
+        if isinstance(video, FiniteStateVideo) and length > preset.options["read"]:
+            break
+        found = frames_kl(video, _plan(preset, memory), made, range(frames - length, frames))
         yield memory, "kl", len(made), length, found.value, found.stderr
 
 

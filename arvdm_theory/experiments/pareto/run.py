@@ -28,19 +28,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from arvdm_theory.decomposition.finite import FiniteLedger, estimate
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, provenance, run_cells, write_table
+from arvdm_theory.experiments.networks import (
+    Job,
+    Network,
+    Preset,
+    Setting,
+    frames_kl,
+    path_terms,
+    total,
+    train_job,
+)
+from arvdm_theory.experiments.record import Cell, provenance, write_table
 from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.files import write_json
-from arvdm_theory.information.estimators.estimate import Estimate
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo, State
 from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.rollout.decoded import decoded_kl
-from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "pareto_front", "run"]
@@ -177,14 +179,12 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     """
     preset = PRESETS[setting.preset]
 
-    def compute(cell: Cell) -> pd.DataFrame:
-        job = _job(preset, cell)
-        found = dict(_measured(job, preset, setting))
-        row = {name: found[name][0] for name in _COLUMNS}
-        row |= {f"{name}_stderr": found[name][1] for name in _COLUMNS}
-        return pd.DataFrame([row])
+    def rows(cell: Cell) -> list[dict[str, float]]:
+        found = dict(_measured(_job(preset, cell), preset, setting))
+        values = {name: found[name][0] for name in _COLUMNS}
+        return [values | {f"{name}_stderr": found[name][1] for name in _COLUMNS}]
 
-    table = run_cells("pareto", _cells(preset), compute, setting.folder, setting.seed, setting.progress)
+    table = setting.table("pareto", _cells(preset), rows)
     parts = [
         part.assign(front=pareto_front(np.stack([_rounded(part.mb), part.growth.to_numpy()], -1)))
         for _, part in table.groupby("video", sort=False)
@@ -201,36 +201,17 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
 
 def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str, tuple[float, float]]]:
     """The columns of one network."""
-    video, plan, frames = job.video, job.plan, preset.options["frames"]
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
+    video, plan, frames = job.law, job.plan, preset.options["frames"]
     ar_steps = _ar_steps(plan, frames)
     score = train_job(job, setting).as_score()
     result = ledger(
         video, plan, ar_steps, score, girsanov_points=0, closed=False, samples=preset.samples, seed=setting.seed
     )
-    for name in ("mb", "see"):
-        total = result.totals[name]
-        assert total is not None  # nothing that is asked for here is left out
-        yield name, (total / frames, result.stderr.get(name, 0.0) / frames)
-    if isinstance(result, FiniteLedger):
-        path = estimate(result.terms.ar_path.sum(-1))
-    else:
-        terms = [result.totals[name] for name in ("nie_ar", "de", "see", "cross")]
-        # The fit's errors in SEE and CROSS come from the same videos: their sum bounds that of both.
-        path = sum(term or 0.0 for term in terms), result.stderr["see"] + result.stderr["cross"]
-    yield "path", (path[0] / frames, path[1] / frames)
-    made = generate(
-        score, plan, ar_steps, preset.rollouts, video.frame_dim, seed=setting.seed, progress=setting.progress
-    )
-
-    def pair(start: int) -> Estimate:
-        if isinstance(video, FiniteStateVideo):
-            return decoded_kl(video, made, tuple(range(start, start + _PAIR)), plan.floor)
-        law = video.joint([State(frame, plan.floor) for frame in range(start, start + _PAIR)])
-        generated = made[:, start : start + _PAIR].flatten(1).numpy()
-        return divergence_from_known(law[0][0], law[1][0], generated)
-
-    first, last = pair(0), pair(frames - _PAIR)
+    sums = {"mb": total(result, "mb"), "see": total(result, "see"), "path": path_terms(result)["ar"]}
+    for name, (value, error) in sums.items():
+        yield name, (value / frames, error / frames)
+    made = setting.generate(score, plan, ar_steps, preset.rollouts, video.frame_dim)
+    first, last = (frames_kl(video, plan, made, range(at, at + _PAIR)) for at in (0, frames - _PAIR))
     yield "first", (first.value, first.stderr)
     yield "last", (last.value, last.stderr)
     # The pairs of a video share what they share of its noise: this error is too large rather than too small.

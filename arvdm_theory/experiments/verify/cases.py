@@ -72,8 +72,8 @@ SIZES: dict[str, Size] = {
         tuple(GAUSSIAN_VIDEOS), tuple(PLANS), ("exponential", "euler", "ancestral"), (0.0, 0.05), 4, 8, 12, 7, 400
     ),
     "full": Size(
-        tuple(GAUSSIAN_VIDEOS), tuple(PLANS), ("exponential", "euler", "ancestral"), (0.0, 0.01, 0.05, -0.05), 7, 20, 20,
-        10, 4000,
+        tuple(GAUSSIAN_VIDEOS), tuple(PLANS), ("exponential", "euler", "ancestral"), (0.0, 0.01, 0.05, -0.05),
+        7, 20, 20, 10, 4000,
     ),
 }  # fmt: skip
 """The sizes of the main job by name."""

@@ -1,10 +1,10 @@
 """Every identity and inequality of the theory on a grid of videos and plans, as checks that hold or do not.
 
-A cell of the grid is a (video, plan, reverse step, score error). Its rows are checks of the form
-value ≤ bound, or value = bound. One of exact numbers passes if it holds to rounding, 1e-9 of the bound's size: the
-terms are sums of at most a few thousand float64 numbers computed to about 1e-13, and no slack is tuned to them. One
-of averages over sampled videos passes if it holds within five standard errors: among a hundred of these a correct
-library fails one with a probability below 1e-4.
+A cell of the grid is a (video, plan, reverse step, score error). Its rows are checks of the form value ≤ bound,
+or value = bound. One of exact numbers passes if it holds to rounding, 1e-9 of the bound's size: the terms are sums
+of at most a few thousand float64 numbers computed to about 1e-13, and no slack is tuned to them. One of averages
+over sampled videos passes if it holds within five standard errors: among a hundred of these a correct library
+fails one with a probability below 1e-4.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Check(NamedTuple):
 
 
 def judged(checks: Iterable[Check]) -> pd.DataFrame:
-    """A row a check, with ``slack``, bound - value (of an equality -|bound - value|), and whether it ``passed``."""
+    """A row a check: ``slack`` is bound - value, of an equality -|bound - value|; ``passed`` allows for errors."""
     table = pd.DataFrame(list(checks), columns=list(Check._fields))
     # A cost may be infinite, and so may what is held against it.
     slack = np.where(table.value == table.bound, 0.0, table.bound - table.value)
@@ -129,10 +129,10 @@ def needle_checks(result: NeedleResult) -> pd.DataFrame:
     """A check for every memory length of the needle study that was asked for, and quantity.
 
     Played games must agree with the closed form within five standard errors. The best generator's rate of revisits
-    must lie within what the nats lost a revisit leave open (these, not MB, which counts frames that are no revisits
-    as well): by Jensen's inequality -log rate ≤ nats lost, and the rate is at most Fano's bound.
+    must lie within what the nats lost a revisit leave open (these, and not MB, which counts all other frames too):
+    by Jensen's inequality -log rate ≤ nats lost, and the rate is at most Fano's bound.
     """
-    config, checks, plans = result.config, [], []
+    config, checks, plans = result.config, list[Check](), list[str]()
     for row in result.asked.to_dict("records"):
         for column, name, unit in (("mb_per_step", "MB", "nats"), ("cell_rate", "best retrieval rate", "rate")):
             if row.get(f"played_{column}_error", 0.0) > 0:
@@ -140,20 +140,21 @@ def needle_checks(result: NeedleResult) -> pd.DataFrame:
                 checks.append(Check(f"needle: {name}, played = exact within 5 SE", gap, "<=", room, unit=unit))
         if row["frame_rate"] == row["frame_rate"]:
             nats, high = -math.log(row["frame_rate"]), row["frame_rate_high"]
-            checks.append(Check("needle: -log best retrieval rate ≤ nats lost a revisit", nats, "<=",
-                                row["lost_per_revisit"]))  # fmt: skip
-            checks.append(Check("needle: best retrieval rate ≤ Fano, of the nats lost a revisit", row["frame_rate"],
-                                "<=", high, unit="rate"))  # fmt: skip
+            lost, by_fano = "nats lost a revisit", "Fano's bound of the nats lost a revisit"
+            checks += [
+                Check(f"needle: -log best retrieval rate ≤ {lost}", nats, "<=", row["lost_per_revisit"]),
+                Check(f"needle: best retrieval rate ≤ {by_fano}", row["frame_rate"], "<=", high, unit="rate"),
+            ]
         plans += [f"last {row['memory']}"] * (len(checks) - len(plans))
     video = f"{config.world} of {config.cells}, {config.colours} colours"
     return judged(checks).assign(video=video, plan=plans, step="-", score_error=0.0)
 
 
 def ratios(checks: pd.DataFrame) -> pd.Series[float]:
-    """How close each check comes to being violated: bound/value, of an equality the lesser of that and value/bound.
+    """How close each check comes to being violated: bound/value; of an equality that or its inverse, the lesser.
 
-    1 is as close as can be. A value of 0 or less is below every bound that is no less: infinite. NaN where both are
-    within rounding of 0, and nothing was put to the test.
+    1 is as close as can be. A value of 0 or less is below every bound that is no less: infinite. NaN where both
+    are within rounding of 0, and nothing was put to the test.
     """
     value, bound = checks.value.to_numpy(), checks.bound.to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):

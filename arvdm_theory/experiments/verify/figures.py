@@ -52,7 +52,7 @@ _BOUNDS = {
 
 
 def bounds(table: pd.DataFrame) -> Figure:
-    """Every bound of the KL on a log axis, a row a method: what is lost by each inequality, and why a mark is missing."""
+    """Every bound of the KL on a log axis, a row a method: what each inequality loses; why a mark is missing."""
     wide = _wide(table, "method")
     shown = {name: look for name, look in _BOUNDS.items() if name in wide}
     figure, axis = plt.subplots(figsize=(9.6, 5.4))
@@ -75,15 +75,12 @@ def _one_line(method: str) -> str:
 def _missing(table: pd.DataFrame, shown: Mapping[str, object]) -> list[str]:
     """For every reason a line: which methods lack which marks by it."""
     lost = table[table.quantity.isin(list(shown)) & ~np.isfinite(table.value)]
-    reasons: dict[str, dict[str, list[str]]] = {}
-    for row in lost.itertuples():
-        marks = reasons.setdefault(str(row.note), {})
-        marks.setdefault(_one_line(str(row.method)), []).append(_BOUNDS[str(row.quantity)][0].split(":")[0])
-    return [
-        textwrap.fill(f"No mark of {' and '.join(dict.fromkeys(sum(marks.values(), [])))} for "
-                      f"{'; '.join(marks)}: {reason}.", 110)
-        for reason, marks in reasons.items()
-    ]  # fmt: skip
+    missing = []
+    for reason, rows in lost.groupby("note", sort=False):
+        marks = " and ".join(_BOUNDS[name][0].split(":")[0] for name in rows.quantity.unique())
+        methods = "; ".join(map(_one_line, rows.method.unique()))
+        missing.append(textwrap.fill(f"No mark of {marks} for {methods}: {reason}.", 110))
+    return missing
 
 
 def step_count(table: pd.DataFrame) -> Figure:

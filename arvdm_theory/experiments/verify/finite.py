@@ -1,4 +1,4 @@
-"""Finite-state videos under the ledger: its checks within Monte-Carlo error, and what a Gaussian fit would miss."""
+"""Finite-state videos under the ledger: checks within Monte-Carlo error, and what a Gaussian fit would miss."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _SHOWN = ["video", "plan", "step", "score_error", "term", "value", "bound", "sla
 
 
 def run(size: str, folder: Path) -> tuple[pd.DataFrame, NeedleResult]:
-    """All checks, a row each, and the needle study; the tables of both and of the figures' sweeps land in ``folder``.
+    """All checks, a row each, and the needle study; tables of both and of the figures' sweeps land in ``folder``.
 
     Args:
         size: a name of :data:`arvdm_theory.experiments.verify.cases.SIZES`.
@@ -30,9 +30,8 @@ def run(size: str, folder: Path) -> tuple[pd.DataFrame, NeedleResult]:
     needle = run_needle(NeedleConfig())
     write_needle(needle, folder / "needle.json")
     parts = [grid[grid.kind == "check"], finite, lemma_checks(tables["lemma"]), needle_checks(needle)]
-    return pd.concat([part[[*_SHOWN, "relation", "unit"]] for part in parts], ignore_index=True).astype(
-        {"passed": bool}
-    ), needle
+    checks = pd.concat([part[[*_SHOWN, "relation", "unit"]] for part in parts], ignore_index=True)
+    return checks.astype({"passed": bool}), needle
 
 
 def every(checks: pd.DataFrame) -> str:
@@ -45,6 +44,6 @@ def headline(checks: pd.DataFrame) -> str:
     shown = summary(checks).rename_axis(None)
     return (
         f"{shown.to_string(float_format='{:.6g}'.format)}\n"
-        "smallest, median: of bound/value (1: equal; inf: the value is 0), over the cases that put the check to the\n"
-        "test; value and bound are those of the smallest. empty: cases in which both are 0 to rounding."
+        "smallest, median: of bound/value (1: equal; inf: the value is 0) over the cases that test anything;\n"
+        "value and bound are those of the smallest. empty: cases in which both are 0 to rounding."
     )

@@ -35,8 +35,8 @@ def decay(table: pd.DataFrame) -> Figure:
     picture can be, it is cut off.
 
     Args:
-        table: ``video-rollouts`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
-            networks.
+        table: ``video-rollouts`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
+            with most networks.
     """
     part = alike(main_setting(table), "plan")
     plans = [plan for plan in _PLANS if plan in set(part["plan"])]

@@ -50,8 +50,8 @@ def pareto(table: pd.DataFrame) -> Figure:
     network of the data set and preset is better on both axes than one on the front.
 
     Args:
-        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
-            networks.
+        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
+            with most networks.
 
     Raises:
         NothingToDraw: if fewer than two networks have a slope and a rate, or nats.

@@ -43,8 +43,8 @@ def prediction(table: pd.DataFrame) -> Figure:
     interval and permutation p-value, as ``video-agreement`` has it. An error that stays constant has no slope.
 
     Args:
-        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
-            networks.
+        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
+            with most networks.
 
     Raises:
         NothingToDraw: if there are too few networks of any plan to be ranked.
