@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from arvdm_theory.experiments.video.cost import CostConfig, video_cost
-from arvdm_theory.experiments.video.cost_figure import FIGURES
+from arvdm_theory.experiments.video_cost.figures import FIGURES
+from arvdm_theory.experiments.video_cost.run import CostConfig, video_cost
 from arvdm_theory.files import atomic_path
 from arvdm_theory.report.style import draw_all
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from arvdm_theory.experiments import EXPERIMENTS
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("--size", choices=("smoke", "default", "full"), default="default",
+    parser.add_argument("--size", choices=EXPERIMENTS["verify"].presets, default="default",
                         help="how much of the grid: a quick look, under three minutes, or long")  # fmt: skip
     parser.add_argument("--out", default="runs/verify", metavar="DIR", help="where tables and figures go")
     parser.add_argument("--no-figures", action="store_true", help="tables only")
@@ -33,10 +35,9 @@ def run(args: argparse.Namespace) -> int:
     failed = checks[~checks.passed]
     if not args.no_figures:
         from arvdm_theory.experiments.retrieval.figures import draw_needle
-        from arvdm_theory.experiments.verify.figures import FIGURES
         from arvdm_theory.report.style import draw_all
 
-        drawn = draw_all(folder, FIGURES)
+        drawn = draw_all(folder, EXPERIMENTS["verify"].figures)
         draw_needle(needle, folder / "figures" / "needle.png")
         print(f"\n{len(drawn) + 1} figures in {folder / 'figures'}")
     print(f"tables and their provenance in {folder}")

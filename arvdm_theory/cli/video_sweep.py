@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 
 from arvdm_theory.cli.video_train import add_data_options, run_from
+from arvdm_theory.experiments import EXPERIMENTS
 
-__all__ = ["SUITES", "configure", "run"]
-
-# As arvdm_theory.experiments.video.run has them, which would import torch.
-SUITES = (
-    "structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft", "long",
-)  # fmt: skip
+__all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "what the tables allow: retrieval, decay, the trade of both, and films as grids (.mp4)."
     )
     add_data_options(parser)
-    add = parser.add_argument
+    add, suites = parser.add_argument, ", ".join(EXPERIMENTS["video"].presets)
     add("--suite", nargs="+", metavar="NAME", default=None,
-        help=f"sets of networks, in place of options that describe them: {', '.join(SUITES)}, or all")  # fmt: skip
+        help=f"sets of networks, in place of options that describe them: {suites}, or all")  # fmt: skip
     add("--memory", nargs="+", choices=("none", "prepend", "concat", "cross"),
         default=["none", "concat", "prepend", "cross"], help="memory structures")  # fmt: skip
     add("--seeds", nargs="+", type=int, default=[0], metavar="S", help="of the networks")
@@ -45,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = Path(args.out)
     if args.suite is not None:
-        runs = suite(SUITES if args.suite == ["all"] else args.suite)
+        runs = suite(EXPERIMENTS["video"].presets if args.suite == ["all"] else args.suite)
         if args.device != "auto":
             runs = [replace(run, device=args.device) for run in runs]
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from arvdm_theory.cli import main
+from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.record import read_table
 from arvdm_theory.experiments.verify import checks as verify
 from arvdm_theory.experiments.verify import finite
@@ -13,10 +14,6 @@ from arvdm_theory.experiments.verify.cases import SIZES, Size
 from arvdm_theory.experiments.verify.sweeps import SWEEPS
 
 TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)
-FIGURES = {
-    "accumulation", "decomposition", "dial", "impossibility", "ladder", "memory", "multimodal", "needle",
-    "noise_initialisation", "score_error", "step_count",
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +32,7 @@ def test_verify_passes_writes_tables_and_draws_every_figure(
     shown = capsys.readouterr().out
     assert "checks hold" in shown
     assert "FAIL" not in shown
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == FIGURES
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {*EXPERIMENTS["verify"].figures, "needle"}
     checks = read_table(tmp_path / "checks.csv")
     terms = {plan: set(rows.term) for plan, rows in checks[checks.kind == "check"].groupby("plan")}
     assert len(terms["FIFO, last 3"]) == 8

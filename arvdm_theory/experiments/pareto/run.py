@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.experiments.front import pareto_front
 from arvdm_theory.experiments.networks import (
     Job,
     Network,
@@ -45,7 +46,7 @@ from arvdm_theory.files import write_json
 from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig
 
-__all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "pareto_front", "run"]
+__all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "run"]
 
 Array = NDArray[np.float64]
 
@@ -220,19 +221,6 @@ def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str,
 
 def _rounded(bottleneck: pd.Series[float]) -> Array:
     return np.round(bottleneck.to_numpy() / _RESOLUTION)
-
-
-def pareto_front(points: Array) -> NDArray[np.bool_]:
-    """Which of the points (n, 2) no other one lies at or below in both numbers and strictly below in one, (n,).
-
-    Example:
-        >>> pareto_front(np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 3.0], [2.0, 0.0]])).tolist()
-        [True, True, False, True]
-    """
-    no_worse = (points[:, None] <= points).all(-1)
-    better = (points[:, None] < points).any(-1)
-    front: NDArray[np.bool_] = np.logical_not((no_worse & better).any(0))
-    return front
 
 
 def _spearman(x: Array, y: Array) -> Array:

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from arvdm_theory.experiments.verify.finite_figures import FIGURES as FINITE_FIGURES
-from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures
+from arvdm_theory.report.style import TERM_COLOURS, Figures, stack
 
 __all__ = ["FIGURES"]
 
@@ -26,17 +26,14 @@ def decomposition(table: pd.DataFrame) -> Figure:
     wide = _wide(table, "method")
     figure, axis = plt.subplots(figsize=(9, 4.6))
     x = np.arange(len(wide))
-    bottom = np.zeros(len(wide))
-    for term, colour in TERM_COLOURS.items():
-        axis.bar(x, wide[term], 0.62, bottom=bottom, color=colour, label=TERM_NAMES[term], edgecolor="white")
-        bottom += wide[term].to_numpy()
+    tops = stack(axis, x, {term: wide[term] for term in TERM_COLOURS}, 0.62)
     axis.hlines(wide["trajectory_kl"], x - 0.22, x + 0.22, color="k", linewidth=1.8, label="KL(trajectory)")
     axis.plot(x, wide["kl"], "kD", markersize=6, markerfacecolor="white", label="KL(clean frames)")
     axis.set_xticks(x, wide.index)
     axis.set_ylabel("nats, 12 frames")
     axis.set_title("Where the error comes from: the exact ledger of six methods on one video")
     axis.legend(loc="upper right", ncols=2)
-    axis.set_ylim(0, 1.28 * bottom.max())
+    axis.set_ylim(0, 1.28 * tops.max())
     axis.grid(axis="x", visible=False)
     return figure
 

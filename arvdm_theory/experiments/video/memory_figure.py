@@ -31,7 +31,6 @@ __all__ = ["COMPRESSIONS", "LINES", "compression", "length"]
 COMPRESSIONS = {"spatial": "places merged", "temporal": "frames merged", "tokens": "learned tokens"}
 """What becomes one in a compressed memory."""
 
-# Those of the cost figure.
 LINES: dict[str, dict[str, Any]] = {
     "spatial": {"ls": "--", "marker": "s"},
     "temporal": {"ls": ":", "marker": "^"},

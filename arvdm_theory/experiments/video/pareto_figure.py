@@ -22,6 +22,7 @@ from arvdm_theory.experiments.video.families_figure import (
     structures,
 )
 from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS
+from arvdm_theory.report.style import FRONT_KEY, front
 
 __all__ = ["VARIANTS", "pareto", "variants"]
 
@@ -73,7 +74,7 @@ def pareto(table: pd.DataFrame) -> Figure:
         for variant, marker in VARIANTS.items()
         if variant in set(part["variant"])
     ]
-    handles.append(Line2D([], [], ls="--", color="black", marker="o", ms=12, mfc="none", label="Pareto front"))
+    handles.append(Line2D([], [], label="Pareto front", **FRONT_KEY))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
@@ -105,8 +106,7 @@ def _panel(panel: Axes, part: pd.DataFrame, name: str) -> None:
     # From the most remembered on: what a network is better than lies to the right of it and below.
     order = part.loc[part[f"front_{name}"]].sort_values(name, ascending=False)
     x = values.loc[order.index]
-    panel.step(x, order["slope"], where="post", color="black", lw=1.0, ls="--", zorder=5)
-    panel.plot(x, order["slope"], "o", ms=14, mfc="none", mec="black", mew=1.0, zorder=5)
+    front(panel, x, order["slope"])
     panel.axhline(0, color="0.4", lw=0.8)
     panel.set_xlabel(_LABELS[name])
     if name == "nats":

@@ -16,7 +16,6 @@ from arvdm_theory.experiments.video.families_figure import (
     alike,
     error_bars,
     measures,
-    saying_so,
     setting,
     structure_key,
     structures,
@@ -26,7 +25,7 @@ from arvdm_theory.experiments.video.memory_figure import compression, length
 from arvdm_theory.report.style import Figures
 from arvdm_theory.video.retrieval import SOURCES
 
-__all__ = ["CHANCE", "FIGURES", "RETRIEVAL", "retrieval"]
+__all__ = ["CHANCE", "RETRIEVAL", "retrieval"]
 
 _GENERATED, _NEEDLE, _LAST = SOURCES
 CHANCE = "#d55e00"
@@ -105,5 +104,3 @@ RETRIEVAL: Figures = {
     "video-film-strips": ("video-film", film_strips),
 }
 """Figures of a sweep without rollouts."""
-
-FIGURES: Figures = saying_so(RETRIEVAL)
