@@ -32,12 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing, prints the table."""
-    import shutil
     from dataclasses import replace
     from pathlib import Path
 
     from arvdm_theory.experiments.video.run import headline, suite, sweep
-    from arvdm_theory.files import atomic_path
 
     folder = Path(args.out)
     if args.suite is not None:
@@ -53,10 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
         print("figures: " + ", ".join(str(path) for path in draw_sweep(folder)))
     if args.publish is not None:
-        target = Path(args.publish)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in (*folder.glob("video*.csv"), *folder.glob("video*.provenance.json")):
-            with atomic_path(target / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+        from arvdm_theory.report.style import publish
+
+        publish([*folder.glob("video*.csv"), *folder.glob("video*.provenance.json")], Path(args.publish))
     print(f"tables with their provenance, and networks, in {folder}")
     return 0

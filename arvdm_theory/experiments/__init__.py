@@ -2,7 +2,7 @@
 
 An experiment is a folder. ``run.py`` computes its tables, written cell by cell, and has its words, ``headline``;
 ``figures.py`` has ``FIGURES``, each drawn from one table alone. Of one that trains networks on videos whose law is
-known (the command ``experiment``), ``run.py`` has ``PRESETS`` by name, ``networks(preset)``, the networks that it
+known (the command ``experiment``), ``run.py`` has ``PRESETS`` by name, ``networks(preset)``, the networks that one
 trains, and ``run(setting)``, which returns its tables by name.
 """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = [
     "Figures",
     "draw_all",
     "front",
+    "publish",
     "save",
     "shared_legend",
     "stack",
@@ -125,6 +127,14 @@ def save(figure: Figure, path: Path) -> None:
     """Writes a figure atomically; the path's ending is its format."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
+
+
+def publish(paths: Iterable[Path], folder: Path) -> None:
+    """Copies files into a folder, made if need be, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        with atomic_path(folder / path.name) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def draw_all(folder: Path, figures: Figures) -> list[Path]:

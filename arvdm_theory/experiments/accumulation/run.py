@@ -111,11 +111,10 @@ def _job(preset: Preset, video: str, plan: str, network: Network | None = None) 
     return Job(VIDEOS[video](), _PLANS[plan](preset.reverse_steps), network or preset.network, training)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    jobs = [_job(chosen, video, plan) for video in chosen.options["videos"] for plan in _PLANS]
-    return jobs + [_job(chosen, video, plan, _LINEAR) for video, plan in _linear_places(chosen)]
+    jobs = [_job(preset, video, plan) for video in preset.options["videos"] for plan in _PLANS]
+    return jobs + [_job(preset, video, plan, _LINEAR) for video, plan in _linear_places(preset)]
 
 
 def _linear_places(preset: Preset) -> list[tuple[str, str]]:

@@ -111,11 +111,10 @@ def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
     return Job(video, _plan(preset, memory), network, training, absolute=moving)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    videos: Mapping[str, tuple[int, tuple[int, ...]]] = chosen.options["videos"]
-    return [_job(chosen, name, frames, m) for name, (frames, memories) in videos.items() for m in memories]
+    videos: Mapping[str, tuple[int, tuple[int, ...]]] = preset.options["videos"]
+    return [_job(preset, name, frames, m) for name, (frames, memories) in videos.items() for m in memories]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:

@@ -72,10 +72,9 @@ def _job(preset: Preset, video: str, level: float) -> Job:
     return Job(VIDEOS[video](), _plan(preset, video, level), preset.network, preset.training)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return [_job(chosen, video, level) for video in _VIDEOS for level in chosen.options["levels"]]
+    return [_job(preset, video, level) for video in _VIDEOS for level in preset.options["levels"]]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:

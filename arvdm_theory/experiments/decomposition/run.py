@@ -120,10 +120,9 @@ def _job(preset: Preset, video: str, method: str) -> Job:
     return Job(VIDEOS[video](), plan_of(video, method, preset.reverse_steps), preset.network, training)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return [_job(chosen, video, method) for video in _VIDEOS for method in chosen.options["methods"]]
+    return [_job(preset, video, method) for video in _VIDEOS for method in preset.options["methods"]]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:

@@ -190,10 +190,9 @@ def _cells(preset: Preset) -> list[Cell]:
     ]
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return list(itertools.chain.from_iterable(_pair(chosen, cell) for cell in _cells(chosen)))
+    return list(itertools.chain.from_iterable(_pair(preset, cell) for cell in _cells(preset)))
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:

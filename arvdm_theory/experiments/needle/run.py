@@ -136,9 +136,9 @@ def _jobs(preset: Preset) -> list[tuple[str, int, Job]]:
     return grid + [(_TWIN, memory, _twin_job(preset, memory)) for memory in preset.options["twin"][2]]
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    return [job for _, _, job in _jobs(PRESETS[preset])]
+    return [job for _, _, job in _jobs(preset)]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:

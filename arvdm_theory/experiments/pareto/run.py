@@ -160,10 +160,9 @@ def _cells(preset: Preset) -> list[Cell]:
     ]
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return [_job(chosen, cell) for cell in _cells(chosen)]
+    return [_job(preset, cell) for cell in _cells(preset)]
 
 
 _COLUMNS = ("mb", "see", "path", "first", "last", "growth")

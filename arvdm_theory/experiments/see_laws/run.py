@@ -89,9 +89,9 @@ def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job]]:
     return jobs
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    return [job for video in _VIDEOS for _, _, job in _jobs(PRESETS[preset], video)]
+    return [job for video in _VIDEOS for _, _, job in _jobs(preset, video)]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:

@@ -17,9 +17,8 @@ from arvdm_theory.experiments.video.families_figure import (
     error_bars,
     main_setting,
     mode,
-    setting,
-    structure_key,
-    structures,
+    structure_legend,
+    titled,
 )
 from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS
 from arvdm_theory.report.style import FRONT_KEY, front
@@ -66,16 +65,14 @@ def pareto(table: pd.DataFrame) -> Figure:
     for panel, name in zip(axes[0], shown, strict=True):
         _panel(panel, part, name)
     axes[0, 0].set_ylabel("slope of the PSNR (dB a frame; more is better)")
-    first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
-    handles = structure_key(structures(part))
-    handles += [
+    titled(figure, part)
+    handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=variant)
         for variant, marker in VARIANTS.items()
         if variant in set(part["variant"])
     ]
     handles.append(Line2D([], [], label="Pareto front", **FRONT_KEY))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    structure_legend(figure, part, *handles)
     return figure
 
 

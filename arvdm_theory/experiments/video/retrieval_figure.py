@@ -17,7 +17,7 @@ from arvdm_theory.experiments.video.families_figure import (
     error_bars,
     measures,
     setting,
-    structure_key,
+    structure_legend,
     structures,
 )
 from arvdm_theory.experiments.video.film_figure import film_strips
@@ -53,11 +53,10 @@ def retrieval(table: pd.DataFrame) -> Figure:
         if "rate" in shown:
             _by_place(row[-1], part[part["ahead"] > 0])
         row[0].set_title(setting(data, preset), loc="left")
-    handles = structure_key(structures(table))
-    handles += [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
+    handles = [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
     if "rate" in shown:
         handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    structure_legend(figure, table, *handles)
     return figure
 
 

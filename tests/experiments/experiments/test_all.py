@@ -77,7 +77,8 @@ def test_presets_say_what_they_are_meant_for(name: str) -> None:
 def test_full_size_networks_take_a_step(name: str, tmp_path: Path) -> None:
     """One of each kind that the gpu preset trains: built, stepped once on the smallest batch, and finite."""
     kinds = {}
-    for job in experiment(name).module("run").networks("gpu"):
+    run = experiment(name).module("run")
+    for job in run.networks(run.PRESETS["gpu"]):
         kinds.setdefault((job.network.architecture, job.video_name.split()[0], str(job.network.options)), job)
     largest: dict[str, int] = {}
     for (architecture, _, options), job in sorted(kinds.items(), key=lambda item: -len(item[0][2])):
