@@ -14,14 +14,13 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
 from arvdm_theory.experiments.video import figures as video
-from arvdm_theory.experiments.video import video_retrieval
 from arvdm_theory.experiments.video.decay_figure import decay
 from arvdm_theory.experiments.video.families_figure import COLOURS, NothingToDraw, alike, main_setting
 from arvdm_theory.experiments.video.figures import draw_sweep
 from arvdm_theory.experiments.video.memory_figure import compression, length
 from arvdm_theory.experiments.video.pareto_figure import pareto, variants
 from arvdm_theory.experiments.video.prediction_figure import prediction
-from arvdm_theory.experiments.video.retrieval_figure import retrieval
+from arvdm_theory.experiments.video.retrieval_figure import RETRIEVAL, retrieval
 from arvdm_theory.experiments.video.run import film_table
 from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import write_table
@@ -386,9 +385,9 @@ def test_the_figures_of_a_folder_are_found_and_drawn_again(tmp_path: Path) -> No
     spec.loader.exec_module(draw)
     two = [SEEDS[0], SEEDS[2]]
     assert draw.figures_of(written(tmp_path / "whole", two)) == video.FIGURES
-    assert draw.figures_of(written(tmp_path / "short", two, rollouts=False)) == video_retrieval.FIGURES
+    assert set(draw.figures_of(written(tmp_path / "short", two, rollouts=False))) == set(RETRIEVAL)
     # What there is nothing to draw of says so in its picture.
-    assert [path.stem for path in draw_all(tmp_path / "short", video_retrieval.FIGURES)] == [
+    assert [path.stem for path in draw_all(tmp_path / "short", video.FIGURES)] == [
         "video-retrieval", "video-length", "video-compression", "video-film-strips",
     ]  # fmt: skip
     _, draw_length = video.FIGURES["video-length"]

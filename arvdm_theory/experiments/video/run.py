@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from arvdm_theory.experiments.front import pareto_front
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.files import write_json
 from arvdm_theory.networks.denoiser import Denoiser
@@ -208,7 +209,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
     summary = _summary(tables)
     write_table(summary, folder / "video-summary.csv")
     rows = []
-    # Other pictures decay for other reasons, and what a staircase's window hands on is not predicted at all.
+    # Other pictures decay for other reasons, and what a FIFO window hands on is not predicted at all.
     for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
         for proxy in PROXIES:
             for measure in ("slope", "end"):
@@ -264,9 +265,7 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
 def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:
     """Which points no other one is at least as good as on both axes and better on one; more is better on both."""
     points = np.stack([gain, slope], 1)
-    no_worse = (points[:, None] >= points).all(-1)
-    better = (points[:, None] > points).any(-1)
-    front: NDArray[np.bool_] = ~(no_worse & better).any(0) & np.isfinite(points).all(1)
+    front: NDArray[np.bool_] = pareto_front(-points) & np.isfinite(points).all(1)
     return front
 
 
