@@ -32,7 +32,7 @@ from dense_walk import (
 )
 from scipy.linalg import cho_factor, cho_solve
 
-from arvdm_theory.plan.plan import Plan
+from arvdm_theory import Plan
 from arvdm_theory.plan.references import Mask
 
 __all__ = [

@@ -7,21 +7,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.decomposition.stage import StageTerms, stage_terms
+from arvdm_theory.diffusion.window import WindowLaw, ar_window, init_window
 from reference_cases import MORE_PLANS, PLANS, Array, ar1, random_video
 from scipy.integrate import quad
 from scipy.linalg import eigh
 from torch import Tensor
 
+from arvdm_theory import ArrayVideo, ExactScore, PerturbedScore, Plan, References, ledger, ledger_terms
 from arvdm_theory.bounds.path import closed_initialisation_bound, closed_path_bound, girsanov_path_bound
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.decomposition.stage import StageTerms, stage_terms
-from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
-from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
+from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.diffusion.steps import STEPS
-from arvdm_theory.diffusion.window import WindowLaw, ar_window, init_window
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 FULL = ExactScore(masked=False)
@@ -112,7 +108,7 @@ def test_girsanov_form_of_many_small_steps_is_the_ledgers_own_sum() -> None:
     differences = []
     for steps in (64, 128, 256):
         plan = Plan((3.0, 3.0), 2, 3.0, steps, steps, references=References.last(1), floor=0.1)
-        totals = ledger(ArrayVideo(ar1(4, 0.8), 1), plan, 1, PerturbedScore(0.1), closed=False).totals
+        totals = ledger(ArrayVideo(ar1(4, 0.8), 1), plan, 1, score=PerturbedScore(0.1), closed=False).totals
         differences.append((totals["girsanov"] or 0.0) - (totals["path_kl"] or 0.0))
     slopes = np.diff(np.log(differences)) / math.log(2)
     # c₂/M² + c₃/M³: the slope's distance to -2 halves as M doubles, and is of order h = 3/64 at first.
@@ -332,8 +328,8 @@ def test_the_ladder_rises(name: str, step: str) -> None:
     plan = EVERY_PLAN[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 4)
     video = ArrayVideo(covariance, 2, mean)
-    assert_ladder(ledger_terms(video, plan, 3, None, step))
-    assert_ladder(ledger_terms(video, plan, 3, PerturbedScore(0.3, bias=-0.2), step))
+    assert_ladder(ledger_terms(video, plan, 3, step=step))
+    assert_ladder(ledger_terms(video, plan, 3, score=PerturbedScore(0.3, bias=-0.2), step=step))
 
 
 @pytest.mark.parametrize("correlation", [0.999, 1 - 1e-6, 1 - 1e-9, 1 - 1e-12])
@@ -343,7 +339,7 @@ def test_the_ladder_rises_for_nearly_frozen_videos(name: str, correlation: float
     plan = EVERY_PLAN[name]
     video = ArrayVideo(ar1(plan.total_frames(3), correlation), 1)
     for step in ("exponential", "euler"):
-        assert_ladder(ledger_terms(video, plan, 3, None, step))
+        assert_ladder(ledger_terms(video, plan, 3, step=step))
 
 
 def test_the_upper_rungs_are_refused_where_they_do_not_hold() -> None:
@@ -375,7 +371,7 @@ def test_discretisation_errors_fall_at_the_steps_order(step: str, floor: float, 
         plan = Plan(
             (3.0, 3.0), 2, 3.0, steps, 1, references=References.last(1), floor=floor, spacing=spacing,  # type: ignore[arg-type]
         )  # fmt: skip
-        terms = ledger_terms(ArrayVideo(ar1(4, 0.8), 1), plan, 1, None, step, memory=False)
+        terms = ledger_terms(ArrayVideo(ar1(4, 0.8), 1), plan, 1, step=step, memory=False)
         values.append(float(terms.de.sum()))
         assert terms.closed is not None
         closed.append(float(terms.closed.sum()))
@@ -392,7 +388,7 @@ def test_exact_posterior_steps_have_no_discretisation_error() -> None:
     assert STEPS["ancestral"].order is None
     plan = PLANS["rolling, noised references, floor"]
     covariance, mean = random_video(plan.total_frames(3), 2, 5)
-    terms = ledger_terms(ArrayVideo(covariance, 2, mean), plan, 3, None, "ancestral")
+    terms = ledger_terms(ArrayVideo(covariance, 2, mean), plan, 3, step="ancestral")
     # The two means are the same formula, rounded at 1e-16 each: squares of that, in units of the noise.
     assert float(terms.de.abs().max()) < 1e-26
     assert float(terms.init_de.abs().max()) < 1e-26
@@ -403,7 +399,9 @@ def test_score_error_counts_by_its_square_and_cross_by_itself(step: str) -> None
     plan = PLANS["rolling"]
     covariance, mean = random_video(plan.total_frames(2), 2, 6)
     video = ArrayVideo(covariance, 2, mean)
-    small, large, other = (ledger_terms(video, plan, 2, PerturbedScore(e), step) for e in (0.1, 0.4, -0.1))
+    small, large, other = (
+        ledger_terms(video, plan, 2, score=PerturbedScore(e), step=step) for e in (0.1, 0.4, -0.1)
+    )
     np.testing.assert_allclose(large.see, 16 * small.see, rtol=1e-12)
     np.testing.assert_allclose(other.see, small.see, rtol=1e-12)
     np.testing.assert_allclose(large.cross, 4 * small.cross, rtol=1e-9, atol=1e-13)

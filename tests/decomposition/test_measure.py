@@ -3,21 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.rollout import rollout
 from oracle_score import OracleScore
 from reference_cases import PLANS, random_video
 
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.scores import PerturbedScore
+from arvdm_theory import (
+    ArrayVideo,
+    Codebook,
+    FiniteStateVideo,
+    PerturbedScore,
+    Plan,
+    generate,
+    ledger,
+    measured_clip_kl,
+    sticky_chain,
+)
 from arvdm_theory.information.estimators import SampleError, gaussian_divergence
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import sticky_chain
-from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.rollout.measure import divergence_from_known, measured_clip_kl
+from arvdm_theory.rollout.measure import divergence_from_known
 
 P_MEAN, Q_MEAN = np.array([0.3, -0.2, 0.5]), np.array([-0.4, 0.3, 0.1])
 P_COV = random_video(3, 1, 0)[0]
@@ -90,7 +93,7 @@ def test_measured_clips_meet_the_exact_ledger(name: str) -> None:
     plan = PLANS[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 0)
     video, score = ArrayVideo(covariance, 2, mean), PerturbedScore(0.1, bias=0.1)
-    truth = ledger(video, plan, 3, score).column("CLIP_KL")
+    truth = ledger(video, plan, 3, score=score).column("CLIP_KL")
     made = rollout(video, plan, 3, 4000, score, generator=torch.Generator().manual_seed(0))
     table = measured_clip_kl(video, made, plan, 3)
     assert list(table.form) == ["measured_gaussian"] * 3

@@ -5,16 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.decomposition.memory import noise_initialisation
+from arvdm_theory.diffusion.window import ar_window
 from reference_cases import PLANS, ar1, random_video, table_video
 from torch import Tensor
 
-from arvdm_theory.decomposition.memory import memory_bottleneck, noise_initialisation
-from arvdm_theory.diffusion.window import ar_window
+from arvdm_theory import ArrayVideo, Plan, References, memory_bottleneck
 from arvdm_theory.information.gaussian import conditional_mutual_information, kl_divergence
-from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 REFERENCES = {
     "none": References.none(),

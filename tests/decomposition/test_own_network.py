@@ -9,14 +9,16 @@ from exact_networks import own_network
 from oracle_score import OracleScore
 from reference_cases import random_video
 
-from arvdm_theory.decomposition.immse import memory_bottleneck_from_scores
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
+from arvdm_theory import (
+    ArrayVideo,
+    Plan,
+    References,
+    generate,
+    ledger,
+    memory_bottleneck_from_scores,
+    predicted_clip_kl,
+)
 from arvdm_theory.diffusion.prediction import Prediction
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.predict import predicted_clip_kl
 
 PLANS = {
     "w = Δ": Plan((3.0, 3.0), 2, 3.0, 3, 3, references=References.last(2, 0.3), floor=0.05),
@@ -37,12 +39,17 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 def test_every_parametrisation_gives_one_ledger(plan: Plan, prediction: Prediction) -> None:
     covariance, mean = random_video(plan.total_frames(3), 2, 0)
     video = ArrayVideo(covariance, 2, mean)
-    exact, told = ledger(video, plan, 3), ledger(video, plan, 3, own_network(covariance, mean, 2, prediction))
+    exact, told = (
+        ledger(video, plan, 3),
+        ledger(video, plan, 3, score=own_network(covariance, mean, 2, prediction)),
+    )
     assert told.stderr == {}
     assert told.notes == exact.notes
     np.testing.assert_allclose(told.table.value, exact.table.value, rtol=ROUNDING, atol=ROUNDING)
     # Averages over the same true windows.
-    forced = ledger(video, plan, 3, own_network(covariance, mean, 2, prediction), teacher_forced=True, samples=50)
+    forced = ledger(
+        video, plan, 3, score=own_network(covariance, mean, 2, prediction), teacher_forced=True, samples=50
+    )
     np.testing.assert_allclose(forced.table.value, exact.table.value, rtol=ROUNDING, atol=ROUNDING)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.kernel import composed_kernel, sampler_steps
 from arvdm_theory.diffusion.rollout import SamplerLaw
 from exact_networks import linear_denoiser
@@ -14,20 +13,25 @@ from oracle_score import OracleScore
 from reference_cases import MORE_PLANS, PLANS, Array, ar1, random_video
 from torch import Tensor
 
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.scores import PerturbedScore
+from arvdm_theory import (
+    ArrayVideo,
+    Codebook,
+    FiniteStateVideo,
+    PerturbedScore,
+    PixelVideo,
+    Plan,
+    ReferenceBatch,
+    References,
+    generate,
+    ledger,
+    measured_clip_kl,
+    predicted_clip_kl,
+    sticky_chain,
+)
 from arvdm_theory.diffusion.steps import STEPS
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, kl_divergence
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import sticky_chain
-from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.measure import measured_clip_kl
-from arvdm_theory.rollout.predict import PredictionError, linear_response, predicted_clip_kl
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
+from arvdm_theory.rollout.predict import PredictionError, linear_response
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 
@@ -57,8 +61,8 @@ def test_an_affine_network_on_a_gaussian_video_is_predicted_exactly(name: str, s
     covariance, mean = random_video(plan.total_frames(4), 2, 0)
     video = ArrayVideo(covariance, 2, mean)
     denoiser = linear_denoiser(video, plan, 4, error=0.03)
-    exact = ledger(video, plan, 4, denoiser, step)
-    table = predicted_clip_kl(video, plan, 4, denoiser, step, samples=200)
+    exact = ledger(video, plan, 4, score=denoiser, step=step)
+    table = predicted_clip_kl(video, plan, 4, denoiser, step=step, samples=200)
     for form in ("linear", "linear_residual"):
         np.testing.assert_allclose(values(table, form), exact.column("CLIP_KL"), rtol=1e-9, atol=1e-9)
         assert (values(table, form, "stderr") < 1e-9).all()
@@ -76,7 +80,7 @@ def test_a_linear_network_on_a_finite_state_video_is_predicted_by_moments() -> N
     frames = plan.total_frames(3)
     gaussian = ArrayVideo(ar1(frames, 2 * stay - 1), 1)  # of the same moments
     denoiser = linear_denoiser(gaussian, plan, 3, error=0.1)
-    exact = ledger(gaussian, plan, 3, denoiser)
+    exact = ledger(gaussian, plan, 3, score=denoiser)
     table = predicted_clip_kl(video, plan, 3, denoiser, samples=2000)
     assert sorted(set(table.form)) == ["bound", "moment_linear", "moment_linear_residual"]
     for form in ("moment_linear", "moment_linear_residual"):
@@ -84,7 +88,7 @@ def test_a_linear_network_on_a_finite_state_video_is_predicted_by_moments() -> N
         assert (miss < 4 * values(table, form, "stderr")).all()
     np.testing.assert_allclose(
         values(table, "bound"),
-        ledger(video, plan, 3, denoiser, memory=False, samples=2000).column("CLIP_BOUND"),
+        ledger(video, plan, 3, score=denoiser, memory=False, samples=2000).column("CLIP_BOUND"),
         rtol=1e-12,
     )
 
@@ -236,7 +240,7 @@ def test_refuses_what_it_cannot_predict() -> None:
     with pytest.raises(PredictionError, match="two groups or more"):
         predicted_clip_kl(video, ONE, 2, score, bound=False, groups=1)
     with pytest.raises(PredictionError, match="ancestral step has the exact posterior's covariance"):
-        predicted_clip_kl(video, ONE, 2, score, "ancestral", bound=False)
+        predicted_clip_kl(video, ONE, 2, score, step="ancestral", bound=False)
     pixels = PixelVideo(2, 2, PowerLaw(), ExponentialMemory(tau=4.0))
     with pytest.raises(PredictionError, match="videos of one mode, got"):
         predicted_clip_kl(pixels, PLANS["rolling"], 2, score)

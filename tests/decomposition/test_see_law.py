@@ -7,15 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from arvdm_theory.decomposition.least_squares_see import excess_factor, expected_see
-from arvdm_theory.decomposition.ledger import ledger_terms
-from arvdm_theory.diffusion.scores import AffineScore
 from arvdm_theory.diffusion.window import AffineMap, WindowLaw
-from arvdm_theory.laws.linear import reference_video
+
+from arvdm_theory import Plan, References, ledger_terms, reference_video
+from arvdm_theory.decomposition.least_squares_see import excess_factor, expected_see
+from arvdm_theory.diffusion.scores import AffineScore
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References, causal_mask
+from arvdm_theory.plan.references import causal_mask
 
 PLANS = {
     "w = Δ": Plan((4.0, 4.0), 2, 4.0, 3, init_steps=2, references=References.last(2), floor=0.05),
@@ -75,7 +73,9 @@ def test_the_law_is_the_mean_of_the_ledgers_see(name: str) -> None:
     found: dict[str, list[torch.Tensor]] = {"init": [], "ar": [], "cross": []}
     for seed in range(fits):
         with torch.no_grad():
-            terms = ledger_terms(video, plan, ar_steps, LeastSquares(pairs, seed), girsanov_points=0, memory=False)
+            terms = ledger_terms(
+                video, plan, ar_steps, score=LeastSquares(pairs, seed), girsanov=False, memory=False
+            )
         found["init"].append(terms.init_see[0])
         found["ar"].append(terms.see[0].flatten())
         found["cross"].append(terms.cross[0].flatten())

@@ -8,12 +8,10 @@ from dense_reference import dense_ledger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arvdm_theory import ArrayVideo, PerturbedScore, Plan, ledger_terms
 from arvdm_theory.bounds.accumulation import ClipBoundError, require_clip_bound
-from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
+from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.decomposition.trajectory import trajectory_kl
-from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
 from arvdm_theory.testing import gaussian_videos, plans
 
 # Videos below have condition number κ ≤ 1e4 and scales up to 10; sums over n < 100 of their spectra are known to
@@ -50,7 +48,7 @@ def slack(terms: LedgerTerms) -> float:
 def test_the_ledger_closes(case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str) -> None:
     """KL(trajectory) = IE + Σ [NIE + Σ (DE + SEE + CROSS) + MB], against one dense KL of the whole trajectory."""
     video, plan, ar_steps, score = case
-    terms = ledger_terms(video, plan, ar_steps, score, step, girsanov_points=0)
+    terms = ledger_terms(video, plan, ar_steps, score=score, step=step, girsanov=False)
     dense = float(trajectory_kl(video, plan, ar_steps, score, step))
     assert number(terms.trajectory) == pytest.approx(dense, rel=RELATIVE, abs=slack(terms))
 
@@ -59,7 +57,7 @@ def test_the_ledger_closes(case: tuple[ArrayVideo, Plan, int, PerturbedScore | N
 @given(cases(), noisy_steps)
 def test_the_ladder_rises(case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str) -> None:
     video, plan, ar_steps, score = case
-    terms = ledger_terms(video, plan, ar_steps, score, step)
+    terms = ledger_terms(video, plan, ar_steps, score=score, step=step)
     rungs = [
         number(terms.clean[0] if terms.clean is not None else None),
         number(terms.trajectory),
@@ -83,7 +81,7 @@ def test_terms_that_are_divergences_are_not_negative(
     case: tuple[ArrayVideo, Plan, int, PerturbedScore | None], step: str
 ) -> None:
     video, plan, ar_steps, score = case
-    terms = ledger_terms(video, plan, ar_steps, score, step, girsanov_points=0)
+    terms = ledger_terms(video, plan, ar_steps, score=score, step=step, girsanov=False)
     path = terms.de + terms.see + terms.cross
     assert terms.ie is not None
     assert terms.clip is not None
@@ -110,7 +108,7 @@ def test_clips_lie_below_the_bound_or_the_plan_is_refused(
                 lost.append(r.frame not in out and (r.level > plan.floor or r.frame not in held))
         assert any(lost)
         return
-    terms = ledger_terms(video, plan, ar_steps, score, step, girsanov_points=0)
+    terms = ledger_terms(video, plan, ar_steps, score=score, step=step, girsanov=False)
     assert terms.clip is not None
     assert float((terms.clip[0] - terms.clip_bounds).max()) <= slack(terms)
 
@@ -122,7 +120,7 @@ def test_no_sampler_of_clean_chunks_beats_ie_and_the_bottleneck(data: st.DataObj
     plan = data.draw(plans(overlapping=False, masks=True))
     ar_steps = data.draw(st.integers(1, 3))
     video = data.draw(gaussian_videos(frames=plan.total_frames(ar_steps)))
-    terms = ledger_terms(video, plan, ar_steps, PerturbedScore(0.1), step, girsanov_points=0)
+    terms = ledger_terms(video, plan, ar_steps, score=PerturbedScore(0.1), step=step, girsanov=False)
     assert terms.ie is not None
     assert terms.mb_clean is not None
     lower = float(terms.ie.sum() + terms.mb_clean.sum())
@@ -144,7 +142,7 @@ def test_every_number_is_that_of_the_dense_reference(
         score_error=float(error),
         modify=lambda move, s: type(s)(s.window, s.references, s.offset + float(bias)),
     )  # fmt: skip
-    terms = ledger_terms(video, plan, ar_steps, score, step, girsanov_points=0)
+    terms = ledger_terms(video, plan, ar_steps, score=score, step=step, girsanov=False)
     assert terms.clip is not None
     room = slack(terms)
     pairs = [
