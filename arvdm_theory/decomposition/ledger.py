@@ -47,6 +47,7 @@ def ledger(
     teacher_forced: bool = False,
     samples: int = 2048,
     seed: int = 0,
+    attribution: bool = False,
     ar_grid: Tensor | None = None,
     init_grid: Tensor | None = None,
     progress: bool = False,
@@ -69,6 +70,7 @@ def ledger(
             a network's own ledger rests on. IE and the KL of clean frames and clips stay as they are.
         samples: true videos (true windows a reverse step, of a Gaussian video) where terms are averages.
         seed: of those samples.
+        attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The caller
             keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
@@ -93,7 +95,7 @@ def ledger(
     with torch.no_grad():
         terms = ledger_terms(
             video, plan, ar_steps, score=score, step=step, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, ar_grid=ar_grid,
+            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution, ar_grid=ar_grid,
             init_grid=init_grid, progress=progress,
         )  # fmt: skip
         return account(terms, plan, _notes(video, plan, reverse_step(step), terms, girsanov, closed))
@@ -157,8 +159,10 @@ def _notes(
         no_law = f"it needs the law of a rollout, which the video {video.name!r} has in no closed form"
     if terms.ie is None:
         notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), f"{no_law}; see path_kl")
+    if terms.ar_step_errors is None:
+        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), no_law)
     if terms.kl is None:
-        notes |= dict.fromkeys(("kl", "clip_kl"), no_law)
+        notes |= dict.fromkeys(("kl", "clip_kl", "clip_w2"), no_law)
     if bool(torch.isinf(torch.as_tensor(terms.initialisation.de.value)).any()):
         reason = f"the {step.name} step moves a frame without noise: its path KL is infinite"
         notes |= dict.fromkeys(
@@ -189,7 +193,7 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     mb = terms.total("mb")
     if mb is None:
         reason = "the memory bottleneck was left out on request"
-        for name in ("mb", "trajectory_kl", "path_kl", "girsanov", "closed", "lower_bound", "floor"):
+        for name in ("mb", "ar_step_kl", "trajectory_kl", "path_kl", "girsanov", "closed", "lower_bound", "floor"):
             notes.setdefault(name, reason)
     if plan.overlapping:
         reason = (
@@ -201,6 +205,7 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     init, floor = terms.initialisation, terms.floor
     values: dict[str, Number | None] = {
         "kl": terms.kl,
+        "ar_step_kl": terms.ar_step_kl,
         "trajectory_kl": terms.trajectory,
         "path_kl": terms.path,
         "girsanov": terms.girsanov,
@@ -244,6 +249,11 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
     for k, errors in enumerate(terms.ar, start=1):
         step_terms(errors, "ar", k, "", "NIE_AR")
         add("ar", k, "MB", errors.mb)
+        add("ar", k, "AR_STEP", None if terms.ar_step_errors is None else terms.ar_step_errors[k - 1])
+        if terms.attribution is not None:
+            for i, name in enumerate(("NIE", "DE", "SEE")):
+                add("ar", k, f"AR_STEP_{name}", terms.attribution[k - 1, i])
+        add("ar", k, "CLIP_W2", None if terms.clips_w2 is None else terms.clips_w2[k - 1])
         add("ar", k, "CLIP_KL", None if terms.clips is None else terms.clips[k - 1])
         add("ar", k, "CLIP_BOUND", None if "clip_bound" in notes else bounds[k - 1])
     return rows
