@@ -263,7 +263,7 @@ def test_a_score_bent_by_references_alone_keeps_ie_and_estimates_the_trajectory(
     exact = ledger(video, plan, 2)
     assert result.totals["ie"] == pytest.approx(exact.totals["ie"], rel=1e-9)
     assert result.totals["kl"] is None
-    assert result.notes.keys() == {"kl", "clip_kl"}
+    assert result.notes.keys() == {"kl", "clip_kl", "clip_w2", "ar_step_kl", "ar_step_error"}
     assert result.totals["trajectory_kl"] is not None
     # The same averages, added up in another order.
     assert result.stderr["trajectory_kl"] == pytest.approx(result.stderr["path_kl"], rel=1e-13)

@@ -17,6 +17,7 @@ from arvdm_theory.decomposition.trajectory import trajectory_kl
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 AR_STEPS = 2
 TERMS = ("nie", "de", "see", "cross", "girsanov", "closed", "nie_closed", "mb", "mb_clean")
+ROLLOUT = ("ie", "kl", "clips", "ar_step_errors", "attribution", "kl_w2", "clips_w2")
 
 
 def tensor(number: Number) -> Tensor:
@@ -25,13 +26,13 @@ def tensor(number: Number) -> Tensor:
 
 def every_term(terms: LedgerTerms) -> dict[str, Tensor]:
     """Every term of the ledger that is defined: what each stage has, and what is had of the rollout."""
-    found = {"ie": terms.ie, "kl": terms.kl, "clips": terms.clips}
+    found = {name: getattr(terms, name) for name in ROLLOUT}
     for k, stage in enumerate([terms.initialisation, *terms.ar]):
         found |= {f"{name} {k}": getattr(stage, name) for name in TERMS}
     values = {name: tensor(number) for name, number in found.items() if number is not None}
     finite = {name: value for name, value in values.items() if bool(torch.isfinite(value.detach()).all())}
-    # Infinite or undefined is the path of a step without noise, and nothing else.
-    assert {name.split()[0] for name in values.keys() - finite.keys()} <= {"de", "see", "cross"}
+    # Infinite or undefined is what a step without noise does to a conditional law, and nothing else.
+    assert {name.split()[0] for name in values.keys() - finite.keys()} <= {"de", "see", "cross", "ar_step_errors"}
     assert "ie" in finite
     assert "kl" in finite
     assert "clips" in finite

@@ -1,5 +1,6 @@
 """The ledger against the dense reference term by term, the printed cases, and what it refuses."""
 
+import json
 import math
 from dataclasses import replace
 from functools import lru_cache
@@ -102,6 +103,7 @@ def assert_same(terms: LedgerTerms, dense: DenseLedger) -> None:
     close(value(terms.ie), dense.ie)
     close(value(terms.kl), dense.clean)
     close(value(terms.clips), dense.clip)
+    close(value(terms.ar_step_errors), dense.ar_step_errors)
     if math.isinf(dense.trajectory):
         close(value(terms.of("de")), columns(dense.terms, "de"))
         return
@@ -158,8 +160,15 @@ def test_a_step_without_noise_has_an_infinite_path_but_a_finite_output(step: Ste
     assert all(result.totals[name] is None for name in undefined)
     assert all(step in result.notes[name] for name in undefined)
     assert "CLIP_BOUND" not in set(result.table.term)
-    kl = result.totals["kl"]
+    kl, whole = result.totals["kl"], result.totals["ar_step_kl"]
     assert kl is not None
+    json.loads(result.to_json(), parse_constant=pytest.fail)  # which knows no infinity
+    if step == "ddim":  # given its input, an AR step's output is singular as well
+        assert whole is None
+        assert step in result.notes["ar_step_error"]
+    else:
+        assert whole is not None
+        assert kl <= whole < math.inf
     assert 0 < max(result.column("CLIP_KL")) <= kl < math.inf
     if step == "ddim":
         close(kl, dense.clean)
@@ -261,7 +270,7 @@ def test_the_table_adds_up_to_the_totals() -> None:
     assert set(table[table.stage == "init"].term) == {"NIE_INIT", "DE_INIT", "SEE_INIT", "CROSS_INIT", "IE"}
     assert set(table[table.stage == "init"].ar_step) == {0}
     ar = table[table.stage == "ar"]
-    assert set(ar.term) == {"NIE_AR", "DE", "SEE", "CROSS", "MB", "CLIP_KL", "CLIP_BOUND"}
+    assert set(ar.term) == {"NIE_AR", "DE", "SEE", "CROSS", "MB", "AR_STEP", "CLIP_KL", "CLIP_W2", "CLIP_BOUND"}
     assert set(ar.groupby("term").ar_step.apply(tuple)) == {(1, 2, 3, 4, 5)}
     assert float(table.stderr.abs().max()) == 0.0
     assert not result.stderr
@@ -278,6 +287,7 @@ def test_the_table_adds_up_to_the_totals() -> None:
     assert totals["path_init"] == pytest.approx(of(*init), rel=1e-13)
     assert totals["path_kl"] == pytest.approx(of("NIE_INIT", *init, "NIE_AR", "MB", *path), rel=1e-13)
     assert result.column("CLIP_BOUND")[-1] == pytest.approx(of("IE", "NIE_AR", *path), rel=1e-13)
+    assert totals["ar_step_kl"] == pytest.approx(of("IE", "AR_STEP", "MB"), rel=1e-13)
     assert totals["floor"] == pytest.approx(of("MB"), rel=1e-13)  # its references are clean
     assert totals["lower_bound"] == pytest.approx(of("IE", "MB"), rel=1e-13)
     assert set(result.notes) == set()
@@ -292,7 +302,7 @@ def test_notes_say_why_a_total_is_missing() -> None:
     plan, steps = CASES["A"]
     video = ArrayVideo(table_video(plan.total_frames(steps)), 2)
     lean = ledger(video, plan, steps, girsanov=False, memory=False)
-    for name in ("girsanov", "closed", "mb", "trajectory_kl", "path_kl", "floor", "lower_bound"):
+    for name in ("girsanov", "closed", "mb", "ar_step_kl", "trajectory_kl", "path_kl", "floor", "lower_bound"):
         assert lean.totals[name] is None
         assert "left out on request" in lean.notes[name]
     assert lean.totals["kl"] == case("A").totals["kl"]
@@ -352,8 +362,10 @@ def test_modes_add_up_with_their_multiplicities() -> None:
     ]
     for name, value in joint.totals.items():
         assert value == pytest.approx((single[0].totals[name] or 0) + 2 * (single[1].totals[name] or 0), rel=1e-12)
-    merged = single[0].table.value + 2 * single[1].table.value
-    np.testing.assert_allclose(joint.table.value, merged, rtol=1e-12, atol=1e-13)
+    own, once, twice = (result.table.value.to_numpy() for result in (joint, *single))
+    distances = (joint.table.term == "CLIP_W2").to_numpy()  # of which the squares add up
+    merged = np.where(distances, np.sqrt(once**2 + 2 * twice**2), once + 2 * twice)
+    np.testing.assert_allclose(own, merged, rtol=1e-12, atol=1e-13)
 
 
 def test_a_pixel_video_is_the_dense_video_of_all_its_pixels() -> None:
