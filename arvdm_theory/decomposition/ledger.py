@@ -7,12 +7,14 @@ Source: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
+from arvdm_theory.bounds.saturation import closed_loop
 from arvdm_theory.decomposition.result import Result, rows_table
 from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
@@ -23,6 +25,7 @@ from arvdm_theory.decomposition.terms import (
 )
 from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
+from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
@@ -48,6 +51,7 @@ def ledger(
     samples: int = 2048,
     seed: int = 0,
     attribution: bool = False,
+    accumulation: bool = False,
     ar_grid: Tensor | None = None,
     init_grid: Tensor | None = None,
     progress: bool = False,
@@ -71,6 +75,8 @@ def ledger(
         samples: true videos (true windows a reverse step, of a Gaussian video) where terms are averages.
         seed: of those samples.
         attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
+        accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which costs
+            K² small matrix products.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The caller
             keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
@@ -98,7 +104,24 @@ def ledger(
             memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution, ar_grid=ar_grid,
             init_grid=init_grid, progress=progress,
         )  # fmt: skip
-        return account(terms, plan, _notes(video, plan, reverse_step(step), terms, girsanov, closed))
+        notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
+        bounds: tuple[float, ...] = ()
+        if accumulation:
+            bounds, why = _saturating(video, plan, ar_steps, score, step, terms)
+            notes |= {"accumulation_bound": why} if why else {}
+        return account(terms, plan, notes, bounds)
+
+
+def _saturating(
+    video: VideoLaw, plan: Plan, ar_steps: int, score: Any, step: str | ReverseStep, terms: LedgerTerms
+) -> tuple[tuple[float, ...], str]:
+    """The saturating bound on the clip KL of every AR step; or why there is none."""
+    if terms.clips is None or video.action_dim:
+        return (), "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
+    try:
+        return closed_loop(video, plan, ar_steps, score=score, step=step).bounds, ""  # type: ignore[arg-type]
+    except NotPositiveDefiniteError as error:
+        return (), f"the sampler leaves no noise in what an AR step hands on: {error}"
 
 
 def memory_bottleneck(
@@ -190,7 +213,7 @@ def _notes(
     return notes
 
 
-def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
+def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str], accumulation: Sequence[float] = ()) -> Result:
     """The table and the totals of a ledger's terms; totals that a note explains are None."""
     notes = dict(notes)
     mb = terms.total("mb")
@@ -227,7 +250,11 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     defined = {name: value for name, value in values.items() if value is not None and name not in notes}
     totals = {name: float(defined[name]) if name in defined else None for name in values}
     errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
-    return Result("ledger", rows_table(_rows(terms, notes)), totals, errors, notes, terms)
+    rows = _rows(terms, notes)
+    rows += [
+        ("ar", k, "ACCUMULATION_BOUND", "exact", Number.exact(b)) for k, b in enumerate(accumulation, start=1)
+    ]
+    return Result("ledger", rows_table(rows), totals, errors, notes, terms)
 
 
 def _sum(first: Number, second: Number) -> Number:

@@ -21,6 +21,7 @@ _TOTALS = ("kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "pa
 _SERIES = {
     "nie_ar": "NIE_AR", "de_ar": "DE", "see_ar": "SEE", "cross_ar": "CROSS", "mb": "MB", "clip_kl": "CLIP_KL",
     "clip_bound": "CLIP_BOUND", "ar_step_error": "AR_STEP", "clip_w2": "CLIP_W2",
+    "accumulation_bound": "ACCUMULATION_BOUND",
 }  # fmt: skip
 _COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
 
@@ -44,7 +45,7 @@ class Result:
             - a ledger's terms are IE, NIE_AR, DE, SEE, CROSS and MB, which add up to the KL of the trajectory;
               NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; AR_STEP, the error E_k of a whole AR step,
               and its attribution AR_STEP_NIE, AR_STEP_DE and AR_STEP_SEE where asked for; and per AR step CLIP_KL,
-              CLIP_BOUND and CLIP_W2, which are no summands;
+              CLIP_BOUND, ACCUMULATION_BOUND and CLIP_W2, which are no summands;
             - predictions and measurements have CLIP_KL rows, a form each.
         totals: in nats, None where not defined; of a ledger
 

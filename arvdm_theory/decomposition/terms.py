@@ -23,7 +23,6 @@ from arvdm_theory.bounds.path import closed_initialisation_bound, closed_path_bo
 from arvdm_theory.diffusion.scores import ExactScore, as_score
 from arvdm_theory.diffusion.steps import STEPS, ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import wasserstein2
-from arvdm_theory.laws.gaussian_kernel import stage_kernel
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.stage_law import StageLaw, TrueVideos
@@ -327,21 +326,22 @@ def _errors(
 def _rollout(
     video: VideoLaw,
     plan: Plan,
-    laws: list[StageLaw],
+    laws: list[Any],
     score: Any,
     step: ReverseStep,
     entry: Tensor | None,
     attribution: bool,
 ) -> dict[str, Any]:
     """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed forms."""
-    window, own, over = laws[0].window, laws[0].affine_map(score), laws[0].over_modes
-    if window is None or own is None:
+    window, over = laws[0].window, laws[0].over_modes
+    kernel = None if window is None else laws[0].kernel(score, step)
+    if kernel is None:
         return {}
     dim, frames = window.dim, laws[-1].stage.frames.stop
     moments = video.joint_moments(frames)  # type: ignore[attr-defined]
     actions, n = window.action_dim * frames, frames * dim
     told = (moments[0][:, n:], moments[1][:, n:, n:]) if actions else None
-    sampler = SamplerLaw.initial(plan, stage_kernel(window, own, step), dim, told, entry)
+    sampler = SamplerLaw.initial(plan, kernel, dim, told, entry)
     device = window.mean.device
     floor = torch.tensor(plan.floor, dtype=torch.float64, device=device)
     levels = floor
@@ -353,11 +353,9 @@ def _rollout(
     found: dict[str, Any] = {"ie": Number.exact(over(ie))}
     clips, clips_w2, errors, parts = [], [], [], []
     for law in laws[1:]:
-        own = law.affine_map(score)
-        if own is None:  # from here on the rollout has no closed-form law
+        kernel = law.kernel(score, step)
+        if kernel is None:  # from here on the rollout has no closed-form law
             return found
-        assert law.window is not None
-        kernel = stage_kernel(law.window, own, step)
         errors.append(law.ar_step_error(kernel))
         if attribution:
             parts.append(_attributed(law, step, errors[-1]))
@@ -384,7 +382,6 @@ def _rollout(
 
 def _attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:
     """E_k as the increments of switching on, in turn, the N(0, I) start, the discretised exact score, and the score."""
-    started, discretised = (
-        law.ar_step_error(stage_kernel(law.window, law.window.score, each)) for each in (STEPS["ancestral"], step)
-    )
+    exact = FULL_VIEW.of(law.video)
+    started, discretised = (law.ar_step_error(law.kernel(exact, each)) for each in (STEPS["ancestral"], step))
     return torch.stack([started, discretised - started, error - discretised], -1)

@@ -157,7 +157,8 @@ def wasserstein2(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) -
     roots = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum(-1)
     traces = torch.diagonal(cov_p + cov_q, dim1=-2, dim2=-1).sum(-1)
     # Of two nearly equal Gaussians the traces leave rounding, of either sign, of what cancels.
-    return ((mean_p - mean_q) ** 2).sum(-1) + (traces - 2 * roots).clamp(min=0)
+    squared: Tensor = ((mean_p - mean_q) ** 2).sum(-1) + (traces - 2 * roots).clamp(min=0)
+    return squared
 
 
 def condition(

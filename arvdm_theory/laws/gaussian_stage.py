@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +34,7 @@ from arvdm_theory.information.gaussian import (
     whiten,
 )
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian_kernel import Kernel, gaussian_steps
+from arvdm_theory.laws.gaussian_kernel import Kernel, gaussian_steps, stage_kernel
 from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
 from arvdm_theory.laws.stage_law import Law, Moments, StageLaw, StepTerms, TrueVideos
 from arvdm_theory.laws.states import frame_indices, noisy_covariance
@@ -42,6 +43,8 @@ from arvdm_theory.plan.stage import Stage
 
 __all__ = ["GaussianStage"]
 
+# Steps are long where 1/a is above this.
+_LONG = 2.0
 # How far an affine callable may miss its own affine map, relative to its size.
 _AFFINE_TOLERANCE = 1e-9
 # And in roundings of what it computes, which grow like the root of the number of summed terms.
@@ -144,10 +147,16 @@ class GaussianStage(StageLaw):
         def columns(values: Tensor) -> Tensor:
             return values.unsqueeze(-1)
 
+        near_noise = law.root(law.near_noise)
+        # μ_* - μ_P, and μ_P = (W + v s*)/a is (W + s*)/a - a s* as well: over a long step whose mean does not keep
+        # W/a by itself, 1/a would leave of the first form only its rounding.
+        apart = sampler.mean_window - steps.true_window
+        long = (steps.true_window > _LONG) & (apart != 0)
         gap = whiten(
-            columns(sampler.mean_window - steps.true_window) * identity
+            columns(torch.where(long, sampler.mean_window, apart)) * identity
             + columns(sampler.mean_score) * target
-            - columns(steps.true_score) * exact
+            - columns(torch.where(long, -1 / torch.where(long, steps.true_window, 1.0), steps.true_score)) * exact
+            - columns(torch.where(long, steps.true_window, 0.0)) * near_noise
         )
         de = self.over_modes(spread + 0.5 * (gap**2).sum((-2, -1)))
         own_map = self.affine_map(score)
@@ -162,9 +171,9 @@ class GaussianStage(StageLaw):
             def moment(f: Tensor, g: Tensor) -> Tensor:
                 return law.per_frame((f * g).sum(-1)).unsqueeze(0)
 
-            moments = Moments(moment(error, error), moment(exact, error), moment(identity, error))
+            moments = Moments(moment(error, error), moment(exact, error), moment(near_noise, error))
         else:
-            roots = (identity, exact, target, gap)
+            roots = (near_noise, exact, target, gap)
             see, cross, moments = self._sampled(
                 called, columns(sampler.mean_score), whiten, roots, truth.videos, truth.generator
             )
@@ -275,6 +284,22 @@ class GaussianStage(StageLaw):
             self._asked = score, score.affine(self.window) if known else self._by_probing(score)
         return self._asked[1]
 
+    def kernel(self, score: Any, step: ReverseStep) -> Kernel | None:
+        """The sampler's kernel over the stage; None if the score is not affine."""
+        own = self.affine_map(score)
+        if own is None:
+            return None
+        if not step.looks_ahead:
+            return stage_kernel(self.window, own, step)
+        stage = self.stage
+        later = replace(
+            stage, grid=(*stage.grid[1:], stage.grid[-1]), visible=(*stage.visible[1:], stage.visible[-1]),
+            given_levels=torch.cat([stage.levels[1:], stage.levels[-1:]]),
+        )  # fmt: skip
+        law = GaussianStage(self.video, later)
+        there = law.affine_map(score)
+        return None if there is None else stage_kernel(self.window, own, step, (law.window, there))
+
     def call(self, score: Any, step: int, window: Tensor, known: Tensor) -> Tensor:
         """Calls a score on flat vectors: window (batch, modes, w·d) and known (batch, modes, y).
 
@@ -357,9 +382,9 @@ class GaussianStage(StageLaw):
     ) -> tuple[Tensor, Tensor, Moments]:
         """SEE and CROSS a sample, (samples, M), over true windows drawn afresh for every reverse step."""
         law = self.window
-        identity, exact, target, gap = roots
+        near_noise, exact, target, gap = roots
         draw, known = law.sampled(lambda shape: standard_normal(shape, generator), samples)
-        window = identity @ draw
+        window = law.root(law.identity) @ draw
         if isinstance(score, AffineMap):
             own = law.root(score) @ draw
         else:
@@ -380,7 +405,7 @@ class GaussianStage(StageLaw):
             return law.per_frame(values.movedim(-1, 0))
 
         error = own - true
-        moments = Moments(per_frame(error**2), per_frame(true * error), per_frame(window * error))
+        moments = Moments(per_frame(error**2), per_frame(true * error), per_frame((near_noise @ draw) * error))
         return self.over_modes(see.permute(2, 0, 1)), self.over_modes(cross.permute(2, 0, 1)), moments
 
 

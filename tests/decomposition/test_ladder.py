@@ -108,6 +108,43 @@ def test_girsanov_form_against_adaptive_quadrature_of_its_definition(step: str, 
     assert found[0] == pytest.approx(total, rel=1e-10 + 1e-16 / (1 - correlation))
 
 
+@pytest.mark.parametrize("step", ["exponential", "euler", "ddpm"])
+@pytest.mark.parametrize("variance", [1e-4, 0.3, 50.0])
+@pytest.mark.parametrize("h", [0.3, 1.0, 1.5, 7.0, 30.0, 100.0])
+def test_path_terms_of_a_step_of_any_length(h: float, variance: float, step: str) -> None:
+    """E KL(P ‖ Q) of one scalar frame in forty digits, from the two kernels as they are."""
+    mean, error, bias, low = 1.5, 0.2, -0.1, 0.05
+    law = window_law(np.array([[variance]]), [[low + h], [low]], np.array([mean]))
+    terms = terms_of(law, step, error, bias)
+    with mp.workdps(120):  # e^h squared is 1e87, and what remains of it a number of size 1
+        high, end = mp.mpf(low + h), mp.mpf(low)
+        x, y = (mp.exp(-t) * mp.mpf(variance) - mp.expm1(-t) for t in (high, end))
+        m, n = (mp.exp(-t / 2) * mp.mpf(mean) for t in (high, end))
+        a = mp.exp((end - high) / 2)
+        true_gain, true_noise = a * y / x, y - (a * y) ** 2 / x  # P: the regression of W' on W
+        gap = high - end
+        keep, push, noise = {
+            "exponential": (1 / a, 2 * (1 / a - 1), mp.expm1(gap)),
+            "euler": (1 + gap / 2, gap, gap),
+            "ddpm": (1 / a, (1 - a**2) / a, (1 - a**2) * mp.expm1(-end) / mp.expm1(-high)),
+        }[step]
+
+        def divergence(e: float, c: float) -> mp.mpf:
+            """Averaged over W = m + √x z."""
+            gain = keep + push * (-1 / x - mp.mpf(e))
+            offset = gain * m + push * (m / x + mp.mpf(c)) - n
+            ratio = true_noise / noise
+            return (ratio - 1 - mp.log(ratio) + ((gain - true_gain) ** 2 * x + offset**2) / noise) / 2
+
+        de = divergence(0.0, 0.0)
+        miss = push**2 * (mp.mpf(error) ** 2 * x + (mp.mpf(bias) - mp.mpf(error) * m) ** 2) / (2 * noise)
+        whole = divergence(error, bias)
+    # Each is known to a few roundings of its own size, h of the levels'; CROSS is what is left of the others.
+    assert float(terms.de[0, 0]) == pytest.approx(float(de), rel=1e-12, abs=1e-14)
+    assert float(terms.see[0, 0]) == pytest.approx(float(miss), rel=1e-12)
+    assert float(terms.cross[0, 0]) == pytest.approx(float(whole - de - miss), rel=1e-10, abs=1e-13 * float(whole))
+
+
 def girsanov_by_quadrature(
     step: str, variance: float, mean: float, error: float, bias: float, high: float, low: float
 ) -> float:
@@ -151,14 +188,13 @@ def test_girsanov_form_of_a_step_of_any_length(h: float, variance: float, low: f
     law = window_law(np.array([[variance]]), [[low + h], [low]], np.array([mean]))
     [found] = girsanov_of(law, terms_of(law, step, error, bias), step)
     expected = girsanov_by_quadrature(step, variance, mean, error, bias, low + h, low)
-    # Sums of numbers of the size of the result, of h and of log-determinants, each with its rounding; h itself is
-    # the difference of two levels.
-    size = expected + h * (1 + mean**2 + variance) + abs(math.log(variance))
-    assert found == pytest.approx(expected, rel=1e-13, abs=1e-15 * size + 2.0**-52 * (low + h))
+    # A sum of numbers of the size of h and its moments, and of log-determinants of numbers that are known to a few
+    # roundings of 1; h itself is the difference of two levels.
+    room = 4 * 2.0**-53 * (1 + h * (1 + mean**2 + variance) + abs(math.log(variance)))
+    assert found == pytest.approx(expected, rel=1e-13, abs=room)
     [exact] = girsanov_of(law, exact_terms(law, step), step)
-    assert exact == pytest.approx(
-        girsanov_by_quadrature(step, variance, mean, 0.0, 0.0, low + h, low), rel=1e-13, abs=1e-15 * size
-    )
+    expected = girsanov_by_quadrature(step, variance, mean, 0.0, 0.0, low + h, low)
+    assert exact == pytest.approx(expected, rel=1e-13, abs=room)
 
 
 @pytest.mark.parametrize("step", ["exponential", "euler"])
@@ -222,9 +258,8 @@ def test_both_bounds_grow_with_the_logarithm_of_the_smallest_eigenvalue() -> Non
     for lam in (1e-6, 1e-9):
         law = window_law(np.array([[1, 1 - lam], [1 - lam, 1]]), [[0.3] * 2, [0.0] * 2])
         terms = exact_terms(law, "exponential")
-        girsanov = girsanov_of(law, terms, "exponential")
-        closed = closed_of(law, terms, "exponential")
-        rows.append((path_of(terms)[0], float(girsanov), float(closed)))
+        rungs = (path_of(terms), girsanov_of(law, terms, "exponential"), closed_of(law, terms, "exponential"))
+        rows.append([rung[0] for rung in rungs])
     step = math.log(1000)
     stretch = (0.3 / -math.expm1(-0.3)) ** 2
     # λ = 1e-9 is what is left of 1 - (1 - 1e-9), so it has seven digits.

@@ -24,7 +24,8 @@ from arvdm_theory import (
 )
 from arvdm_theory.decomposition.trajectory import trajectory_kl
 from arvdm_theory.laws.states import State
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 
 STAGES = ("chunks, mixed references, floor", "rolling, noised references, floor", "rolling")
 
