@@ -82,8 +82,8 @@ class Number:
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the class is frozen; this is where it is filled
-        samples = torch.as_tensor(self.samples)
-        put(self, "samples", samples.to(torch.float64))
+        samples = torch.as_tensor(self.samples, dtype=torch.float64)
+        put(self, "samples", samples)
         if samples.ndim == 0 or len(samples) == 0:
             raise ValueError(f"a number has samples along its first axis, got shape {tuple(samples.shape)}")
         if self.n is None:
@@ -198,7 +198,7 @@ class Number:
         few = len(self.samples)
         freedom = min(self.freedom, few - 1 if few > 1 else math.inf)
         width = half_width(1.0, freedom, level) * torch.sqrt(self._variance)
-        middle = torch.as_tensor(self.value)
+        middle = torch.as_tensor(self.value, dtype=torch.float64)
         return _plain(middle - width), _plain(middle + width)
 
     @property
@@ -247,7 +247,9 @@ class Number:
     __radd__ = __add__
 
     def __mul__(self, factor: Tensor | float) -> Number:
-        return self._mapped(lambda samples: samples * factor, abs(torch.as_tensor(self.extra * factor)))
+        return self._mapped(
+            lambda samples: samples * factor, abs(torch.as_tensor(self.extra, dtype=torch.float64) * factor)
+        )
 
     __rmul__ = __mul__
 
@@ -259,7 +261,9 @@ class Number:
 
     def plus_independent(self, other: Number) -> Number:
         """The sum of two numbers whose errors are independent; the value may carry a gradient."""
-        value = torch.as_tensor(self.value) + torch.as_tensor(other.value)
+        value = torch.as_tensor(self.value, dtype=torch.float64) + torch.as_tensor(
+            other.value, dtype=torch.float64
+        )
         extra = torch.sqrt(self._variance + other._variance)
         return Number(value[None], extra, method=self.method or other.method, n=max(self.n or 1, other.n or 1),
                       warnings=tuple(dict.fromkeys(self.warnings + other.warnings)))  # fmt: skip

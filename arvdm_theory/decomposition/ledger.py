@@ -191,6 +191,9 @@ def _notes(
         notes |= dict.fromkeys(
             ("trajectory_kl", "path_kl", "de", "see", "cross", "path_init", "clip_bound"), reason
         )
+    if terms.ar_step_errors is not None and bool(torch.isinf(terms.ar_step_errors.value).any()):
+        reason = f"the {step.name} step puts out a singular law given its input: the KL of an AR step is infinite"
+        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), reason)
     for name, asked in (("girsanov", girsanov), ("closed", closed)):
         if getattr(terms, name) is not None:
             continue

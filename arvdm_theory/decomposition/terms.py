@@ -368,8 +368,7 @@ def closed_rollout(
         if attribution:
             parts.append(_attributed(law, step, errors[-1]))
         sampler = sampler.advance(plan, law.stage, kernel)
-        last = plan.clean_frames(law.stage.ar_step)
-        clip = range(last - plan.stride, last)
+        clip = plan.clip_frames(law.stage.ar_step)
         true = clean_law(moments, dim, actions, clip, floor)
         clips.append(sampler.divergence(true, clip))
         if not actions:

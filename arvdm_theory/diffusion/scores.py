@@ -74,6 +74,10 @@ class ExactScore:
     masked: bool = True
     actions: bool = True
 
+    def __post_init__(self) -> None:
+        if self.video is not None and not hasattr(self.video, "exact_score"):
+            raise ValueError(f"ExactScore(video) is of a law of videos, which {self.video!r} is not")
+
     def of(self, video: Any) -> ExactScore:
         """The exact score of ``video``, unless it is another one's already."""
         return self if self.video is not None else dataclasses.replace(self, video=video)

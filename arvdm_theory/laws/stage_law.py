@@ -105,12 +105,12 @@ class Moments:
     Attributes:
         square: ‖ε_j‖², (samples, M, modes, w).
         with_exact: ⟨s*_j, ε_j⟩, the same shape.
-        with_window: ⟨W_j, ε_j⟩, the same shape.
+        with_near_noise: ⟨W_j + s*_j, ε_j⟩, the same shape.
     """
 
     square: Tensor
     with_exact: Tensor
-    with_window: Tensor
+    with_near_noise: Tensor
 
 
 @dataclass(frozen=True)
