@@ -24,6 +24,7 @@ from arvdm_theory.decomposition.terms import (
 from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.laws.law import VideoLaw
+from arvdm_theory.laws.stage_law import weighted
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
@@ -96,7 +97,10 @@ def ledger(
             memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, ar_grid=ar_grid,
             init_grid=init_grid, progress=progress,
         )  # fmt: skip
-        return account(terms, plan, _notes(video, plan, reverse_step(step), terms, girsanov, closed))
+        notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
+        if rare := video.rare(samples, plan.total_frames(ar_steps)):
+            notes["rare"] = rare
+        return account(terms, plan, notes)
 
 
 def memory_bottleneck(
@@ -138,7 +142,12 @@ def memory_bottleneck(
     law = video.at(plan.stage(ar_step))
     truths = video.true_videos(plan, ar_step, sample_count(samples), torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return Number(torch.cat([law.memory_bottleneck(truth, clean_references) for truth in truths]))
+        parts, weights = zip(
+            *((law.memory_bottleneck(t, clean_references), t.weights) for t in truths), strict=True
+        )
+        own = None if weights[0] is None else torch.cat(weights)
+        note = video.rare(samples, plan.total_frames(ar_step))
+        return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
 
 
 def _notes(

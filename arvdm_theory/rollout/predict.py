@@ -19,8 +19,8 @@ input, strongly correlated from step to step, which neither form knows. Validate
 
 What it estimates is the KL to the Gaussian with the sampler's (propagated) moments. For a Gaussian video the true
 clip's law is exact. For a finite-state one the true law is replaced by the Gaussian with its moments as well: the
-form is called ``moment``, a KL between two moment-matched Gaussians, which sees drift of means, variances and
-correlations and nothing else.
+form is called ``moment``, a KL between two moment-matched Gaussians (the true moments exact, where they are known),
+which sees drift of means, variances and correlations and nothing else.
 
 Standard errors are delete-one-group jackknives over the true videos, which also take out the bias of order
 1/samples; a KL no larger than its standard error may come out negative.
