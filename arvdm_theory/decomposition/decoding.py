@@ -87,7 +87,7 @@ def decoded_ledger(
         >>> result.totals["lower_bound"] <= result.totals["kl"] <= result.totals["trajectory_kl"]
         True
     """
-    chosen, own = reverse_step(step), as_score(score, video)
+    chosen, own = reverse_step(step), as_score(score, video, affine=False)
     with torch.no_grad():
         chain = video.readable_chain()
         kernels = state_kernels(video, plan, ar_steps, own, chosen, rollouts=rollouts, seed=seed)

@@ -182,7 +182,7 @@ def ledger_terms(
     """
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    own, chosen = as_score(score, video), reverse_step(step)
+    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     require_densities(video, plan)
     given = [init_grid] + [ar_grid] * ar_steps

@@ -107,13 +107,9 @@ def predicted_clip_kl(
         >>> sorted(set(found.table.form)), len(found.table)
         (['bound', 'linear', 'linear_residual'], 9)
     """
-    chosen, own = reverse_step(step), as_score(score, video)
+    chosen, own = reverse_step(step), as_score(score, video, affine=False)
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    if not callable(own):
-        raise ValueError(
-            f"a score that can be called is needed, (window, levels, references) → score, got {own!r}"
-        )
     if video.modes != 1:
         raise ValueError(f"linear response is for videos of one mode, got {video.modes}")
     require_densities(video, plan)

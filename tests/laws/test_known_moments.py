@@ -1,4 +1,4 @@
-"""Mean and covariance of finite-state videos against the enumeration of all state sequences, and what uses them."""
+"""Mean and covariance of finite-state videos against the enumeration of all state sequences, and their uses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def chain(order: int) -> MarkovChain:
 CASES = {
     "noise-free": (FiniteStateVideo(chain(1), Codebook(PICTURES)), 0.0),
     "noisy": (FiniteStateVideo(chain(2), Codebook(PICTURES, 0.3)), 0.3),
-    "hidden": (FiniteStateVideo(chain(1), Codebook(PICTURES, 0.1), torch.tensor(EMISSION, dtype=torch.float64)), 0.1),
+    "hidden": (
+        FiniteStateVideo(chain(1), Codebook(PICTURES, 0.1), torch.tensor(EMISSION, dtype=torch.float64)),
+        0.1,
+    ),
     "regimes": (FiniteStateVideo(chain(3), GaussianRegimes(PICTURES, SPREADS)), None),
 }
 
@@ -87,7 +90,12 @@ def test_a_law_of_ones_own_knows_none_and_a_gaussian_one_its_own() -> None:
     assert set(exact.table.form) == {"moment_linear", "moment_linear_residual"}
     sampled = predicted_clip_kl(blind, plan, 2, PerturbedScore(0.3), bound=False, samples=4000)
     known = predicted_clip_kl(
-        FiniteStateVideo(chain(1), Codebook(PICTURES, 0.1)), plan, 2, PerturbedScore(0.3), bound=False, samples=4000
+        FiniteStateVideo(chain(1), Codebook(PICTURES, 0.1)),
+        plan,
+        2,
+        PerturbedScore(0.3),
+        bound=False,
+        samples=4000,
     )
     both = sampled.table.merge(known.table, on=["ar_step", "form"], suffixes=("", "_known"))
     assert len(both) == 4
@@ -98,7 +106,7 @@ def test_a_law_of_ones_own_knows_none_and_a_gaussian_one_its_own() -> None:
 
 
 def test_the_measured_moment_form_is_unbiased() -> None:
-    """Against KL of two Gaussians: the video's exact moments and the ones that the generated frames are drawn from."""
+    """Against the KL of two Gaussians: of the video's exact moments, and the one that frames are drawn from."""
     video, floor = FiniteStateVideo(sticky_chain(3, 0.7), Codebook(PICTURES, 0.2)), 0.1
     plan = Plan((3.0, 3.0), 2, 3.0, 2, 2, floor=floor)
     mean, covariance = video.known_moments(4)

@@ -151,7 +151,7 @@ def test_ledgers_say_what_is_rare_and_their_terms_hold() -> None:
     terms = result.terms
     gap = (terms.of("direct") - terms.of("de") - terms.of("see") - terms.of("cross")).sum()
     assert abs(gap.value) <= Z * gap.stderr
-    # SEE of the first AR step's first reverse step, in closed form: ½ (c_s e)² E‖W‖²/q from the exact second moment.
+    # SEE of the first AR step's first reverse step, in closed form: ½ (c_s e)² E‖W‖²/q.
     large = ledger(VIDEO, plan, 1, score=PerturbedScore(0.1), samples=20000, seed=4)
     level, target = plan.ar_grid[0][0], plan.ar_grid[1][0]
     square = math.exp(-level) * float(9 * (1 - CHAIN.law(1)[0])) - math.expm1(-level)
