@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
+from arvdm_theory import ArrayVideo, fit_video, load_fitted
 from arvdm_theory.data.clips import read_clip
 from arvdm_theory.information.gaussian import conditional_mutual_information
 from arvdm_theory.laws.autoregression import MIN_WHITE
-from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo, fit_video, load_fitted
-from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo
 from arvdm_theory.laws.states import State
 
 Array = NDArray[np.float64]
