@@ -148,7 +148,7 @@ def memory_bottleneck_along_clocks(
     nodes, weights = (torch.from_numpy(part).to(grid) for part in np.polynomial.legendre.leggauss(points))
     for high, low in itertools.pairwise(grid):
         h = high - low
-        edges = torch.tensor(graded_panels(float(h.max()), smallest + stop)).to(grid)
+        edges = grid.new_tensor(graded_panels(float(h.max()), smallest + stop))
         width = (edges[1:] - edges[:-1])[:, None]
         rest = (edges[:-1, None] + width * (nodes + 1) / 2).reshape(-1)
         weight = (width * weights / 2).reshape(-1)
