@@ -259,7 +259,11 @@ class Number:
         by = torch.as_tensor(factor, dtype=torch.float64, device=self.samples.device)
         extra = torch.as_tensor(self.extra, dtype=torch.float64, device=self.samples.device)
         axes = max(self.samples.ndim, by.ndim + 1)
-        return self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        scaled = self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        if self.interval is None or by.ndim:
+            return scaled
+        ends = sorted(float(end) * float(by) for end in self.interval)
+        return replace(scaled, interval=(ends[0], ends[1]))
 
     __rmul__ = __mul__
 
