@@ -261,7 +261,7 @@ def test_bad_requests_are_named() -> None:
         ({"permutations": 0}, "permutations ≥ 1"),
         ({"cell": 1}, "cell ≥ 2"),
         ({"stop": 0}, "stop = 0"),
-        ({"k": 50}, "more than 50 samples"),
+        ({"k": 50}, "at least 52 samples"),
     ):
         with pytest.raises(SampleError, match=message):
             independence_test(x[0], x[1], **options)  # type: ignore[arg-type]

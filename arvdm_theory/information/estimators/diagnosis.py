@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.information.estimators.samples import SampleError, warn_of_deterministic_relations
+from arvdm_theory.information.estimators.samples import warn_of_deterministic_relations
 
 __all__ = ["Diagnosis", "Kind", "column_kind", "distinct_rows", "examine", "examine_two", "functions"]
 
@@ -19,7 +18,7 @@ Kind = Literal["continuous", "rounded", "atoms", "discrete"]
 
 # A column is discrete if each of its values stands for at least so many samples on average.
 _SAMPLES_PER_VALUE = 20
-# A value that holds this share of the samples (and at least five) is an atom, if another tenth has values of its own.
+# A value that holds this share of the samples (and at least five) is an atom, if another tenth has own values.
 _ATOM, _FEWEST_IN_ATOM, _UNTIED = 0.01, 5, 0.1
 # Of many values one is an atom if it holds this share, and so many times the samples of the median value.
 _HEAVY, _HEAVIER = 0.1, 10
@@ -96,10 +95,10 @@ def distinct_rows(points: Array) -> NDArray[np.intp]:
     """
     _, first, counts = np.unique(points, axis=0, return_index=True, return_counts=True)
     everything = np.arange(len(points))
-    if len(first) == len(points) or counts.max() > max(_HEAVY_ROW * len(points), 2):
-        # So many copies of every row at small n are no atom.
-        if len(first) == len(points) or counts.max() > 2 * counts.min():
-            return everything
+    # As many copies of every row are no atom, however few the rows are.
+    heavy = counts.max() > max(_HEAVY_ROW * len(points), 2) and counts.max() > 2 * counts.min()
+    if heavy or len(first) == len(points):
+        return everything
     rows = np.sort(first)
     if any(len(np.unique(column)) < len(rows) for column in points[rows].T):
         return everything
@@ -118,12 +117,11 @@ def functions(x: Array, z: Array, y: Array) -> str | None:
     for name, other in (("x", "z"), ("z", "x")):
         for i, source in enumerate(sides[name].T):
             for j, target in enumerate(sides[other].T):
-                if kinds[name][i] in ("continuous", "atoms") and kinds[other][j] in ("continuous", "atoms"):
-                    if _is_function(source, target):
-                        return (
-                            f"column {j} of {other} is a function of column {i} of {name} to what {len(source)} "
-                            "samples can tell, so the information is infinite or beyond them"
-                        )
+                if {kinds[name][i], kinds[other][j]} <= {"continuous", "atoms"} and _is_function(source, target):
+                    return (
+                        f"column {j} of {other} is a function of column {i} of {name} to what {len(source)} "
+                        "samples can tell, so the information is infinite or beyond them"
+                    )
     joint = np.hstack([part for part in (x, z, y) if part.shape[1]])
     continuous = [column_kind(column) == "continuous" for column in joint.T]
     relations = warn_of_deterministic_relations(joint[:, continuous]) if any(continuous) else []
@@ -174,7 +172,7 @@ def examine(x: Array, z: Array, y: Array, dependence: str = "independent") -> Di
     n = len(rows)
     kinds = tuple(column_kind(column) for column in joint.T)
     for kind, words in (("discrete", "of few values"), ("rounded", "rounded"), ("atoms", "with atoms")):
-        if count := kinds.count(kind):  # type: ignore[arg-type]
+        if count := kinds.count(kind):
             seen.append(f"{count} of {len(kinds)} columns {words}")
     refusal = functions(x, z, y)
     if refusal:
@@ -217,7 +215,7 @@ def examine_two(p: Array, q: Array) -> Diagnosis:
     kinds = tuple(column_kind(column) for column in pooled.T)
     seen = []
     for kind, words in (("discrete", "of few values"), ("rounded", "rounded"), ("atoms", "with atoms")):
-        if count := kinds.count(kind):  # type: ignore[arg-type]
+        if count := kinds.count(kind):
             seen.append(f"{count} of {len(kinds)} columns {words}")
     refusal = None
     if kinds.count("discrete") < len(kinds):
@@ -231,17 +229,13 @@ def examine_two(p: Array, q: Array) -> Diagnosis:
                 "against itself or its parts has no divergence to show"
             )
             seen.append(refusal)
-    tied = any(kind != "continuous" for kind in kinds)
-    method, reason = "calibrated", "equal values in random order" if tied else "all columns continuous"
+    coincide = [
+        kind == "atoms" or (kind == "discrete" and len(np.unique(column)) <= _MOST_CLASSES)
+        for kind, column in zip(kinds, pooled.T, strict=True)
+    ]
+    if any(coincide):
+        method, reason = "knn", "which counts the samples that coincide"
+    else:
+        tied = any(kind != "continuous" for kind in kinds)
+        method, reason = "calibrated", "equal values in random order" if tied else "all columns continuous"
     return Diagnosis(kinds, tuple(seen), method, reason, np.arange(len(p)), "", refusal)
-
-
-def refuse(found: Diagnosis, advice: str) -> None:
-    """Raises SampleError if there is no estimate to be had."""
-    if found.refusal:
-        raise SampleError(f"{found.refusal}: {advice}")
-
-
-def trusted(found: Diagnosis, trust: str, warnings: Sequence[str] = ()) -> Diagnosis:
-    """The diagnosis after the estimate."""
-    return replace(found, trust=trust, warnings=(*found.warnings, *warnings))

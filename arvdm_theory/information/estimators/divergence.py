@@ -19,8 +19,8 @@ from arvdm_theory.information.estimators.samples import (
     SampleError,
     require_neighbours,
     two_samples,
+    warn_of_copies,
     warn_of_deterministic_relations,
-    warn_of_duplicates,
     warn_of_heavy_tails,
 )
 from arvdm_theory.information.estimators.ties import untied
@@ -35,9 +35,9 @@ Array = NDArray[np.float64]
 _DRAWS = 4
 # Samples per neighbour in the smallest subsample that a standard error is taken from.
 _SMALLEST = 15
-# The parts of the samples whose estimates show how an estimate moves with n, and the fastest that a bias falls.
+# The parts of the samples whose estimates show how an estimate moves with n, and how fast a bias falls at most.
 _PARTS, _FASTEST = 4, 0.5
-# Of a ball that reaches Q's neighbours: so many times more samples of P in it say that Q is hardly there. A share
+# So many times more samples of P than of Q in a ball that reaches Q's neighbours: Q is hardly there. A share
 # of P that is told of, and how much rarer than can be seen, in nats, Q may be there.
 _MANY, _BEYOND, _RARER = 6, 0.05, 8.0
 # Least nats, and share of the claim, by which a Gaussian fit overclaims that count.
@@ -107,7 +107,7 @@ def knn_divergence(
     stderr = math.sqrt(covariance[0, 0])
     reach = half_width(stderr, freedom, level)
     notes += [
-        *warn_of_duplicates(np.vstack([of_p, of_q]), "use the default, which puts equal values in random order"),
+        *warn_of_copies(np.vstack([of_p, of_q])),
         *warn_of_width(seen.width, *of_p.shape),
         *_warn_of_absence(seen),
     ]
@@ -165,8 +165,8 @@ def calibrated_divergence(
     balls, radii, bias, error, width, beyond = pieces(of_p, of_q, seed)
     smallest = max(_SMALLEST * k, 10 * d)
     covariance, freedom, more = subsample_error(pieces, [[of_p], [of_q]], smallest, dependence, seed)
-    # Subsamples hold little of Q's tails, where P's samples share a few of Q's: their spread is too small, and that
-    # of the jackknife too large. The mean of the two variances is about right, and the smaller one a floor.
+    # Subsamples hold little of Q's tails, where P's samples share a few of Q's: their spread is too small, and
+    # that of the jackknife too large. The mean of the two variances is about right.
     left_out = subsample_error(
         lambda a, b: np.array(_neighbours(a, b, k)[:2]), [[of_p], [of_q]], max(n, m), dependence, seed
     )[0]
@@ -219,11 +219,11 @@ def calibrated_divergence(
 def _absent(moved: float, beyond: float) -> float:
     """What may be missing where Q has hardly a sample.
 
-    Where Q is not seen at all, log P/Q of a ball grows as log n: by log 4 from quarters of the samples to the whole.
+    Where Q is not seen at all, log P/Q of a ball grows as log n: by log 4 from quarters of the samples to all.
     By as much of that as the estimate moved, over the share of P that lies so, Q may be rarer there than is seen.
     """
     unseen = min(1.0, max(0.0, moved) / (beyond * math.log(_PARTS))) if beyond else 0.0
-    return _RARER * beyond * unseen**1.5
+    return float(_RARER * beyond * unseen**1.5)
 
 
 def _warn_of_absence(seen: _Seen) -> list[str]:
@@ -269,9 +269,9 @@ def _divergence_samples(p: ArrayLike, q: ArrayLike, k: int) -> tuple[Array, Arra
 def _neighbours(p: Array, q: Array, k: int) -> _Seen:
     """Both estimates of KL(P ‖ Q), in the units of the samples whitened together.
 
-    ``balls`` is that of :func:`knn_divergence`; ``radii`` is (d/n) Σ log(ν_i/ρ_i) + log(m/(n - 1)), ν_i and ρ_i the
-    distances to neighbour k in Q and in P (Wang, Kulkarni and Verdú 2009, section II): without a common radius what
-    the two densities err by does not cancel, and no ball is wider than it must be.
+    ``balls`` is that of :func:`knn_divergence`; ``radii`` is (d/n) Σ log(ν_i/ρ_i) + log(m/(n - 1)), ν_i and ρ_i
+    the distances to neighbour k in Q and in P (Wang, Kulkarni and Verdú 2009, section II): without a common radius
+    what the two densities err by does not cancel, and no ball is wider than it must be.
     """
     pooled = np.vstack([p, q])
     scaled = (pooled - pooled.mean(0)) / pooled.std(0)

@@ -143,9 +143,10 @@ def _unsuited(method: str, found: Diagnosis) -> tuple[str, ...]:
         notes.append(f"{found.refusal}: no finite number is right.")
     tied = [kind for kind in found.kinds if kind != "continuous"]
     if method in _NEED_CONTINUOUS and tied:
+        kinds = ", ".join(sorted(set(tied)))
         notes.append(
-            f"{len(tied)} of {len(found.kinds)} columns repeat their values ({', '.join(sorted(set(tied)))}), which "
-            f"{method} has no place for: use the default, {found.method}."
+            f"{len(tied)} of {len(found.kinds)} columns repeat values ({kinds}), which {method} has no place for: "
+            f"use the default, {found.method}."
         )
     if method in _NEED_DISCRETE and found.method != "miller-madow":
         notes.append(

@@ -190,9 +190,9 @@ def calibrated_information(
     loads = np.array([1.0, _weight(found[1], covariance[1, 1]) if calibrate else 1.0])
     value = float(loads @ found)
     # Where the correction is dropped as noise, that it is noise is known no better than itself.
-    spread = math.sqrt(max(covariance[0, 0] + covariance.sum(), 0.0) / 2)
+    spread = math.sqrt(max(covariance[0, 0] + covariance.sum(), 0.0)) / 2
     stderr = max(_averaged_error(found[1], covariance, loads[1]), spread)
-    rate = min(_FASTEST, (1 if turn is None else 2) / d)
+    rate = min(_FASTEST, (1 if d <= _FEW_COLUMNS else 2) / d)
     reach = half_width(stderr, freedom, level)
     if enough and (turn is not None or loads[1] > 0):
         smaller = []
@@ -234,7 +234,7 @@ def _pieces(
 
 
 def _borne_out(turn: Turned, whole: tuple[Array, Array, Array], k: int) -> bool:
-    """Whether re-paired samples bear out the prediction's baseline, and nearest neighbours see no more without it."""
+    """Whether re-paired samples bear the prediction's baseline out, and neighbours see no more without it."""
     if overclaim(*turn.columns[:3]) > 0:
         return False
     seen = _pieces(turn.columns, k, 1, 0, True)[0].sum()
@@ -245,9 +245,9 @@ def overclaim(x: Array, z: Array, y: Array) -> float:
     """By how many nats the Gaussian baseline claims more than its own log ratio f bears out; 0 if it does not.
 
     For every f, E f - log E' e^f ≤ I, E' over re-paired samples (Donsker and Varadhan 1983). If the law is the
-    baseline's, log E' e^f = 0; where it is above, f is no log ratio of these samples and the baseline's closed form
-    is worth only the difference. Counted from 0.1 nats and a tenth of the claim on: few pairings make the mean where
-    a claim is large, and their mean is then, but for chance, too low.
+    baseline's, log E' e^f = 0; where it is above, f is no log ratio of these samples and the baseline's closed
+    form is worth only the difference. Counted from 0.1 nats and a tenth of the claim on: few pairings make the
+    mean where a claim is large, and their mean is then, but for chance, too low.
     """
     left, right, _, correlations = _canonical(
         *(normal_scores(part) if part.shape[1] else part for part in (x, z, y))

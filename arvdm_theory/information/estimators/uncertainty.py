@@ -151,8 +151,8 @@ def subsample_error(
     """Covariance of an estimator from disjoint subsamples; (covariance, degrees of freedom, warnings).
 
     With B subsamples of n/B samples each, whose estimates have the covariance S, an estimate from all n has
-    S/B. B is at most 20 and such that no subsample is smaller than ``smallest``. Where that leaves fewer than five,
-    ten groups are left out in turn (the jackknife).
+    S/B. B is at most 20 and such that no subsample is smaller than ``smallest``. Where that leaves fewer than
+    five, ten groups are left out in turn (the jackknife).
 
     Args:
         estimator: takes the arrays of all groups, one after the other, and returns a value or a vector of v.
