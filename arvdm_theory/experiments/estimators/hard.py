@@ -1,8 +1,8 @@
 """Samples as people have them, and laws that fool estimators, each with its known information or divergence.
 
-Rounded and byte columns, atoms (black pixels, rectified values), repeated rows, functions of one another, clusters,
-links that oscillate faster than the samples, spreads that a condition sets, strong dependence, few samples; and
-pairs of laws for divergences that a Gaussian fit does not describe. Truths are closed forms or quadratures.
+Rounded and byte columns, atoms (black pixels, rectified values), repeated rows, functions of one another,
+clusters, links that oscillate faster than the samples, spreads that a condition sets, strong dependence, few
+samples; and pairs of laws for divergences that a Gaussian fit does not describe. Truths are closed forms or quadratures.
 """
 
 from __future__ import annotations
@@ -103,17 +103,17 @@ def rectified_information(rho: float, at: float = 0.0, both: bool = True) -> flo
         # X seen: the log ratio with every Z, those below c pooled.
         ratio = -0.5 * math.log1p(-(rho**2)) + (x**2 - ((_GRID - rho * x) / spread) ** 2 - x**2 + _GRID**2) / 2
         conditional = np.exp(-(((_GRID - rho * x) / spread) ** 2) / 2) / spread / math.sqrt(2 * math.pi)
-        seen = _GRID >= at if both else np.ones(len(_GRID), dtype=bool)
+        seen = at <= _GRID if both else np.ones(len(_GRID), dtype=bool)
         inner = float((conditional * ratio)[seen].sum() * step)
         if both:
             under = ndtr((at - rho * x) / spread)
             inner += under * math.log(max(under, 1e-300) / mass)
         total += p * inner * 4 * step
     # X below c.
-    low = _GRID >= at if both else np.ones(len(_GRID), dtype=bool)
+    low = at <= _GRID if both else np.ones(len(_GRID), dtype=bool)
     total += float((density * below * np.log(np.maximum(below, 1e-300) / mass))[low].sum() * step)
     if both:
-        corner = float((density * below)[_GRID < at].sum() * step)
+        corner = float((density * below)[at > _GRID].sum() * step)
         total += corner * math.log(corner / mass**2)
     return float(total)
 
@@ -373,66 +373,63 @@ def _contaminated(rng: np.random.Generator, n: int) -> Array:
     return np.where(bump, 4 + 0.5 * rng.standard_normal((n, 1)), rng.standard_normal((n, 1)))
 
 
+def _scaled_up(rng: np.random.Generator, n: int, factor: float, law: str) -> Samples:
+    draw = getattr(rng, law)
+    return factor * draw(size=(n, 1)), draw(size=(n, 1))
+
+
+def _against_moments(rng: np.random.Generator, n: int, d: int, forward: bool) -> Samples:
+    """A product of bimodal columns, and the Gaussian of its moments."""
+    two, one = _bimodal(rng, n, d, 0.4), math.sqrt(4.16) * rng.standard_normal((n, d))
+    return (two, one) if forward else (one, two)
+
+
+def _half_of_clusters(rng: np.random.Generator, n: int) -> Samples:
+    centres = 6 * np.random.default_rng(8).standard_normal((8, 6))
+    p, q = (centres[rng.integers(count, size=n)] + rng.standard_normal((n, 6)) for count in (4, 8))
+    return p, q
+
+
+def _against_normal(rng: np.random.Generator, n: int, d: int, scale: float) -> Samples:
+    return scale * rng.standard_normal((n, d)), rng.standard_normal((n, d))
+
+
+def _contaminated_against_clean(rng: np.random.Generator, n: int) -> Samples:
+    return _contaminated(rng, n), rng.standard_normal((n, 1))
+
+
+def _itself(rng: np.random.Generator, n: int) -> Samples:
+    x = rng.standard_normal((n, 2))
+    return x, x
+
+
+def _byte_pair(rng: np.random.Generator, n: int) -> Samples:
+    p, q = np.rint(128 + 16 * rng.standard_normal((2, n, 1)))
+    return p, q
+
+
 def _divergence_tasks() -> dict[str, HardTask]:
     tasks: dict[str, HardTask] = {}
     for n, factor in ((5000, 2.0), (5000, 3.0), (1000, 2.0)):
         truth = -math.log(factor) + factor - 1
-        tasks[f"exponential {factor:.0f} to 1, n {n}"] = _made(
-            truth,
-            n,
-            "wide",
-            lambda rng, n, f=factor: (f * rng.exponential(size=(n, 1)), rng.exponential(size=(n, 1))),
-        )
-        tasks[f"laplace {factor:.0f} to 1, n {n}"] = _made(
-            truth, n, "wide", lambda rng, n, f=factor: (f * rng.laplace(size=(n, 1)), rng.laplace(size=(n, 1)))
-        )
+        for law in ("exponential", "laplace"):
+            draw = partial(_scaled_up, factor=factor, law=law)
+            tasks[f"{law} {factor:.0f} to 1, n {n}"] = _made(truth, n, "wide", draw)
     for d, n in ((5, 1000), (1, 1000), (2, 2000)):
-        tasks[f"bimodal to gaussian, {d} columns"] = _made(
-            d * _bimodal_divergence(0.4, True),
-            n,
-            "modes",
-            lambda rng, n, d=d: (_bimodal(rng, n, d, 0.4), math.sqrt(4.16) * rng.standard_normal((n, d))),
-        )
-    tasks["gaussian to bimodal, 1 column"] = _made(
-        _bimodal_divergence(0.4, False),
-        2000,
-        "modes",
-        lambda rng, n: (math.sqrt(4.16) * rng.standard_normal((n, 1)), _bimodal(rng, n, 1, 0.4)),
-    )
-    tasks["5 % contamination at 4"] = _made(
-        _contamination(0.05, 4.0),
-        1000,
-        "modes",
-        lambda rng, n: (_contaminated(rng, n), rng.standard_normal((n, 1))),
-    )
-
-    def half_of_clusters(rng: np.random.Generator, n: int) -> Samples:
-        centres = 6 * np.random.default_rng(8).standard_normal((8, 6))
-        return (centres[rng.integers(4, size=n)] + rng.standard_normal((n, 6)),
-                centres[rng.integers(8, size=n)] + rng.standard_normal((n, 6)))  # fmt: skip
-
-    tasks["4 of 8 clusters in 6 dimensions"] = _made(math.log(2), 1000, "modes", half_of_clusters)
+        draw = partial(_against_moments, d=d, forward=True)
+        tasks[f"bimodal to gaussian, {d} columns"] = _made(d * _bimodal_divergence(0.4, True), n, "modes", draw)
+    draw = partial(_against_moments, d=1, forward=False)
+    tasks["gaussian to bimodal, 1 column"] = _made(_bimodal_divergence(0.4, False), 2000, "modes", draw)
+    tasks["5 % contamination at 4"] = _made(_contamination(0.05, 4.0), 1000, "modes", _contaminated_against_clean)
+    tasks["4 of 8 clusters in 6 dimensions"] = _made(math.log(2), 1000, "modes", _half_of_clusters)
     for d, scale in ((1, 0.8), (3, 0.8), (8, 0.9)):
         truth = d * (-math.log(scale) + (scale**2 - 1) / 2)
         tasks[f"gaussian, narrower, {d} columns"] = _made(
-            truth,
-            1000,
-            "smooth",
-            lambda rng, n, d=d, s=scale: (s * rng.standard_normal((n, d)), rng.standard_normal((n, d))),
+            truth, 1000, "smooth", partial(_against_normal, d=d, scale=scale)
         )
-    tasks["the same law"] = _made(
-        0.0, 500, "smooth", lambda rng, n: (rng.standard_normal((n, 2)), rng.standard_normal((n, 2)))
-    )
-
-    def itself(rng: np.random.Generator, n: int) -> Samples:
-        x = rng.standard_normal((n, 2))
-        return x, x
-
-    tasks["a file against itself"] = _made(0.0, 500, "repeats", itself)
-    tasks["bytes against bytes"] = _made(
-        0.0, 2000, "ties", lambda rng, n: (np.rint(128 + 16 * rng.standard_normal((n, 1))),
-                                           np.rint(128 + 16 * rng.standard_normal((n, 1)))),
-    )  # fmt: skip
+    tasks["the same law"] = _made(0.0, 500, "smooth", partial(_against_normal, d=2, scale=1.0))
+    tasks["a file against itself"] = _made(0.0, 500, "repeats", _itself)
+    tasks["bytes against bytes"] = _made(0.0, 2000, "ties", _byte_pair)
     return tasks
 
 

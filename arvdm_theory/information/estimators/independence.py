@@ -258,8 +258,8 @@ class _Regression:
     """What is left of columns after a regression on Y, whose smoothness each column chooses for itself.
 
     The candidates are linear in Y; quadratic; that with n/4 (at most 200) Gaussian bumps of five widths and three
-    penalties, or half as many along the single columns; and with indicators of where the column jumps; all by least
-    squares. Of those whose leave-one-out error is within 4 % of the least the most flexible counts: every
+    penalties, or half as many along the single columns; and with indicators of where the column jumps; all by
+    least squares. Of those whose leave-one-out error is within 4 % of the least the most flexible counts: every
     arrangement of X goes through it, so overfitting costs power and hardly the level, while what stays of a common
     cause in both X and Z costs the level. For the same reason all columns enter in smooth coordinates,
     5 arsinh(y/5) of the standardised column, which tame heavy tails and leave the rest as it is. As a function of

@@ -132,6 +132,7 @@ def estimate_information(
         notes = found.warnings
     else:
         notes = _unsuited(method, found)
+        found = replace(found, method=method, reason=f"as asked ({found.method} suits: {found.reason})")
     result = estimator(*arrays, dependence=dependence, level=level, **_seeded(estimator, seed))
     return _told(result, found, notes)
 
@@ -161,11 +162,8 @@ def _told(result: Number, found: Diagnosis, notes: Sequence[str]) -> Number:
     for note in notes:
         issue(note)
     warnings = tuple(dict.fromkeys((*result.warnings, *notes)))
-    trust = (
-        "nothing speaks against the interval"
-        if not warnings
-        else f"{len(warnings)} reasons for doubt, see warnings"
-    )
+    doubts = len(warnings)
+    trust = f"{doubts} {'doubt' if doubts == 1 else 'doubts'}, see the warnings" if doubts else "no doubts"
     return replace(result, warnings=warnings, diagnosis=replace(found, trust=trust))
 
 
@@ -206,8 +204,9 @@ def estimate_divergence(
         if found.refusal:
             raise SampleError(found.refusal)
         estimator = DIVERGENCES[found.method]
-    elif found.refusal:
-        notes = (f"{found.refusal}.",)
+    else:
+        notes = (f"{found.refusal}.",) if found.refusal else ()
+        found = replace(found, method=method, reason=f"as asked ({found.method} suits: {found.reason})")
     result = estimator(of_p, of_q, dependence=dependence, level=level, **_seeded(estimator, seed))
     return _told(result, found, notes)
 

@@ -3,10 +3,11 @@
 Nearest neighbours alone collapse in high dimension: for 16 Gaussian pairs of correlation 0.5 they see a third of
 the information. Four exact steps and one approximation put that right.
 
-1. Every column becomes its normal scores: invertible maps of single columns change no information.
-2. X and Z lose what Y explains of them, X ↦ X - f(Y), with f linear, or nonlinear where cross-validation says so.
-   For any f this is invertible given Y, so I(X; Z | Y) does not change.
-3. Where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on samples left out of the
+1. Every column becomes its normal scores: invertible maps of single columns change no information, and equal
+   values in random order neither (:mod:`arvdm_theory.information.estimators.ties`).
+2. X and Z lose what Y explains of them, X ↦ (X - f(Y))/g(Y), with f linear, or nonlinear where cross-validation
+   says so, and g > 0 likewise. For any f and g this is invertible given Y, so I(X; Z | Y) does not change.
+3. Beyond three columns: where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on samples left out of the
    fit, by more than 0.02 nats (or X from (Z, Y)), X gives way to u: with the rest R = Z - u, for any u whatever,
 
        I(X; Z | Y) = I(u; Z | Y) + I(X; R | Y) - I(u; R | Y),
@@ -31,13 +32,20 @@ consistent in a fixed dimension, since both biases of K vanish; at finite n it m
 dependence that neither the baseline nor the regression has. A sum over d of such pairs is missed the more, the
 larger d is; a warning says that neighbourhoods are wide.
 
-**What the interval holds.** (a) Sampling error, from disjoint subsamples, with the choice of the weight w
-(Buckland, Burnham and Augustin 1997). (b) What is still to come. The same estimate from quarters of the samples
-has a larger bias b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters
-to the whole. After step 3 the value is extrapolated by γ = ½ (so by D itself), and the interval is widened, to
-either side, by |D|/(4^γ - 1) with γ = min(½, 2/d), d the number of all columns, the rate at which
-nearest-neighbour estimates of smooth densities converge. Without step 3, D is the move of w R alone and the value
-is left as it is. So intervals on laws that no baseline has are wide, and cover more often than their level says.
+**What stands against the baseline.** Its log ratio f of joint and re-paired samples gives a lower bound,
+E f - log E' e^f ≤ I, E' over re-paired samples (Donsker and Varadhan 1983). A baseline whose closed form claims more
+than that is refuted (clusters, for one), and nearest neighbours are taken as they are; likewise a prediction of step
+3, also where neighbours see more without it.
+
+**What the interval holds.** (a) Sampling error, from disjoint subsamples (few samples: leaving groups out in turn),
+with the choice of the weight w (Buckland, Burnham and Augustin 1997), and half of what the correction's own error
+would add. (b) What is still to come. The same estimate from quarters of the samples has a larger bias b(n/4); if b
+falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters to the whole. Without step 3 the
+interval reaches to where the estimate is going, and the value is its middle; D counts as far as it is no noise, and
+γ = min(½, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value is extrapolated by γ = ½
+(so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ = min(½, 2/d), the rate at
+which nearest-neighbour estimates of smooth densities converge. The standard error that is given is the one whose
+interval this is. So intervals on laws that no baseline has are wide, and cover more often than their level says.
 """
 
 from __future__ import annotations
@@ -98,6 +106,8 @@ _FASTEST = 0.5
 _SMALLEST = 10
 # Columns up to which nearest neighbours see what a regression would.
 _FEW_COLUMNS = 3
+# Columns up to which the bias of nearest neighbours may fall as slowly as n^{-1/d}: links that oscillate.
+_SLOW_COLUMNS = 5
 # Re-pairings that a baseline's claim is held against, and the least overclaim that counts.
 _PAIRINGS, _OVERCLAIM = 50, 0.1
 _ADVICE = (
@@ -192,7 +202,7 @@ def calibrated_information(
     # Where the correction is dropped as noise, that it is noise is known no better than itself.
     spread = math.sqrt(max(covariance[0, 0] + covariance.sum(), 0.0)) / 2
     stderr = max(_averaged_error(found[1], covariance, loads[1]), spread)
-    rate = min(_FASTEST, (1 if d <= _FEW_COLUMNS else 2) / d)
+    rate = min(_FASTEST, (1 if turn is None and d <= _SLOW_COLUMNS else 2) / d)
     reach = half_width(stderr, freedom, level)
     if enough and (turn is not None or loads[1] > 0):
         smaller = []
