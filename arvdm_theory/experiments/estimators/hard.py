@@ -2,8 +2,8 @@
 
 Rounded and byte columns, atoms (black pixels, rectified values), repeated rows, functions of one another,
 clusters, links that oscillate faster than the samples, spreads that a condition sets, strong dependence, few
-samples; and pairs of laws for divergences that a Gaussian fit does not describe. Truths are closed forms or quadratures.
-"""
+samples; and pairs of laws for divergences that a Gaussian fit does not describe. Truths are closed forms or
+quadratures."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,9 @@ Draw = Callable[[np.random.Generator], tuple[Array, ...]]
 _PERMUTATIONS = 39
 
 
-def _shared(link: Callable[[Array], Array], columns: int, noise: float, n: int) -> tuple[Draw, Dependence]:
+def _shared(
+    link: Callable[[Array], NDArray[np.floating[Any]]], columns: int, noise: float, n: int
+) -> tuple[Draw, Dependence]:
     """X and Z are one function of Y, and noise of their own."""
 
     def draw(rng: np.random.Generator) -> tuple[Array, ...]:

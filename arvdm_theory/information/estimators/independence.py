@@ -4,6 +4,8 @@ Shuffling X among *all* samples also destroys what X owes to Y, so such a null r
 Here X and Z first lose what Y explains of them, by a regression on Y. Then X moves, and the statistic takes every
 arrangement of X, the observed one too, through one and the same steps, which repeat the regression: a residual
 that was not fitted again would look more like Y than an observed one does, and the test would reject too often.
+What is observed decides which regression it is, among several of different smoothness, and by what spread, a
+function of Y, the residuals are divided.
 
 Which arrangements are drawn, and where the null is then exact (the p-value is at most α with probability at
 most α, for every n; Hemerik and Goeman 2018):
@@ -12,11 +14,12 @@ most α, for every n; Hemerik and Goeman 2018):
 * independent samples, given Y: permutations within cells of alike Y (Kim, Neykov, Balakrishnan and Wasserman
   2022). Exact if within a cell the residual of X is exchangeable given Z and Y, as for a Y with few values, each
   taken by at least ``cell`` samples. Otherwise what the regression left and Y's width within a cell remain; the
-  first counts only as a product of what it left in X and in Z (Shah and Peters 2020).
+  first counts only as a product of what it left in X and in Z (Shah and Peters 2020). Exact as far as the
+  arrangements would choose the same regression.
 * autocorrelated samples: circular shifts of X's residual by the multiples of a lag. They are a group, and keep
   the whole autocorrelation but for one seam. Exact for a series whose law does not change under circular shifts;
-  for a stationary one up to the seam, memory/n. Given Y the residual must besides be independent of Y (additive
-  noise): no shift keeps a spread of X that Y sets.
+  for a stationary one up to the seam, memory/n. Given Y the residual must besides be independent of Y, but for
+  its place and spread, which are taken out: no shift keeps what else Y sets.
 
 No test of conditional independence is valid for every law (Shah and Peters 2020).
 """

@@ -140,8 +140,8 @@ def copula_information(
         ahead = abs(still_to_come(value, smaller, stderr, 0.5))
         if ahead > 2 * stderr:
             notes.append(
-                f"the value still moves with the samples, by about {ahead:.2g} nats more, as where a dependence is "
-                "tighter than their ranks tell: the interval holds that; read it as a rough value."
+                f"the value still moves with the samples, by about {ahead:.2g} nats more, as where a dependence "
+                "is tighter than their ranks tell: the interval holds that; read it as a rough value."
             )
             reach += ahead
     stderr = reach / half_width(1.0, freedom, level)

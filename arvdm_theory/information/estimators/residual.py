@@ -7,8 +7,9 @@ the information. Four exact steps and one approximation put that right.
    values in random order neither (:mod:`arvdm_theory.information.estimators.ties`).
 2. X and Z lose what Y explains of them, X ↦ (X - f(Y))/g(Y), with f linear, or nonlinear where cross-validation
    says so, and g > 0 likewise. For any f and g this is invertible given Y, so I(X; Z | Y) does not change.
-3. Beyond three columns: where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on samples left out of the
-   fit, by more than 0.02 nats (or X from (Z, Y)), X gives way to u: with the rest R = Z - u, for any u whatever,
+3. Beyond three columns: where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on
+   samples left out of the fit, by more than 0.02 nats (or X from (Z, Y)), X gives way to u: with the rest R = Z
+   - u, for any u whatever,
 
        I(X; Z | Y) = I(u; Z | Y) + I(X; R | Y) - I(u; R | Y),
 
@@ -32,20 +33,21 @@ consistent in a fixed dimension, since both biases of K vanish; at finite n it m
 dependence that neither the baseline nor the regression has. A sum over d of such pairs is missed the more, the
 larger d is; a warning says that neighbourhoods are wide.
 
-**What stands against the baseline.** Its log ratio f of joint and re-paired samples gives a lower bound,
-E f - log E' e^f ≤ I, E' over re-paired samples (Donsker and Varadhan 1983). A baseline whose closed form claims more
-than that is refuted (clusters, for one), and nearest neighbours are taken as they are; likewise a prediction of step
-3, also where neighbours see more without it.
+**What stands against the baseline.** Its log ratio f of joint and re-paired samples gives a lower bound, E f -
+log E' e^f ≤ I, E' over re-paired samples (Donsker and Varadhan 1983). A baseline whose closed form claims more
+than that is refuted (clusters, for one), and nearest neighbours are taken as they are; likewise a prediction of
+step 3, also where neighbours see more without it.
 
-**What the interval holds.** (a) Sampling error, from disjoint subsamples (few samples: leaving groups out in turn),
-with the choice of the weight w (Buckland, Burnham and Augustin 1997), and half of what the correction's own error
-would add. (b) What is still to come. The same estimate from quarters of the samples has a larger bias b(n/4); if b
-falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters to the whole. Without step 3 the
-interval reaches to where the estimate is going, and the value is its middle; D counts as far as it is no noise, and
-γ = min(½, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value is extrapolated by γ = ½
-(so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ = min(½, 2/d), the rate at
-which nearest-neighbour estimates of smooth densities converge. The standard error that is given is the one whose
-interval this is. So intervals on laws that no baseline has are wide, and cover more often than their level says.
+**What the interval holds.** (a) Sampling error, from disjoint subsamples (few samples: leaving groups out in
+turn), with the choice of the weight w (Buckland, Burnham and Augustin 1997), and half of what the correction's
+own error would add. (b) What is still to come. The same estimate from quarters of the samples has a larger bias
+b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters to the whole.
+Without step 3 the interval reaches to where the estimate is going, and the value is its middle; D counts as far
+as it is no noise, and γ = min(½, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
+is extrapolated by γ = ½ (so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ =
+min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. The standard error that
+is given is the one whose interval this is. So intervals on laws that no baseline has are wide, and cover more
+often than their level says.
 """
 
 from __future__ import annotations
