@@ -210,6 +210,9 @@ def test_named_methods_warn_where_they_cannot_work() -> None:
     series = HARD_TASKS["autocorrelated null"].draw(1000, 8)
     assert "--autocorrelated" in told(estimate_information(*series))
     assert estimate_information(*series, dependence="autocorrelated").warnings == ()
+    # Two AR(1) of 0.9: (1 - 0.81)/(1 + 0.81) of 1000 samples are 105; ranks of 1000 know 0.9 to a few hundredths.
+    (seen,) = examine(*series, NONE).seen
+    assert 70 < int(seen.split("about ")[1].split()[0]) < 160
 
 
 def test_the_diagnosis_says_what_was_taken_and_why() -> None:

@@ -177,8 +177,11 @@ def examine(x: Array, z: Array, y: Array, dependence: str = "independent") -> Di
     refusal = functions(x, z, y)
     if refusal:
         seen.append(refusal)
-    if dependence == "independent" and _follows_itself(x) and _follows_itself(z):
-        seen.append("rows that follow one another")
+    alike = _memory(x) * _memory(z)
+    if dependence == "independent" and alike:
+        # Of two AR(1) series, whose products these are; how many samples the mean of a product is worth.
+        worth = round(n * (1 - alike) / (1 + alike))
+        seen.append(f"rows that follow one another, worth about {worth} independent ones of {n}")
         warnings.append(
             "neighbouring rows of x and of z are alike, as in a series: if they are consecutive, say that the "
             "samples are autocorrelated (--autocorrelated), or the errors are too small."
@@ -201,12 +204,12 @@ def examine(x: Array, z: Array, y: Array, dependence: str = "independent") -> Di
     return Diagnosis(kinds, tuple(seen), method, reason, rows, "", refusal, tuple(warnings))
 
 
-def _follows_itself(points: Array) -> bool:
-    """Whether some column's autocorrelation at lag 1 is beyond five standard errors of chance."""
+def _memory(points: Array) -> float:
+    """The largest autocorrelation of a column's ranks at lag 1; 0 within five standard errors of chance."""
     n = len(points)
     ranked = np.argsort(np.argsort(points, axis=0, kind="stable"), axis=0) - (n - 1) / 2
     lagged = (ranked[1:] * ranked[:-1]).sum(0) / (ranked**2).sum(0)
-    return bool((lagged > 5 / math.sqrt(n)).any())
+    return float(lagged.max()) if lagged.max() > 5 / math.sqrt(n) else 0.0
 
 
 def examine_two(p: Array, q: Array) -> Diagnosis:
