@@ -66,6 +66,7 @@ class Number:
         n: how many samples went in.
         k: number of neighbours; None for methods without.
         warnings: what is to be said of it, each one sentence or two on what is wrong and what to do.
+        diagnosis: what was seen in the samples before the estimate, of an estimator that looks.
 
     Example:
         >>> once, often = Number.exact(2.0), Number(torch.tensor([0.0, 1.0, 2.0, 3.0]))
@@ -84,6 +85,7 @@ class Number:
     n: int | None = None
     k: int | None = None
     warnings: tuple[str, ...] = ()
+    diagnosis: Any = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the class is frozen; this is where it is filled
