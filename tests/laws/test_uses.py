@@ -1,7 +1,7 @@
 """Every law, every score, every use: they work, agree, and are right.
 
-Frames are scalar and one a window, so the right values are integrals on a grid or 2 x 2 algebra, written out here; the
-clip KL of a prediction is that of the moment-matched Gaussian video, because by Stein's identity E[s (W, R)ᵀ] = -(I, 0)
+Frames are scalar and one a window, so the right values are integrals on a grid or 2 x 2 algebra, written out here.
+The clip KL of a prediction is that of the moment-matched Gaussian video: by Stein's identity E[s (W, R)ᵀ] = -(I, 0)
 the regression of any law's exact score on (W, R) is the score of the Gaussian with its moments.
 
 Averages hold within Z = 4.5 standard errors: with some sixty of them a right library fails one with a probability
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finite_quadrature import CELL, CORE, GRID, Array, Scalar, step_coefficients
+from finite_quadrature import CELL, CORE, GRID, Scalar, step_coefficients
 from oracle_score import OracleScore
 from torch import Tensor
 
@@ -40,6 +40,7 @@ from arvdm_theory import (
     memory_bottleneck_from_scores,
     predicted_clip_kl,
 )
+import itertools
 
 Z = 4.5
 ROUNDING = 1e-9
@@ -117,9 +118,9 @@ def gaussian() -> Case:
 
 
 def _affine_stage(variance: float, mean: float) -> tuple[float, float, float]:
-    """What the reverse steps make of a standard normal: its factor, what is added, and the variance of the noise."""
+    """What the reverse steps make of a standard normal: its factor, what is added, and the noise's variance."""
     factor, bias, spread = 1.0, 0.0, 0.0
-    for t, s in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+    for t, s in itertools.pairwise(LEVELS):
         on_window, on_score, noise = step_coefficients("exponential", t, s)
         total = math.exp(-t) * variance - math.expm1(-t)
         slope = on_window - on_score / total
@@ -197,7 +198,15 @@ def use_bottleneck(case: Case, score: Any) -> list[float]:
     value, past = [], SCORES_WITH_PAST[type(case.video)] if callable(score) and score is case.own else score
     for form in ("losses", "difference"):
         found = memory_bottleneck_from_scores(
-            clean, plan(), 2, score, past, video=case.video, form=form, points=6, seed=5  # type: ignore[arg-type]
+            clean,
+            plan(),
+            2,
+            score,
+            past,
+            video=case.video,
+            form=form,
+            points=6,
+            seed=5,  # type: ignore[arg-type]
         )
         near(found, case.bottleneck)
         assert found.stderr < 0.5 * case.bottleneck
