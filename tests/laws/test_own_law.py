@@ -6,6 +6,7 @@ density uses the library. Averages hold within Z = 4.5 standard errors; seeds we
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cache
 
@@ -32,7 +33,6 @@ from arvdm_theory import (
 )
 from arvdm_theory.laws.evidence import Evidence
 from arvdm_theory.laws.states import State
-import itertools
 
 Z = 4.5
 ROUNDING = 1e-9

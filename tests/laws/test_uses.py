@@ -1,7 +1,7 @@
 """Every law, every score, every use: they work, agree, and are right.
 
 Frames are scalar and one a window, so the right values are integrals on a grid or 2 x 2 algebra, written out here.
-The clip KL of a prediction is that of the moment-matched Gaussian video: by Stein's identity E[s (W, R)ᵀ] = -(I, 0)
+A predicted clip KL is that of the moment-matched Gaussian video: by Stein's identity E[s (W, R)ᵀ] = -(I, 0)
 the regression of any law's exact score on (W, R) is the score of the Gaussian with its moments.
 
 Averages hold within Z = 4.5 standard errors: with some sixty of them a right library fails one with a probability
@@ -10,6 +10,7 @@ below 1e-3. Seeds were fixed before the first run.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,6 @@ from arvdm_theory import (
     memory_bottleneck_from_scores,
     predicted_clip_kl,
 )
-import itertools
 
 Z = 4.5
 ROUNDING = 1e-9
