@@ -129,6 +129,8 @@ class ControlledVideo(GaussianVideo):
     def _moved(self, actions: Tensor) -> Tensor:
         """By how much actions (batch, F, a) move the mean of the frames, (batch, F, d)."""
         frames = actions.shape[1]
+        if actions.shape[-1] != self.action_dim:
+            raise ValueError(f"an action of {self.name!r} has {self.action_dim} entries, got {actions.shape[-1]}")
         return (actions.to(torch.float64).flatten(1) @ self.response(frames).T).reshape(len(actions), frames, -1)
 
     def _joint_given(self, states: Sequence[State], actions: Tensor | None) -> tuple[Tensor, Tensor]:

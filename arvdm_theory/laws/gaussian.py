@@ -242,8 +242,10 @@ class GaussianVideo(VideoLaw):
         shown_values = values.to(flat).flatten(2)
         if self.action_dim and actions:
             if references.history is None:
+                raise ValueError(f"the exact score of {self.name!r} is told its actions: give them (actions=...)")
+            if references.history.shape[-1] != self.action_dim:
                 raise ValueError(
-                    f"the exact score of {self.name!r} is told its actions: generate(..., actions=...)"
+                    f"an action of {self.name!r} has {self.action_dim} entries, got {references.history.shape[-1]}"
                 )
             done = references.history.to(flat).flatten(1)[:, None]
             shown_values = torch.cat([shown_values, done], -1)

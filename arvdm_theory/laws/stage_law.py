@@ -225,7 +225,7 @@ class TrueVideos:
 def weighted(samples: Tensor, weights: Tensor | None) -> Tensor:
     """Samples w (f - mean) + mean, (n, ...): their plain mean is Σ w f/Σ w, and their spread gives its error.
 
-    They are linear in f, so that terms over the same draws still add sample by sample. Exact values are left alone.
+    They are linear in f, so terms over the same draws still add sample by sample. Exact values are left alone.
     """
     if weights is None or len(samples) == 1:
         return samples
