@@ -236,7 +236,13 @@ class VideoRun:
         Raises:
             ValueError: if its episodes cannot be had or hold no window.
         """
-        episodes, chosen = self.episodes.load(split, store, progress), self.settings
+        chosen, needed = self.settings, (self.windows.total_frames - 1) * self.settings.skip + 1
+        if self.folder is None and needed > chosen.trajectory.frames:
+            raise RunError(
+                f"windows of {needed} frames are needed, but simulated episodes have {chosen.trajectory.frames}: "
+                "remember fewer frames, or take another preset"
+            )
+        episodes = self.episodes.load(split, store, progress)
         least = chosen.least if split == "test" else 0
         return WindowSource(find_windows(episodes, self.windows, least, chosen.skip, chosen.queries))
 

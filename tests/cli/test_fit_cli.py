@@ -138,8 +138,8 @@ def test_nothing_of_value_is_overwritten(
     for options, words in (
         (["--out", clips[1]], "would overwrite"),
         (["--out", "x.npz", "--json", "x.npz"], "would overwrite"),
-        (["--out", str(tmp_path)], "not a file in an existing folder"),
-        (["--out", str(tmp_path / "no" / "video.npz")], "not a file in an existing folder"),
+        (["--out", str(tmp_path)], "Is a directory"),
+        (["--out", str(tmp_path / "no" / "video.npz")], "does not exist"),
     ):
         assert main([*arguments, *options]) == 2
         assert words in capsys.readouterr().err

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from arvdm_theory.cli import main
-from arvdm_theory.experiments.verify import finite, sweeps, verify
+from arvdm_theory.experiments.verify import finite, sweeps
+from arvdm_theory.experiments.verify import run as verify
 from arvdm_theory.experiments.verify.run import Size
 from arvdm_theory.tables import read_table
 
