@@ -182,7 +182,7 @@ BAD_ARRAYS: dict[str, tuple[Any, str]] = {
     "NaN": (np.where(np.eye(8, dtype=bool), np.nan, GOOD), r"NaN or infinite"),
     "infinite": (np.where(np.eye(8, dtype=bool), np.inf, GOOD), r"NaN or infinite"),
     "complex": (GOOD + 0j, r"real numbers, got complex128"),
-    "words": (np.array([["a", "b"], ["c", "d"]]), r"real numbers"),
+    "words": (np.array([["a", "b"], ["c", "d"]]), r"numbers are expected"),
     "booleans": (np.eye(8, dtype=bool), r"real numbers, got bool"),
     "too short": (GOOD[:5, :5], r"6 frames are needed, but the video .* has 5"),
 }
@@ -238,13 +238,13 @@ def write_huge_header(path: Path) -> None:
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a text file": (write_text, "not a readable .npy file of numbers"),
-    "a pickle": (write_pickle, "not a readable .npy file of numbers"),
+    "a text file": (write_text, "not a .npy file, as numpy.save writes one"),
+    "a pickle": (write_pickle, "holds Python objects, a pickle, which is never opened"),
     "an archive": (write_archive, "is an archive of arrays; one .npy array is expected"),
-    "an empty file": (Path.touch, "not a readable .npy file of numbers"),
-    "a broken archive": (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "not a readable .npy file"),
-    "a truncated file": (write_cut, "not a readable .npy file of numbers"),
-    "a header that lies": (write_huge_header, "not a readable .npy file of numbers"),
+    "an empty file": (Path.touch, "not a .npy file, .* it is an empty file"),
+    "a broken archive": (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "is an archive of arrays"),
+    "a truncated file": (write_cut, r"is cut short: .* \(8, 8\), 512 bytes, and 412 are there"),
+    "a header that lies": (write_huge_header, r"is cut short: its header says float64 of shape \(8000000000, 8\)"),
     "a folder": (Path.mkdir, "Is a directory"),
     "nothing": (lambda path: None, "No such file or directory"),
 }
@@ -280,7 +280,7 @@ def test_refuses_files_that_hold_no_array(name: str, tmp_path: Path, capsys: pyt
         ("--frame-dim 1 --reference-level -0.1", "level must be finite and not negative, got -0.1"),
         ("--frame-dim 1 --reference-level nan", "level must be finite and not negative, got nan"),
         ("--frame-dim 1 --step heun", "invalid choice: 'heun'"),
-        ("--frame-dim one", "invalid int value: 'one'"),
+        ("--frame-dim one", "a whole number is needed, got 'one'"),
         ("--frame-dim 1 --video fitted.npz", "not allowed with"),
     ],
 )
