@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="e of the score s*(W, R) - e W, in both stages")  # fmt: skip
     parser.add_argument(
         "--girsanov-points",
-        type=whole(),
+        type=whole(most=10_000),
         default=12,
         metavar="N",
         help="quadrature points of the Girsanov form's smooth part; 0: leave it out",
@@ -72,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
     check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video])
-    build = outpainting if args.method == "outpainting" else fifo
-    references = References.last(args.references, args.reference_level)
-    plan = build(args.window, references, args.reverse_steps, args.init_steps, args.horizon)
     video: GaussianVideo
     if args.video is not None:
         from arvdm_theory.laws.fitted import load_fitted
@@ -86,6 +83,9 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("--covariance needs --frame-dim")
         video = ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
     _afford(args, video.frame_dim)
+    build = outpainting if args.method == "outpainting" else fifo
+    references = References.last(args.references, args.reference_level)
+    plan = build(args.window, references, args.reverse_steps, args.init_steps, args.horizon)
     score = PerturbedScore(args.score_error) if args.score_error else None
     result = ledger(video, plan, args.ar_steps, score, args.step,
                     girsanov_points=args.girsanov_points, progress=args.ar_steps >= 50)  # fmt: skip
@@ -112,8 +112,8 @@ def _afford(args: argparse.Namespace, dimension: int) -> None:
     local = (args.window + args.references) * dimension
     steps = args.init_steps + args.ar_steps * args.reverse_steps
     # The law of a whole clip at every AR step, and of the window with its references at every reverse step.
-    seconds = 5e-11 * args.ar_steps * (frames * dimension) ** 3 + steps * (5e-5 + 1e-9 * local**3)
-    memory = 8.0 * (6 * (frames * dimension) ** 2 + 4 * steps * local)
+    seconds = 5e-11 * args.ar_steps * float(frames * dimension) ** 3 + steps * (5e-5 + 1e-9 * float(local) ** 3)
+    memory = 8.0 * (6.0 * (frames * dimension) ** 2 + 4.0 * steps * local)
     require(f"the ledger of {frames} frames of dimension {dimension}", memory=memory, seconds=seconds)
 
 

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--trajectory", choices=("turn", "walk", "explore"), default="explore", help="how to walk")
     add(
         "--context",
-        type=whole(),
+        type=whole(1),
         default=16,
         metavar="W",
         help="needles lie further back than so many frames",

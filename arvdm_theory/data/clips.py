@@ -373,7 +373,10 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture() as told, av.open(str(file), options={"err_detect": _STRICT}) as container:
+        with (
+            av.logging.Capture() as told,
+            av.open(str(file), options={"err_detect": _STRICT}, metadata_errors="replace") as container,
+        ):
             if not container.streams.video:
                 raise ClipError(f"{file}: there is no video in this file")
             stream = container.streams.video[0]

@@ -66,6 +66,9 @@ Compression = Literal["spatial", "temporal", "tokens"]
 STRUCTURES: tuple[str, ...] = get_args(Structure)
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
+# Longer than any public data set's episodes by far.
+_MOST_FRAMES = 100_000
+
 # A network without memory is shown its short context as its twin with attention to a memory is shown both.
 _CONTEXT_STRUCTURE = "cross"
 
@@ -134,6 +137,8 @@ class VideoRun:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise RunError(f"{name} is at least {least}, got {value}")
+        if self.memory_frames is not None and self.memory_frames > _MOST_FRAMES:
+            raise RunError(f"memory_frames is at most {_MOST_FRAMES}, got {self.memory_frames}")
         if self.memory == "none" and self.compress > 1:
             raise RunError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
         _ = self.network(3, 0, 0.0, 1.0)
