@@ -12,7 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from arvdm_theory.files import atomic_path
+from arvdm_theory.files import FIGURE_SUFFIXES, atomic_path
 from arvdm_theory.tables import read_table
 
 __all__ = ["TERM_COLOURS", "TERM_NAMES", "Figures", "draw_all", "save", "style"]
@@ -63,7 +63,13 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure atomically; the path's ending is its format."""
+    """Writes a figure atomically; the path's ending is its format.
+
+    Raises:
+        ValueError: if it is none of :data:`~arvdm_theory.files.FIGURE_SUFFIXES`.
+    """
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise ValueError(f"{path}: a figure's name ends in one of {', '.join(FIGURE_SUFFIXES)}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 
