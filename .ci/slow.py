@@ -98,6 +98,10 @@ def of_episodes(folder: Path) -> str:
     return digest(found)
 
 
+_SIMULATE = (
+    "simulate", "dmlab", "--episodes", "30", "--test-episodes", "5", "--frames", "60", "--size", "32", "--workers", "2",
+)  # fmt: skip
+
 JOBS = [
     Job("train", _TRAIN, lambda folder: [str(folder)], of_training),
     Job("sweep", _SWEEP, lambda folder: [str(folder), "0"], of_tables),
@@ -105,11 +109,10 @@ JOBS = [
     Job(
         "simulate",
         _MAIN,
-        lambda folder: ["simulate", "dmlab", "--episodes", "30", "--test-episodes", "5", "--frames", "60", "--size",
-                        "32", "--workers", "2", "--out", str(folder)],
+        lambda folder: [*_SIMULATE, "--out", str(folder)],
         of_episodes,
     ),
-]  # fmt: skip
+]
 
 
 def descendants(pid: int) -> set[int]:
