@@ -98,9 +98,10 @@ def of_episodes(folder: Path) -> str:
     return digest(found)
 
 
-_SIMULATE = (
-    "simulate", "dmlab", "--episodes", "30", "--test-episodes", "5", "--frames", "60", "--size", "32", "--workers", "2",
-)  # fmt: skip
+_SIMULATE = [
+    "simulate", "dmlab", "--episodes", "30", "--test-episodes", "5", "--frames", "60", "--size", "32",
+    "--workers", "2",
+]  # fmt: skip
 
 JOBS = [
     Job("train", _TRAIN, lambda folder: [str(folder)], of_training),

@@ -112,3 +112,14 @@ def test_bars_are_drawn_on_terminals_alone(tmp_path: Path) -> None:
     words = ["simulate", "dmlab", "--episodes", "3", "--frames", "30", "--context", "4", "--out"]
     done = subprocess.run([*PROGRAM, *words, str(tmp_path / "set")], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_every_command_knows_force_and_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["ledger"], ["video", "train"], ["video", "sweep"]):
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--help"])
+        shown = capsys.readouterr().out
+        assert "--force" in shown
+        assert "--debug" in shown
+    assert main(["video", "sample", "--run", "nowhere", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
