@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from arvdm_theory.cli.arguments import seed, whole
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from arvdm_theory.information.estimators import Dependence
 
 __all__ = ["configure", "run"]
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from arvdm_theory.arrays import load_array
-    from arvdm_theory.files import write_json
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.information.estimators import (
         EstimationWarning,
         estimate_divergence,
@@ -104,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
     )
 
     names = (args.p, args.q) if divergence else (args.x, args.z, args.y)
+    check_outputs({"--json": args.json}, names)
     arrays = [load_array(name) for name in names if name is not None]
+    _afford(arrays, args)
     dependence: Dependence = "autocorrelated" if args.autocorrelated else "independent"
     # Estimates are made of many small matrices: threads would only wait for each other.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -147,6 +151,22 @@ def run(args: argparse.Namespace) -> int:
         how = f"circular shifts by multiples of {test.lag}" if args.autocorrelated else "permutations"
         print(f"p = {test.p_value:.4f} for {what} = 0 ({test.permutations} {how})")
     return 0
+
+
+def _afford(arrays: list[NDArray[Any]], args: argparse.Namespace) -> None:
+    """Refuses what would take too long; times of one core, to a factor of a few."""
+    from arvdm_theory.limits import require
+
+    rows = max((len(array) for array in arrays if array.ndim), default=0)
+    columns = sum(array[:1].size for array in arrays if array.ndim)
+    # Nearest neighbours: searched in trees for few columns, among all rows for many.
+    seconds = 1e-4 * rows + (1e-8 * columns * rows**2 if columns > 8 else 0.0)
+    if args.test:
+        seconds *= 1 + args.permutations / 20
+    if args.method in NEURAL_METHODS:
+        seconds += 2e-3 * rows
+    memory = 8.0 * 20 * sum(array.size for array in arrays)
+    require(f"the estimate from {rows} rows and {columns} columns", seconds=seconds, memory=memory)
 
 
 def _is_divergence(args: argparse.Namespace) -> bool:

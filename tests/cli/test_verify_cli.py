@@ -1,16 +1,24 @@
 """The main job end to end at the smallest size, and that it notices a violated bound."""
 
+import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from arvdm_theory.cli import main
+<<<<<<< HEAD
 from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.verify import checks as verify
 from arvdm_theory.experiments.verify import finite
 from arvdm_theory.experiments.verify import run as main_job
 from arvdm_theory.experiments.verify.cases import SIZES, Size
 from arvdm_theory.experiments.verify.sweeps import SWEEPS
+=======
+from arvdm_theory.experiments.verify import finite, sweeps
+from arvdm_theory.experiments.verify import run as verify
+from arvdm_theory.experiments.verify.run import Size
+>>>>>>> worst
 from arvdm_theory.tables import read_table
 
 TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)
@@ -55,3 +63,32 @@ def test_a_violated_bound_is_noticed(
     assert "2 of" in shown
     assert "VIOLATED" in shown
     assert not (tmp_path / "figures").exists()
+
+
+def test_a_verdict_is_made_of_the_numbers() -> None:
+    """A check that is said to hold must hold by its value and bound; one that is said to fail fails."""
+    from arvdm_theory.cli.verify import _judged
+
+    table = pd.DataFrame(
+        [("<=", 1.0, 2.0, True), ("<=", 2.0, 1.0, True), ("=", 1.0, 1.0 + 1e-12, True), ("=", 1.0, 1.1, True),
+         ("<=", 1.0, 2.0, False), ("<=", math.inf, math.inf, True), ("<=", math.nan, 1.0, True)],
+        columns=["relation", "value", "bound", "passed"],
+    )  # fmt: skip
+    assert _judged(table, 5.0).passed.tolist() == [True, False, True, False, False, True, False]
+    spread = table.assign(stderr=[0.0, 0.21, 0.0, 0.01, 0.0, 0.0, 0.0])
+    assert _judged(spread, 5.0).passed.tolist() == [True, True, True, False, False, True, False]
+
+
+def test_a_cell_that_was_changed_by_hand_is_not_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["verify", "--size", "smoke", "--out", str(tmp_path), "--no-figures"]
+    assert main(words) == 0
+    right = (tmp_path / "checks.csv").read_bytes()
+    victim = next(iter((tmp_path / "cells").glob("checks-*.csv")))
+    victim.write_bytes(victim.read_bytes().replace(b",check,", b",check ,", 1))
+    capsys.readouterr()
+    assert main(words) == 0
+    error = capsys.readouterr().err
+    assert f"warning: {victim} is damaged or was changed since it was written: computed again" in error
+    assert (tmp_path / "checks.csv").read_bytes() == right
