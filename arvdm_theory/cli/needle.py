@@ -43,12 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from arvdm_theory.experiments.retrieval.figures import draw_needle
-<<<<<<< HEAD
     from arvdm_theory.experiments.retrieval.run import NeedleConfig, headline, run_needle, write_needle
-=======
-    from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle, write_needle
     from arvdm_theory.files import check_folder, check_outputs
->>>>>>> worst
 
     config = NeedleConfig(
         world=args.world, cells=args.cells, colours=args.colours, frames=args.frames, path=args.path,
@@ -67,8 +63,6 @@ def run(args: argparse.Namespace) -> int:
     print(headline(result))
     print(f"drawn: {picture}")
     return 0
-<<<<<<< HEAD
-=======
 
 
 def _afford(args: argparse.Namespace) -> None:
@@ -80,35 +74,3 @@ def _afford(args: argparse.Namespace) -> None:
     seconds = frames * longest * (1.3e-5 + 6e-8 * longest) + 6e-8 * cells**3 + played * (7e-7 + 2e-8 * cells)
     memory = 8.0 * (args.walks * (frames + cells) + 4 * cells**2 + 40 * args.size**2)
     require(f"{frames} frames on {cells} cells, {args.walks} walks,", seconds=seconds, memory=memory)
-
-
-def _report(result: NeedleResult) -> str:
-    """The table as text: exact values, and played ones with one standard error."""
-    config, rows = result.config, result.asked.sort_values("memory")
-    names = {
-        "memory": "m",
-        "mb_total": "MB total",
-        "mb_per_step": "MB per step",
-        "frame_rate": "whole frame",
-        "cell_rate": "per cell",
-        "frame_rate_high": "Fano bound",
-    }
-    shown = rows[list(names)].rename(columns=names)
-    played = {"mb_per_step": "played MB", "frame_rate": "played frame", "cell_rate": "played cell"}
-    for column, name in played.items():
-        if f"played_{column}" in rows:
-            pairs = zip(rows[f"played_{column}"], rows[f"played_{column}_error"], strict=True)
-            shown[name] = [f"{mean:.4f}±{error:.4f}" if mean == mean else "-" for mean, error in pairs]
-    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6f}")
-    lines = [
-        f"{config.world} of {config.cells} cells, {config.colours} colours, {config.path} path, "
-        f"{config.view} view: {config.frames} frames, {config.ar_steps} AR steps of {config.window}",
-        "MB in nats; rates of the "
-        + ("best generator" if config.guess == "best" else "generator that samples the true conditional")
-        + " on revisits: every cell of the frame right, and per cell seen before",
-        "",
-        text,
-        *(f"{name}: {reason}" for name, reason in result.notes.items()),
-    ]
-    return "\n".join(lines)
->>>>>>> worst

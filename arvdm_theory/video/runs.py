@@ -132,13 +132,9 @@ class VideoRun:
         for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-<<<<<<< HEAD
                 raise ValueError(f"{name} is at least {least}, got {value}")
-=======
-                raise RunError(f"{name} is at least {least}, got {value}")
         if self.memory_frames is not None and self.memory_frames > _MOST_FRAMES:
-            raise RunError(f"memory_frames is at most {_MOST_FRAMES}, got {self.memory_frames}")
->>>>>>> worst
+            raise ValueError(f"memory_frames is at most {_MOST_FRAMES}, got {self.memory_frames}")
         if self.memory == "none" and self.compress > 1:
             raise ValueError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
         _ = self.network(3, 0, 0.0, 1.0)
@@ -243,7 +239,7 @@ class VideoRun:
         """
         chosen, needed = self.settings, (self.windows.total_frames - 1) * self.settings.skip + 1
         if self.folder is None and needed > chosen.trajectory.frames:
-            raise RunError(
+            raise ValueError(
                 f"windows of {needed} frames are needed, but simulated episodes have {chosen.trajectory.frames}: "
                 "remember fewer frames, or take another preset"
             )

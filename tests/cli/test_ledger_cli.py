@@ -236,7 +236,6 @@ def write_huge_header(path: Path) -> None:
 
 BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a text file": (write_text, "not a .npy file, as numpy.save writes one"),
-<<<<<<< HEAD
     "a pickle": (
         write_pickle,
         "holds Python objects, a pickle, which is never opened",
@@ -252,14 +251,6 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         write_huge_header,
         r"is cut short: its header says float64 of shape \(8000000000, 8\)",
     ),
-=======
-    "a pickle": (write_pickle, "holds Python objects, a pickle, which is never opened"),
-    "an archive": (write_archive, "is an archive of arrays; one .npy array is expected"),
-    "an empty file": (Path.touch, "not a .npy file, .* it is an empty file"),
-    "a broken archive": (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "is an archive of arrays"),
-    "a truncated file": (write_cut, r"is cut short: .* \(8, 8\), 512 bytes, and 412 are there"),
-    "a header that lies": (write_huge_header, r"is cut short: its header says float64 of shape \(8000000000, 8\)"),
->>>>>>> worst
     "a folder": (Path.mkdir, "Is a directory"),
     "nothing": (lambda path: None, "No such file or directory"),
 }

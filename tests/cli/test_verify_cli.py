@@ -7,18 +7,12 @@ import pandas as pd
 import pytest
 
 from arvdm_theory.cli import main
-<<<<<<< HEAD
 from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.verify import checks as verify
 from arvdm_theory.experiments.verify import finite
 from arvdm_theory.experiments.verify import run as main_job
 from arvdm_theory.experiments.verify.cases import SIZES, Size
 from arvdm_theory.experiments.verify.sweeps import SWEEPS
-=======
-from arvdm_theory.experiments.verify import finite, sweeps
-from arvdm_theory.experiments.verify import run as verify
-from arvdm_theory.experiments.verify.run import Size
->>>>>>> worst
 from arvdm_theory.tables import read_table
 
 TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)

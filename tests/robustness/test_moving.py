@@ -15,7 +15,7 @@ from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoDmlab
 from arvdm_theory.training.checkpoint import checkpoints
-from arvdm_theory.video.runs import RunError, VideoRun, load_run, run_store, train_run
+from arvdm_theory.video.runs import VideoRun, load_run, run_store, train_run
 
 SMOKE = VideoRun(preset="smoke", steps=20, device="cpu")
 
@@ -84,7 +84,7 @@ def test_data_that_were_left_behind_are_named(
     assert f"its data are not at {place / 'data'}: move that folder along" in capsys.readouterr().err
     assert not (place / "data").exists()
     (place / "run.json").write_text(json.dumps({"run": SMOKE.to_json(), "store": str(tmp_path / "absolute")}))
-    with pytest.raises(RunError, match="not what a training run writes"):
+    with pytest.raises(ValueError, match="not what a training run writes"):
         run_store(place)
 
 
@@ -100,7 +100,7 @@ def test_the_checkpoint_says_what_the_run_is(trained: Path, tmp_path: Path) -> N
     checkpoints(place / "training")[-1].unlink()
     for path in checkpoints(place / "training"):
         path.unlink()
-    with pytest.raises(RunError, match="there is no checkpoint"):
+    with pytest.raises(ValueError, match="there is no checkpoint"):
         load_run(place)
 
 

@@ -19,15 +19,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
-from arvdm_theory.files import atomic_path, write_json
-from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
-=======
 from arvdm_theory.data.npz import npz_array
 from arvdm_theory.executors import executing, executor
 from arvdm_theory.files import atomic_path, read_json, write_json
-from arvdm_theory.video.simulators.episodes import Episode, SimulationError, Simulator, episode_seed, record
->>>>>>> worst
+from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
+from arvdm_theory.video.simulators.worlds import Simulator
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import Simulator
 
@@ -107,11 +103,7 @@ class Recording:
         try:
             held = read_json(file)
         except ValueError as error:
-<<<<<<< HEAD
-            raise ValueError(f"{file}: not what a simulation writes") from error
-=======
-            raise SimulationError(f"{error}: not what a simulation writes") from error
->>>>>>> worst
+            raise ValueError(f"{error}: not what a simulation writes") from error
         if held != what:
             differ = [key for key in what if held.get(key) != what[key]]
             raise ValueError(f"{folder}: holds another data set, which differs in {', '.join(differ)}")
@@ -122,27 +114,6 @@ class Recording:
         write_episode(record(self.simulator, seed, self.trajectory), path)
         return path
 
-<<<<<<< HEAD
-    def _make_all(self, missing: list[tuple[Path, str, int]], workers: int) -> Iterator[Path]:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, _leave_interrupts_to_the_parent)
-        waiting: set[Future[Path]] = set()
-        try:
-            for episode in missing:
-                if len(waiting) >= 2 * workers:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-                waiting.add(pool.submit(self._make, *episode))
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BrokenProcessPool as error:
-            raise ValueError("a worker process died; was there memory for so many?") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-=======
->>>>>>> worst
 
 def write_episode(episode: Episode, path: Path) -> None:
     """Writes an episode, atomically, to an ``.npz`` or to an ``.mp4`` with an ``.npz`` beside it.
