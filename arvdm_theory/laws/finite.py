@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -94,6 +94,11 @@ class FiniteStateVideo(VideoLaw):
         """(H, W, C) where its pictures have it, else (d,)."""
         shape = getattr(self.rendering, "shape", ())
         return tuple(shape) if len(shape) == 3 else (self.frame_dim,)
+
+    @property
+    def gaussian(self) -> Literal[False]:
+        """False."""
+        return False
 
     @property
     def atomic(self) -> bool:

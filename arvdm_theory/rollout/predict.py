@@ -143,8 +143,7 @@ def predicted_clip_kl(
             clean, plan, ar_steps, own, chosen, groups=groups, generator=generator, actions=actions
         )
         for k, pair in tqdm(laws, "AR steps", total=ar_steps, disable=not progress or None, leave=False):
-            last = plan.clean_frames(k)
-            clip = range(last - plan.stride, last)
+            clip = plan.clip_frames(k)
             if known is not None:
                 true = clean_law(known, dim, entries, clip, floor)
             else:
