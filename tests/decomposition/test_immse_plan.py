@@ -315,7 +315,10 @@ def test_the_quadratures_error_is_in_the_interval_and_is_said() -> None:
 
 
 def test_networks_whose_value_is_no_information_are_warned_of() -> None:
-    """x̂ = 0.5 W and 0.45 W on the reference video, truth 0.499: some -13 by losses, a plausible 0.7 by differences."""
+    """x̂ = 0.5 W and 0.45 W on the reference video, truth 0.499: negative by losses, positive by differences.
+
+    Down to level 0 both grow without bound, as (x̂ - x)² / σ⁴ does.
+    """
     plan, k = outpainting(window=2, references=References.last(2)), 4
     video = reference_video()
     videos = draw(video, plan, k, 400, 0)
