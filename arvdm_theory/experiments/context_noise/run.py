@@ -100,10 +100,10 @@ Row = tuple[int, str, str, Number]
 def _theory(job: Job[Video], preset: Preset, setting: Setting) -> Iterator[Row]:
     """The exact score's clip KL, where it has a closed form, and the memory bottleneck."""
     terms = ledger(job.video, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed).terms
-    for k, errors in enumerate(terms.ar):
-        yield k + 1, "mb", "exact", errors.mb
-        if terms.clips is not None:
-            yield k + 1, "clip_kl", "exact", terms.clips[k]
+    for name, found in (("mb", terms.of("mb")), ("clip_kl", terms.clips)):
+        if found is not None:
+            for k in range(preset.ar_steps):
+                yield k + 1, name, "exact", found[k]
 
 
 def _measured(
