@@ -123,7 +123,7 @@ class ClosedLoop:
 
     @property
     def half_life(self) -> float:
-        """AR steps in which a put-in error falls to a half; infinite where the loop does not contract; NaN as above."""
+        """AR steps in which a put-in error falls to a half: infinite where the loop does not contract; or NaN."""
         if self.contraction >= 1 or math.isnan(self.contraction):
             return self.contraction if math.isnan(self.contraction) else math.inf
         return math.log(0.5) / math.log(self.contraction) if self.contraction > 0 else 0.0
