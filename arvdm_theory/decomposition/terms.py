@@ -25,11 +25,19 @@ from arvdm_theory.diffusion.steps import STEPS, ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.law import VideoLaw
-from arvdm_theory.laws.stage_law import StageLaw, TrueVideos
+from arvdm_theory.laws.stage_law import StageLaw, TrueVideos, weighted
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["FULL_VIEW", "LedgerTerms", "StageErrors", "ledger_terms", "sample_count", "stage_errors"]
+__all__ = [
+    "FULL_VIEW",
+    "LedgerTerms",
+    "StageErrors",
+    "closed_rollout",
+    "ledger_terms",
+    "sample_count",
+    "stage_errors",
+]
 
 FULL_VIEW = ExactScore(masked=False)
 """What SEE is measured against by default: the exact score with everything in view."""
@@ -204,7 +212,7 @@ def ledger_terms(
     """
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    own, chosen = as_score(score, video), reverse_step(step)
+    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     require_densities(video, plan)
     given = [init_grid] + [ar_grid] * ar_steps
@@ -213,7 +221,7 @@ def ledger_terms(
     bounds = _bounds(laws[0], chosen, girsanov, closed)
     truths = video.true_videos(plan, ar_steps, sample_count(samples), torch.Generator().manual_seed(seed))
     errors = stage_errors(laws, truths, own, chosen, against, memory, teacher_forced, bounds, progress)
-    rollout = _rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0], attribution)
+    rollout = closed_rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0], attribution)
     return LedgerTerms(errors[0], tuple(errors[1:]), **rollout)
 
 
@@ -280,14 +288,18 @@ def stage_errors(
     for law in laws:
         law.require_kernel(step)
     columns: list[dict[str, list[Tensor]]] = [{} for _ in laws]
+    weights: list[Tensor] = []
     for truth in truths:
+        weights += [] if truth.weights is None else [truth.weights]
         for law, column in zip(
             tqdm(laws, "stages", disable=not progress or None, leave=False), columns, strict=True
         ):
             for name, value in _errors(law, truth, score, step, against, memory, teacher_forced, bounds).items():
                 column.setdefault(name, []).append(value)
+    own = torch.cat(weights) if weights else None
     return [
-        StageErrors(**{name: Number(torch.cat(parts)) for name, parts in column.items()}) for column in columns
+        StageErrors(**{name: Number(weighted(torch.cat(parts), own)) for name, parts in column.items()})
+        for column in columns
     ]
 
 
@@ -323,14 +335,14 @@ def _errors(
     return found
 
 
-def _rollout(
+def closed_rollout(
     video: VideoLaw,
     plan: Plan,
     laws: list[Any],
     score: Any,
     step: ReverseStep,
-    entry: Tensor | None,
-    attribution: bool,
+    entry: Tensor | None = None,
+    attribution: bool = False,
 ) -> dict[str, Any]:
     """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed forms."""
     window, over = laws[0].window, laws[0].over_modes
@@ -360,8 +372,7 @@ def _rollout(
         if attribution:
             parts.append(_attributed(law, step, errors[-1]))
         sampler = sampler.advance(plan, law.stage, kernel)
-        last = plan.clean_frames(law.stage.ar_step)
-        clip = range(last - plan.stride, last)
+        clip = plan.clip_frames(law.stage.ar_step)
         true = clean_law(moments, dim, actions, clip, floor)
         clips.append(sampler.divergence(true, clip))
         if not actions:

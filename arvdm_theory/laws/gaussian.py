@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class GaussianVideo(VideoLaw):
         return (self.modes * self.frame_dim,)
 
     @property
-    def gaussian(self) -> bool:
+    def gaussian(self) -> Literal[True]:
         """True."""
         return True
 

@@ -167,6 +167,11 @@ class Plan:
         """The initialisation, then AR steps 1..K = ``ar_steps``."""
         return (self.stage(k) for k in range(ar_steps + 1))
 
+    def clip_frames(self, ar_step: int) -> range:
+        """The clean frames that AR step k puts out."""
+        clean = self.clean_frames(ar_step)
+        return range(clean - self.stride, clean)
+
     def clean_frames(self, ar_steps: int) -> int:
         """How many frames are clean after ``ar_steps`` AR steps."""
         return self.frames_out(ar_steps + 1)
