@@ -307,7 +307,7 @@ _SPACINGS: dict[str, tuple[float | None, Callable[[Array, Any], Array], Callable
         lambda u, c: VPSchedule("cosine", offset=c).clock(u),
     ),
 }
-"""Spacings by name: the default parameter, the coordinate of a level in which levels are equally far apart, and back."""
+"""By name: the default parameter, the coordinate in which levels are equally far apart, and back from it."""
 
 SPACINGS = tuple(_SPACINGS)
 """The names of spacings; see :func:`time_grid`."""
@@ -318,18 +318,18 @@ def time_grid(start: float, end: float, steps: int, spacing: str = "uniform") ->
 
     The levels between are equally far apart in a coordinate of the level t, with σ = √(e^t - 1):
 
-    =============  ==============================================================================================
+    =============  ===========================================================================================
     spacing        equally far apart
-    =============  ==============================================================================================
+    =============  ===========================================================================================
     uniform        t
     geometric      log t (``end`` must be above 0: stop early)
     karras:ρ       σ^{1/ρ}, ρ = 7 if left out (Karras et al. 2022, eq. 5)
-    tangent:c      θ in σ = c tan θ, c = 1 if left out: equal angles multiply the ratio of generated to true deviation
-                   of a Gaussian of variance c² under DDIM by the same factor (the schedule of 2601.13602)
+    tangent:c      θ in σ = c tan θ, c = 1 if left out: for a Gaussian of variance c² under DDIM every step of equal
+                   angle multiplies the ratio of generated to true deviation by the same factor (2601.13602)
     flow:s         flow-matching time before its resolution shift s, 1 if left out (Esser et al. 2024, eq. 23)
     cosine:c       time of the cosine schedule of offset c, 0.008 if left out (Nichol and Dhariwal 2021, eq. 17);
                    between the same ends this is tangent:1 but for the offset
-    =============  ==============================================================================================
+    =============  ===========================================================================================
 
     Raises:
         ValueError: if a level is negative, not finite or rises, without a step, or for another spacing.

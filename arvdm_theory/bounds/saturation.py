@@ -112,7 +112,8 @@ class ClosedLoop:
         bounds: the least bound on the KL of the clip of each AR step, (K,), in nats.
         unshifted: B_∞ of each, (K,).
         lags: j at which the bound is least, for each AR step and its largest mode; 0 stands for B_∞.
-        contraction: spectral radius of A_S of the last AR step: the factor by which errors shrink per AR step.
+        contraction: spectral radius of A_S of the last AR step: the factor by which errors shrink per AR step. NaN
+            where that step hands on more frames than it was handed (references that are still being filled).
     """
 
     bounds: tuple[float, ...]
@@ -122,9 +123,9 @@ class ClosedLoop:
 
     @property
     def half_life(self) -> float:
-        """AR steps in which a put-in error falls to a half; infinite where the loop does not contract."""
-        if self.contraction >= 1:
-            return math.inf
+        """AR steps in which a put-in error falls to a half: infinite where the loop does not contract; or NaN."""
+        if self.contraction >= 1 or math.isnan(self.contraction):
+            return self.contraction if math.isnan(self.contraction) else math.inf
         return math.log(0.5) / math.log(self.contraction) if self.contraction > 0 else 0.0
 
 
@@ -313,15 +314,19 @@ def _bounds(
         bounds.append(float(best @ multiplicity))
         unshifted.append(float(flat @ multiplicity))
         lags.append(int(lag[int((best * multiplicity).argmax())]))
-    radius = 0.0 if empty else float(torch.linalg.eigvals(loops[-1]).abs().max())
-    return ClosedLoop(tuple(bounds), tuple(unshifted), tuple(lags), radius)
+    return ClosedLoop(tuple(bounds), tuple(unshifted), tuple(lags), 0.0 if empty else _radius(loops[-1]))
+
+
+def _radius(loop: Tensor) -> float:
+    """The spectral radius; NaN while references are still being filled, and what is handed on grows."""
+    return float(torch.linalg.eigvals(loop).abs().max()) if loop.shape[-1] == loop.shape[-2] else math.nan
 
 
 def _metrics(loop: Tensor, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
     """(M^½, M^{-½}) of candidate metrics, each (modes, s, s)."""
     modes, size, _ = loop.shape
     eye = torch.eye(size, dtype=loop.dtype, device=loop.device).expand(modes, size, size)
-    radius = float(torch.linalg.eigvals(loop).abs().max())
+    radius = _radius(loop)
     candidates = [eye]
     if radius < 1:
         for rate in _RATES:

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     with executing(args.workers, args.dask):
         checks, needle = verify.run(args.size, folder)
     print(verify.every(checks) if args.all else verify.headline(checks))
+    print(f"\n{verify.remarks(folder)}\n")
     failed = checks[~checks.passed]
     if not args.no_figures:
         from arvdm_theory.experiments.retrieval.figures import draw_needle

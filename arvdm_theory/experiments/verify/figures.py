@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from arvdm_theory.experiments.verify.finite_figures import FIGURES as FINITE_FIGURES
-from arvdm_theory.report.style import TERM_COLOURS, Figures, stack
+from arvdm_theory.report.style import TERM_COLOURS, Figures, shared_legend, stack
 
 __all__ = ["FIGURES"]
 
@@ -21,19 +22,24 @@ def _wide(table: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
     return table.pivot_table(index=index, columns="quantity", values="value", sort=False)
 
 
+_GOT = {"ie": "ie", "nie_ar": "ar_step_nie", "de": "ar_step_de", "see": "ar_step_see", "mb": "mb"}
+
+
 def decomposition(table: pd.DataFrame) -> Figure:
-    """Stacked terms of every method, with the KL of its trajectory and of its clean frames."""
+    """Stacked terms of the KL that a user gets, a bar a method: errors of whole AR steps, not of reverse steps."""
     wide = _wide(table, "method")
-    figure, axis = plt.subplots(figsize=(9, 4.6))
+    figure, axis = plt.subplots(figsize=(9, 4.8))
     x = np.arange(len(wide))
-    tops = stack(axis, x, {term: wide[term] for term in TERM_COLOURS}, 0.62)
-    axis.hlines(wide["trajectory_kl"], x - 0.22, x + 0.22, color="k", linewidth=1.8, label="KL(trajectory)")
+    tops = stack(axis, x, {term: wide[column] for term, column in _GOT.items()}, 0.62)
+    axis.hlines(wide["ar_step_kl"], x - 0.22, x + 0.22, color="k", linewidth=1.8, label="KL(AR-step), the sum")
     axis.plot(x, wide["kl"], "kD", markersize=6, markerfacecolor="white", label="KL(clean frames)")
+    axis.axhline(0, color="0.6", linewidth=0.8)
     axis.set_xticks(x, wide.index)
     axis.set_ylabel("nats, 12 frames")
-    axis.set_title("Where the error comes from: the exact ledger of six methods on one video")
+    axis.set_title("What makes up the KL that one gets: six methods on one video")
+    axis.set_xlabel("E_k of AR steps as NIE, DE and SEE, switched on in this order")
     axis.legend(loc="upper right", ncols=2)
-    axis.set_ylim(0, 1.28 * tops.max())
+    axis.set_ylim(top=1.42 * tops.max())
     axis.grid(axis="x", visible=False)
     return figure
 
@@ -42,6 +48,7 @@ _BOUNDS = {
     "floor": ("Σ I(output; past | clean references): no sampler beats it", "<"),
     "lower_bound": ("IE + Σ MB: no sampler beats it behind this first input", "v"),
     "kl": ("KL(clean frames)", "D"),
+    "ar_step_kl": ("KL(AR-step)", "*"),
     "trajectory_kl": ("KL(trajectory) = ledger", "o"),
     "girsanov": ("Girsanov form", "s"),
     "closed": ("closed bound", "^"),
@@ -136,21 +143,52 @@ def score_error(table: pd.DataFrame) -> Figure:
     return figure
 
 
+_CURVES = {
+    "CLIP_BOUND": ("K-fold bound: IE + Σ (NIE + path terms)", "--"),
+    "AR_STEP_BOUND": ("IE + Σ E_k", "-."),
+    "ACCUMULATION_BOUND": ("saturating bound", ":"),
+}
+
+
 def accumulation(table: pd.DataFrame) -> Figure:
-    """Clip KL against AR steps, with the K-fold bound: where they part."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4))
-    for colour, (phi, rows) in zip(sns.color_palette("colorblind"), table.groupby("correlation"), strict=False):
+    """Clip KL against AR steps with its three bounds; a cross where a bound parts from it by more than 2x."""
+    videos = table.groupby("correlation")
+    figure, axes = plt.subplots(1, len(videos), figsize=(4 * len(videos), 4.6), sharey=True, squeeze=False)
+    palette = sns.color_palette("colorblind")
+    for axis, (phi, rows) in zip(axes[0], videos, strict=True):
         wide = rows.pivot_table(index="k", columns="term", values="value")
-        axes[0].semilogy(wide.index, wide.CLIP_KL, color=colour, label=f"AR(1), φ = {phi:g}")
-        axes[0].semilogy(wide.index, wide.CLIP_BOUND, "--", color=colour, alpha=0.7)
-        axes[1].plot(wide.index, wide.CLIP_KL / wide.CLIP_KL.iloc[0], color=colour, label=f"φ = {phi:g}")
-    axes[0].plot([], [], "k--", alpha=0.7, label="K-fold bound")
-    axes[0].set(xlabel="AR step k", ylabel="KL of the clip of step k (nats)", title="Clip KL and its bound")
-    axes[1].set(
-        xlabel="AR step k", ylabel="clip KL relative to step 1", title="Errors stop growing once the loop mixes"
-    )
-    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.05))
-    axes[1].legend()
+        axis.plot(wide.index, wide.CLIP_KL, "k", linewidth=2.2, alpha=0.6, label="KL of the clip")
+        parts = []
+        for colour, (term, (label, line)) in zip(palette, _CURVES.items(), strict=False):
+            axis.plot(wide.index, wide[term], line, color=colour, linewidth=1.8, label=label)
+            apart = wide.index[wide[term] > 2 * wide.CLIP_KL][:1]
+            axis.plot(apart, wide[term][apart], "x", color=colour, markersize=8, markeredgewidth=2)
+            parts.append(str(apart[0]) if len(apart) else "never")
+        axis.set(xlabel="AR step k", yscale="log")
+        axis.set_title(f"AR(1), φ = {phi:g}, score error 0.02\nabove twice the KL from k = {', '.join(parts)}")
+    axes[0, 0].set_ylabel("nats")
+    axes[0, 0].plot([], [], "x", color="0.3", label="above twice the KL from here (k above, in this order)")
+    shared_legend(figure, axes[0, 0], 3)
+    return figure
+
+
+def scheduler_sums(table: pd.DataFrame) -> Figure:
+    """Per-step sum against KL(clean) beside Σ E_k against KL(clean): a point a grid, a colour a setting."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.8), sharey=True)
+    panels = (("per_step", "sum of per-step errors"), ("ar_step", "Σ E_k, errors of whole AR steps"))
+    for axis, (name, label) in zip(axes, panels, strict=True):
+        settings = table.groupby(["family", "reverse_steps", "references"], sort=False)
+        for colour, (setting, rows) in zip(sns.color_palette("colorblind"), settings, strict=False):
+            wide = rows.pivot_table(index=["spacing", "power"], columns="quantity", values="value")
+            rank = wide[[name, "kl"]].corr(method="spearman").iloc[0, 1]
+            family, steps, references = cast("tuple[str, int, int]", setting)
+            what, marker = ("FIFO staircases", "s") if family == "FIFO" else ("grids of a window", "o")
+            axis.plot(wide[name], wide["kl"], marker, color=colour, markersize=6, alpha=0.8,
+                      label=f"{what}, M = {steps}, last {references}: {rank:.2f}")  # fmt: skip
+        axis.set(xlabel=f"{label} (nats)", xscale="log", yscale="log")
+        axis.legend(title="Spearman's rank correlation", fontsize=8)
+    axes[0].set(ylabel="KL of all clean frames (nats)", title="The per-step sum does not rank schedulers")
+    axes[1].set_title("The errors of whole AR steps do")
     return figure
 
 
@@ -226,6 +264,7 @@ FIGURES: Figures = {
     "memory": ("memory", memory),
     "dial": ("dial", context_noise),
     "impossibility": ("lemma", impossibility),
+    "schedulers": ("schedulers", scheduler_sums),
     **FINITE_FIGURES,
 }
 """Every figure's name with the table it is drawn from."""

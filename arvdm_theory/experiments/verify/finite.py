@@ -6,22 +6,22 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from arvdm_theory.decomposition.decoding import decoded_ledger
-from arvdm_theory.decomposition.finite import estimate
-from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size
 from arvdm_theory.experiments.verify.checks import Check, judged
 from arvdm_theory.experiments.videos import FINITE_VIDEOS, walker
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.sampled_information import sampled_information
 from arvdm_theory.laws.states import State
+from arvdm_theory.noise import noised
+from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 
@@ -55,17 +55,25 @@ def moment_matched(video: FiniteStateVideo, frames: int) -> ArrayVideo:
 
 
 def _sampled_checks(video: FiniteStateVideo, plan: Plan, ar_steps: int, error: float) -> Iterator[Check]:
-    result = ledger(video, plan, ar_steps, PerturbedScore(error), samples=_SAMPLES)
-    terms = result.terms
-    split, direct = (terms.de + terms.see + terms.cross).sum((-2, -1)), terms.direct.sum((-2, -1))
-    both = estimate(split - direct)[1]  # on the same videos: the error of the difference itself
-    yield Check("DE + SEE + CROSS = E log P/Q", float(split.mean()), "=", float(direct.mean()), both)
-    yield Check("0 ≤ Σ MB", 0.0, "<=", *estimate(terms.mb.sum(-1)))
-    yield Check("0 ≤ path terms", 0.0, "<=", *estimate(terms.ar_path.sum(-1)))
+    terms = ledger_terms(video, plan, ar_steps, score=PerturbedScore(error), samples=_SAMPLES)
+    split, direct, mb = (_total(terms, *names) for names in (("de", "see", "cross"), ("direct",), ("mb",)))
+    # On the same videos: the error of the difference itself.
+    yield Check("DE + SEE + CROSS = E log P/Q", float(split), "=", float(direct), (split - direct).stderr)
+    yield Check("0 ≤ Σ MB", 0.0, "<=", float(mb), mb.stderr)
+    paths = terms.ar_paths.sum()
+    yield Check("0 ≤ path terms", 0.0, "<=", float(paths), paths.stderr)
+
+
+def _total(terms: LedgerTerms, first: str, *others: str) -> Number:
+    """Sum of these terms over all AR steps."""
+    found = [terms.total(name) for name in (first, *others)]
+    return Number.stack([number for number in found if number is not None]).sum()
 
 
 def _decoded_checks(video: FiniteStateVideo, plan: Plan, ar_steps: int, error: float) -> Iterator[Check]:
-    result = decoded_ledger(video, plan, ar_steps, PerturbedScore(error), samples=_SAMPLES, rollouts=_SAMPLES)
+    result = decoded_ledger(
+        video, plan, ar_steps, score=PerturbedScore(error), samples=_SAMPLES, rollouts=_SAMPLES
+    )
     lower, states, trajectory = (result.totals[name] or 0.0 for name in ("lower_bound", "kl", "trajectory_kl"))
     errors = result.stderr
     yield Check("IE + Σ MB ≤ KL(states)", lower, "<=", states, errors["kl"])
@@ -76,14 +84,12 @@ def _decoded_checks(video: FiniteStateVideo, plan: Plan, ar_steps: int, error: f
     clip, bound = max(zip(clips, bounds, strict=True), key=lambda both: both[0][0] - both[1][0])
     yield Check("KL(clip) ≤ K-fold bound", clip[0], "<=", bound[0], math.hypot(clip[1], bound[1]))
     exact, generator = sum(result.column("MB")), torch.Generator().manual_seed(0)
-    value, squared = 0.0, 0.0
-    for k in range(1, ar_steps + 1):
-        known = {r.frame for r in plan.references_at(k)}
-        places = (plan.window_frames(k), set(range(plan.frames_out(k))) - known, known)
+    sampled = Number.exact(0.0)
+    for stage in (plan.stage(k) for k in range(1, ar_steps + 1)):
+        places = (stage.frames, stage.past, stage.reference_frames)
         out, past, given = ([State(frame, 0.0) for frame in sorted(frames)] for frames in places)
-        sampled = sampled_information(video, out, past, given, 4 * _SAMPLES, generator)
-        value, squared = value + sampled.value, squared + sampled.stderr**2
-    yield Check("Σ MB of states: exact = sampled", value, "=", exact, math.sqrt(squared))
+        sampled = sampled.plus_independent(sampled_information(video, out, past, given, 4 * _SAMPLES, generator))
+    yield Check("Σ MB of states: exact = sampled", float(sampled), "=", exact, sampled.stderr)
 
 
 def _check_cell(cell: Cell) -> pd.DataFrame:
@@ -117,7 +123,7 @@ _METHODS: dict[str, tuple[Callable[[int], Plan], int]] = {
     "outpainting\nlast 2, ρ = 0.5": (lambda m: _stopped((5.0, 5.0), 2, m, m, References.last(2, 0.5)), 3),
     "FIFO\nlast 2": (lambda m: _stopped((5 / 3, 10 / 3, 5.0), 1, max(2, m // 2), m, References.last(2)), 6),
 }
-_TERMS = ("nie_ar", "de", "see", "cross", "mb")
+_TERMS = {"nie_ar": "nie", "de": "de", "see": "see", "cross": "cross", "mb": "mb"}
 
 
 def multimodal(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
@@ -135,29 +141,26 @@ def multimodal(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
         build, ar_steps = _METHODS[cell["method"]]
         plan = build(cell["reverse_steps"])
         gaussian = moment_matched(video, plan.total_frames(ar_steps))
-        sampled = ledger(video, plan, ar_steps, PerturbedScore(0.15), samples=2 * _SAMPLES)
-        exact = ledger(gaussian, plan, ar_steps, PerturbedScore(0.15), girsanov_points=0)
-        rows = [
-            (law, name, result.totals[name], result.stderr.get(name, 0.0), 0)
-            for law, result in (("multi-modal", sampled), ("Gaussian", exact))
-            for name in _TERMS
+        score = PerturbedScore(0.15)
+        sampled = ledger_terms(video, plan, ar_steps, score=score, samples=2 * _SAMPLES)
+        exact = ledger_terms(gaussian, plan, ar_steps, score=score, girsanov=False)
+        numbers = [
+            (law, name, _total(terms, key))
+            for law, terms in (("multi-modal", sampled), ("Gaussian", exact))
+            for name, key in _TERMS.items()
         ]
-        rows.append(("multi-modal", "total", *estimate((sampled.terms.ar_path + sampled.terms.mb).sum(-1)), 0))
+        numbers.append(("multi-modal", "total", sampled.ar_paths.sum() + _total(sampled, "mb")))
+        rows = [(law, name, float(number), number.stderr, 0) for law, name, number in numbers]
         return pd.DataFrame(rows, columns=["law", "quantity", "value", "stderr", "sample"])
 
     return run_cells("multimodal", cells, compute, folder, progress=progress)
 
 
 def _cloud(video: FiniteStateVideo, gaussian: ArrayVideo) -> pd.DataFrame:
-    generator, floor = torch.Generator().manual_seed(0), 0.02
-    clean = {
-        "multi-modal": video.sample(_CLOUD, 1, generator).frames[:, 0],
-        "Gaussian": gaussian.sample(_CLOUD, 1, generator).reshape(_CLOUD, -1),
-    }
+    generator, floor = torch.Generator().manual_seed(0), torch.tensor([0.02], dtype=torch.float64)
     rows = []
-    for law, frames in clean.items():
-        noise = torch.randn(frames.shape, generator=generator, dtype=torch.float64)
-        seen = math.exp(-floor / 2) * frames + math.sqrt(-math.expm1(-floor)) * noise
-        for i, values in enumerate(np.asarray(seen).tolist()):
+    for law, source in (("multi-modal", video), ("Gaussian", gaussian)):
+        frames = noised(source.draw(_CLOUD, 1, generator).frames.reshape(_CLOUD, 1, -1), floor, noise=generator)
+        for i, values in enumerate(frames[:, 0].tolist()):
             rows += [(law, f"entry {j + 1}", value, 0.0, i) for j, value in enumerate(values)]
     return pd.DataFrame(rows, columns=["law", "quantity", "value", "stderr", "sample"])

@@ -14,11 +14,13 @@ import pandas as pd
 import torch
 
 from arvdm_theory.bounds.impossibility import check_gaussian_lemma, check_lemma
-from arvdm_theory.decomposition.ledger import Ledger, ledger
+from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.decomposition.result import Result
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size
 from arvdm_theory.experiments.verify.finite import multimodal
+from arvdm_theory.experiments.verify.schedulers import schedulers
 from arvdm_theory.experiments.videos import GAUSSIAN_VIDEOS
 from arvdm_theory.information.discrete import FiniteLaw
 from arvdm_theory.laws.linear import ar1, exponential_video, reference_video
@@ -47,22 +49,26 @@ def _tidy(values: Mapping[str, float | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["quantity", "value"])
 
 
-def _totals(result: Ledger, *names: str) -> dict[str, float | None]:
+def _totals(result: Result, *names: str) -> dict[str, float | None]:
     return {name: result.totals[name] for name in names}
 
 
 def methods(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
     """Totals of every method on the reference video, 12 frames each, score error 0.05.
 
-    A total that a method does not have is NaN, with the reason in ``note``.
+    Beside them Σ E_k as NIE, DE and SEE, switched on in this order (``ar_step_nie`` and so on). A total that a
+    method does not have is NaN, with the reason in ``note``.
     """
     cells = [{"method": name, "reverse_steps": 2 * size.reverse_steps} for name in _METHODS]
 
     def compute(cell: Cell) -> pd.DataFrame:
         build, ar_steps = _METHODS[cell["method"]]
         plan = build(cell["reverse_steps"])
-        result = ledger(reference_video(), plan, ar_steps, PerturbedScore(0.05), girsanov_points=32)
+        result = ledger(reference_video(), plan, ar_steps, score=PerturbedScore(0.05), attribution=True)
         rows = [(name, value, result.notes.get(name, "")) for name, value in result.totals.items()]
+        rows += [
+            (f"ar_step_{name.lower()}", sum(result.column(f"AR_STEP_{name}")), "") for name in ("NIE", "DE", "SEE")
+        ]
         return pd.DataFrame(rows, columns=["quantity", "value", "note"])
 
     return run_cells("methods", cells, compute, folder, progress=progress)
@@ -80,7 +86,7 @@ def steps(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = Plan((6.0, 6.0), 2, 6.0, cell["reverse_steps"], references=References.last(2), floor=cell["floor"])
-        result = ledger(reference_video(), plan, 3, step=cell["step"], girsanov_points=0)
+        result = ledger(reference_video(), plan, 3, step=cell["step"], girsanov=False, memory=False)
         return _tidy(_totals(result, "de"))
 
     return run_cells("steps", cells, compute, folder, progress=progress)
@@ -97,9 +103,8 @@ def horizon(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
     def compute(cell: Cell) -> pd.DataFrame:
         plan = outpainting(2, References.last(2), 2, 2, cell["horizon"])
         terms = ledger(GAUSSIAN_VIDEOS[cell["video"]](), plan, 3).terms
-        nie = float(terms.over_modes(terms.nie_ar).sum())
-        bound = float(terms.over_modes(terms.nie_ar_closed).sum())
-        return pd.DataFrame({"quantity": ["exact", "closed bound"], "value": [nie, bound]})
+        both = [terms.total(name) for name in ("nie", "nie_closed")]
+        return _tidy(dict(zip(("exact", "closed bound"), map(float, both), strict=True)))
 
     return run_cells("horizon", cells, compute, folder, progress=progress)
 
@@ -114,8 +119,8 @@ def score_error(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = (outpainting if cell["method"] == "outpainting" else fifo)(references=References.last(2))
-        own = ledger(reference_video(), plan, 4, PerturbedScore(cell["score_error"]), girsanov_points=0)
-        best = ledger(reference_video(), plan, 4, girsanov_points=0)
+        own = ledger(reference_video(), plan, 4, score=PerturbedScore(cell["score_error"]), girsanov=False)
+        best = ledger(reference_video(), plan, 4, girsanov=False)
         exact = {"kl_exact_score": best.totals["kl"]}
         return _tidy(_totals(own, "see", "cross", "kl", "trajectory_kl") | exact)
 
@@ -123,18 +128,20 @@ def score_error(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame
 
 
 def accumulation(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
-    """Clip KL and its K-fold bound over AR steps: where errors contract, and where they pile up."""
+    """Clip KL and its three bounds over AR steps: where errors contract, and where they pile up."""
     length = 20 * max(2, size.sweep // 2)
     cells = [{"correlation": phi, "ar_steps": length, "score_error": 0.02} for phi in (0.8, 0.99, 0.999)]
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = outpainting(2, References.last(1), 20, 20)
         result = ledger(
-            ar1(cell["correlation"]), plan, cell["ar_steps"], PerturbedScore(cell["score_error"]),
-            girsanov_points=0, memory=False,
+            ar1(cell["correlation"]), plan, cell["ar_steps"], score=PerturbedScore(cell["score_error"]),
+            girsanov=False, memory=False, accumulation=True,
         )  # fmt: skip
-        rows = result.table[result.table.term.isin(["CLIP_KL", "CLIP_BOUND"])]
-        return rows[["ar_step", "term", "value"]].reset_index(drop=True).rename(columns={"ar_step": "k"})
+        curves = {term: result.column(term) for term in ("CLIP_KL", "CLIP_BOUND", "ACCUMULATION_BOUND")}
+        curves["AR_STEP_BOUND"] = (float(result.terms.ie) + np.cumsum(result.column("AR_STEP"))).tolist()
+        rows = [(k, term, value) for term, values in curves.items() for k, value in enumerate(values, start=1)]
+        return pd.DataFrame(rows, columns=["k", "term", "value"])
 
     return run_cells("accumulation", cells, compute, folder, progress=progress)
 
@@ -149,7 +156,7 @@ def memory(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = outpainting(2, References.last(cell["references"]), 10, 10)
-        result = ledger(GAUSSIAN_VIDEOS[cell["video"]](), plan, 6, girsanov_points=0)
+        result = ledger(GAUSSIAN_VIDEOS[cell["video"]](), plan, 6, girsanov=False)
         return _tidy(_totals(result, "mb", "kl") | {"clip_kl": result.column("CLIP_KL")[-1]})
 
     return run_cells("memory", cells, compute, folder, progress=progress)
@@ -162,7 +169,7 @@ def context_noise(size: Size, folder: Path, progress: bool = True) -> pd.DataFra
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = outpainting(2, References.last(3, cell["level"]), 40, 40, 8.0)
-        result = ledger(exponential_video(0.95), plan, 12, girsanov_points=0)
+        result = ledger(exponential_video(0.95), plan, 12, girsanov=False)
         clips = result.column("CLIP_KL")
         ends = {"clip_first": clips[0], "clip_last": clips[-1], "drift": clips[-1] - clips[0]}
         return _tidy(ends | {"mb_last": result.column("MB")[-1]} | _totals(result, "mb", "kl"))
@@ -220,5 +227,6 @@ SWEEPS: dict[str, Callable[[Size, Path, bool], pd.DataFrame]] = {
     "dial": context_noise,
     "lemma": lemma,
     "multimodal": multimodal,
+    "schedulers": schedulers,
 }
 """Every sweep by the name of its table."""
