@@ -51,7 +51,7 @@ def ledger(
     init_grid: Tensor | None = None,
     progress: bool = False,
 ) -> Result:
-    """The ledger of a video and a plan.
+    """The ledger of a video and a plan; of many AR steps by recursions in linear time, where there are such.
 
     Args:
         video: its law; frames beyond what the plan needs are ignored.
@@ -77,7 +77,7 @@ def ledger(
     Raises:
         ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
             infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
-            or if an argument is out of range.
+            if an argument is out of range, or if the joint covariance of that many frames is too large.
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
 
@@ -219,11 +219,25 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     defined = {name: value for name, value in values.items() if value is not None and name not in notes}
     totals = {name: float(defined[name]) if name in defined else None for name in values}
     errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
-    return Result("ledger", rows_table(_rows(terms, notes)), totals, errors, notes, terms)
+    table = rows_table(_rows(terms, notes), {} if isinstance(terms.ar, tuple) else _series(terms, notes))
+    return Result("ledger", table, totals, errors, notes, terms)
 
 
 def _sum(first: Number, second: Number) -> Number:
     return first + second if first.is_exact or second.is_exact else first.plus_independent(second)
+
+
+def _series(terms: LedgerTerms, notes: dict[str, str]) -> dict[str, Number]:
+    """The terms of all AR steps at once, (K,) each, where they are too many to go through them."""
+    found = {name: terms.of(name.lower()) for name in ("DE", "SEE", "CROSS")}
+    series = {
+        "NIE_AR": terms.of("nie"),
+        **{name: None if number is None else number.sum_last() for name, number in found.items()},
+        "MB": terms.of("mb"),
+        "CLIP_KL": terms.clips,
+        "CLIP_BOUND": None if "clip_bound" in notes else terms.clip_bounds,
+    }
+    return {name: number for name, number in series.items() if number is not None}
 
 
 def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str, str, Number]]:
@@ -241,6 +255,8 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
     step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
     add("init", 0, "IE", terms.ie)
     bounds = terms.clip_bounds
+    if not isinstance(terms.ar, tuple):  # many steps that share their errors: a series a term
+        return rows
     for k, errors in enumerate(terms.ar, start=1):
         step_terms(errors, "ar", k, "", "NIE_AR")
         add("ar", k, "MB", errors.mb)

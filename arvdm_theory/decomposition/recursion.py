@@ -39,6 +39,7 @@ from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
+    _bounds,
     _rollout,
     require_densities,
     stage_errors,
@@ -68,6 +69,10 @@ from arvdm_theory.plan.stage import Stage
 
 __all__ = ["Rates", "RecursiveTerms", "SharedSteps", "rates", "recursive_terms", "why_dense"]
 
+# From as many AR steps beyond the beginning of its pattern on a ledger is taken by recursions.
+_PAYS = 32
+# The most entries of a joint covariance of all frames: half a gigabyte.
+_DENSE_ENTRIES = 8192**2
 # Below this norm A^k has no influence left on the law of a stage.
 _FADED = 1e-16
 # AR steps whose sampler terms are evaluated at once.
@@ -533,11 +538,11 @@ def _rolled(
         spread = torch.diagonal(excess, dim1=-2, dim2=-1).sum(-1)
         increments.append(kl_divergence(zero, true, zero, known[which]) + spread / 2)
         rounding.append(kl_rounding((zero, wanted[which]), (zero, known[which])))
-    clips = []
-    for k, law in enumerate(own_clips):
-        clips.append(kl_divergence(*true_clips[min(k, len(true_clips) - 1)], *law))
+    true_clips = (true_clips + [true_clips[-1]] * len(own_clips))[: len(own_clips)]
+    pairs = [torch.stack(each) for both_ in (true_clips, own_clips) for each in zip(*both_, strict=True)]
+    clips = [kl_divergence(*(each[k : k + _BATCH] for each in pairs)) for k in range(0, len(own_clips), _BATCH)]
     return _Rollout(
-        torch.cat(increments), torch.stack(clips), torch.cat(rounding), need < count, clips_need < count
+        torch.cat(increments), torch.cat(clips), torch.cat(rounding), need < count, clips_need < count
     )
 
 
@@ -714,3 +719,50 @@ def _lasting(values: Tensor, count: int) -> Tensor:
     if len(values) >= count:
         return values[:count]
     return torch.cat([values, values[-1:].expand(count - len(values), *values.shape[1:])])
+
+
+def long_terms(
+    video: Any,
+    plan: Plan,
+    ar_steps: int,
+    *,
+    score: Any,
+    step: ReverseStep,
+    against: ExactScore,
+    girsanov: bool | None,
+    closed: bool | None,
+    memory: bool,
+    ar_grid: Tensor | None,
+    init_grid: Tensor | None,
+) -> RecursiveTerms | None:
+    """The terms by recursions, if there are any and the AR steps are so many that they pay; else None.
+
+    Raises:
+        ValueError: if there is no recursion, and the frames are more than a joint covariance can hold.
+    """
+    begin, most = plan.repeats_from, _dense_steps(video, plan)
+    why: str | None = None
+    if begin is not None and ar_steps >= begin + _PAYS:
+        bounds = _bounds(video.at(plan.stage(0, init_grid)), step, girsanov, closed)
+        found = recursive_terms(
+            video, plan, ar_steps, score=score, step=step, against=against, bounds=bounds, memory=memory,
+            ar_grid=ar_grid, init_grid=init_grid,
+        )  # fmt: skip
+        if not isinstance(found, str):
+            return found
+        why = found
+    if most is not None and ar_steps > most:
+        why = why or why_dense(video, plan)
+        raise ValueError(
+            f"{ar_steps} AR steps of the plan {plan.name!r} need the joint covariance of "
+            f"{plan.total_frames(ar_steps)} frames at once ({why}): that goes up to {most} AR steps"
+        )
+    return None
+
+
+def _dense_steps(video: Any, plan: Plan) -> int | None:
+    """Up to how many AR steps a Gaussian video's joint covariance can be held; None for another video."""
+    if not video.gaussian:
+        return None
+    rows = int((_DENSE_ENTRIES / video.modes) ** 0.5) // (video.frame_dim + video.action_dim)
+    return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)

@@ -11,7 +11,7 @@ Sources: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class LedgerTerms:
     """
 
     initialisation: StageErrors
-    ar: tuple[StageErrors, ...]
+    ar: Sequence[StageErrors]
     ie: Number | None = None
     kl: Number | None = None
     clips: Number | None = None
@@ -173,10 +173,13 @@ def ledger_terms(
 ) -> LedgerTerms:
     """Every term of the ledger, differentiable where the law has closed forms; arguments as :func:`ledger`.
 
+    Many AR steps of a linear state space, with references of bounded reach and an affine score, are taken by the
+    recursions of :mod:`arvdm_theory.decomposition.recursion`; all else by the joint covariance of all frames.
+
     Raises:
         ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
             infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
-            or if an argument is out of range.
+            if an argument is out of range, or if the joint covariance of that many frames is too large.
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
     """
@@ -185,6 +188,15 @@ def ledger_terms(
     own, chosen = as_score(score, video), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     require_densities(video, plan)
+    if not teacher_forced:
+        from arvdm_theory.decomposition.recursion import long_terms  # which rests on this module
+
+        long = long_terms(
+            video, plan, ar_steps, score=own, step=chosen, against=against, girsanov=girsanov, closed=closed,
+            memory=memory, ar_grid=ar_grid, init_grid=init_grid,
+        )  # fmt: skip
+        if long is not None:
+            return long
     given = [init_grid] + [ar_grid] * ar_steps
     laws = [video.at(plan.stage(k, grid)) for k, grid in enumerate(given)]
     _require_grids(laws, {"ar_grid": ar_grid, "init_grid": init_grid})

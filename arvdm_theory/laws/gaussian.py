@@ -103,10 +103,6 @@ class GaussianVideo(VideoLaw):
         n = frames * self.frame_dim
         return kept[1][:, :n], kept[2][:, :n, :n]
 
-    def state_space_form(self) -> StateSpace | None:
-        """The video as a linear state space, for recursions in time; None if it is not known to be one."""
-        return None
-
     def at(self, stage: Stage) -> GaussianStage:
         """The law of a stage of a plan, in closed form."""
         return GaussianStage(self, stage)
