@@ -59,7 +59,7 @@ from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.gaussian_kernel import Kernel, stage_kernel
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.gaussian_stage import GaussianStage
-from arvdm_theory.laws.state_space import FilterStep, StateSpace, repeated, steps_to_forget
+from arvdm_theory.laws.state_space import Affine, FilterStep, StateSpace, repeated, steps_to_forget
 from arvdm_theory.laws.states import noisy_covariance
 from arvdm_theory.noise import alpha, sigma2, transition
 from arvdm_theory.number import Number
@@ -346,16 +346,6 @@ class _Pattern:
         noise = fresh @ fresh.mT + (kernel.known * v) @ kernel.known.mT + kernel.covariance
         return _Move(on, kernel.bias, (noise + noise.mT) / 2)
 
-    def held(self, frames: int) -> Tensor:
-        """Where the first frames and, Δ frames on, those in reach (and behind them) stand: entries to be handed on.
-
-        Args:
-            frames: how many local frames there are before they are handed on.
-        """
-        d, f = self.video.frame_dim, self.first
-        chosen = [*range(f), *range(f + self.plan.stride, frames)]
-        return torch.tensor([i * d + j for i in chosen for j in range(d)], dtype=torch.long)
-
 
 @dataclass(frozen=True, eq=False)
 class _Move:
@@ -385,165 +375,223 @@ def _log_det_less(matrix: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class _Seen:
+    """One AR step of the sampler's filter on true frames; ζ = (state z, first frames and those in reach, E_q window).
+
+    Attributes:
+        predicted: Cov_q(x | frames before), x the clip.
+        own: Cov_q(noisy window | frames so far), after the step.
+        miss: x - E_q[x | frames before] = miss ζ + shift + the noise of x.
+        shift: likewise.
+        map: ζ from step to step.
+    """
+
+    predicted: Tensor
+    own: Tensor
+    miss: Tensor
+    shift: Tensor
+    map: Affine
+
+
+@dataclass(frozen=True, eq=False)
 class _Rollout:
     """The sampler's terms of AR step ``begin``, ..., (n, modes) each: beyond n they stay.
 
     Attributes:
         increments: E KL(P(x_k | x_<k) ‖ Q(x_k | x_<k)).
-        clips: KL of the clip; None where nothing settles in the AR steps asked for.
+        clips: KL of the clip.
         rounding: of the increments.
-        settled: whether the increments are those of all further steps.
-        clips_settled: likewise of the clips.
     """
 
     increments: Tensor
     clips: Tensor
     rounding: Tensor
-    settled: bool
-    clips_settled: bool
 
 
-def _rolled(
-    pattern: _Pattern, locals_: list[_Local], kernels: list[Kernel], sampler: SamplerLaw, count: int
-) -> _Rollout:
-    """What the sampler's law and its Kalman filter say, from its law before AR step ``begin``."""
-    plan, d, modes = pattern.plan, pattern.video.frame_dim, len(sampler.mean)
-    f, m, stride, out = pattern.first, pattern.last, plan.stride, pattern.edge + pattern.last
-    form = pattern.form.at_level(plan.floor)
-    s, hidden, clean, x = form.states, pattern.stage.kept * d, (f + m) * d, plan.stride * d
-    moves = [pattern.move(kernel) for kernel in kernels]
+class _Sampler:
+    """What the sampler hands on, its filter on true frames, and the video's own, from AR step ``begin`` on.
 
-    # What the sampler has handed on before AR step `begin`, and its filter there: all frames so far are seen.
-    total = out * d
-    index = torch.tensor([i * d + j for i in [*range(f), *range(out - m, out)] for j in range(d)], dtype=torch.long)
-    handed = torch.cat([index, torch.arange(total, total + hidden)]).to(sampler.mean.device)
-    mean, covariance = sampler.mean[:, handed], sampler.covariance[:, handed[:, None], handed]
-    gain, own = condition(sampler.covariance, range(total, total + hidden), range(total))
-    path, path_noise = form.path(out - 1)
-    see = repeated(form.observation, out)
-    states = path @ form.covariance @ path.mT + path_noise
-    state_mean = path @ form.start.unsqueeze(-1)
-    frame_mean = (see @ state_mean).squeeze(-1) + form.mean.repeat(1, out)
-    read = torch.zeros(modes, s + clean + hidden, s * out + total).to(see)
-    read[:, :s, s * (out - 1) : s * out] = torch.eye(s).to(see)
-    read[:, range(s, s + clean), s * out + index] = 1.0
-    read[:, s + clean :, s * out :] = gain
-    both = torch.cat([torch.eye(s * out).to(see).expand(modes, -1, -1), see], -2)
-    both = both @ states @ both.mT
-    own_noise = torch.zeros_like(both)
-    own_noise[:, s * out :, s * out :] = repeated(form.observation_noise, out)
-    second = read @ (both + own_noise) @ read.mT
-    centre = sampler.mean[:, total:] + (gain @ (frame_mean - sampler.mean[:, :total]).unsqueeze(-1)).squeeze(-1)
-    first = torch.cat([state_mean.squeeze(-1)[:, -s:], frame_mean[:, index], centre], -1)
+    Args:
+        pattern: the plan on the video.
+        law: the sampler's law of all clean frames and the noisy window before that AR step.
+    """
 
-    block, offset = form.block(stride), form.mean.repeat(1, stride)
-    keep = pattern.held(f + m + stride).to(see.device)
-    carry = torch.zeros(clean + x, clean).to(see)
-    carry[:clean] = torch.eye(clean).to(see)
-    carry, append = carry[keep], torch.eye(clean + x).to(see)[keep][:, clean:]
-    on_full = pattern.held(f + m + plan.window).to(see.device)
+    def __init__(self, pattern: _Pattern, law: SamplerLaw) -> None:
+        plan, d, out = pattern.plan, pattern.video.frame_dim, pattern.edge + pattern.last
+        f, m, self.modes = pattern.first, pattern.last, len(law.mean)
+        self.pattern, self.form = pattern, pattern.form.at_level(plan.floor)
+        self.hidden, self.clean, self.clip = pattern.stage.kept * d, (f + m) * d, plan.stride * d
+        self.block, self.offset = self.form.block(plan.stride), self.form.mean.repeat(1, plan.stride)
+        total, s = out * d, self.form.states
+        read = [i * d + j for i in [*range(f), *range(out - m, out)] for j in range(d)]
+        index = torch.tensor([*read, *range(total, total + self.hidden)], dtype=torch.long, device=law.mean.device)
+        self.handed = law.mean[:, index], law.covariance[:, index[:, None], index]
+        gain, self.own = condition(law.covariance, range(total, total + self.hidden), range(total))
 
-    def filtered(move: _Move, own: Tensor) -> tuple[Tensor, ...]:
-        """One AR step of the sampler's filter on data from P: S_q, Cov after it, and the map of (z, frames, v)."""
-        step = FilterStep(move.on[:, :, clean:], move.noise, x)
-        predicted, gain, own = step.update(own)
-        miss = torch.cat([block.on[:, :x], -move.on[:, :x]], -1)  # x - E_q x on (z, frames, v), but for noise
-        later = torch.cat([move.on.new_zeros(modes, hidden, s), move.on[:, x:]], -1) + gain @ miss
-        on = torch.cat(
-            [
-                torch.cat([block.on[:, x:], see.new_zeros(modes, s, clean + hidden)], -1),
-                torch.cat(
-                    [append @ block.on[:, :x], carry.expand(modes, -1, -1), see.new_zeros(modes, clean, hidden)], -1
-                ),
-                later,
-            ],
-            -2,
-        )
-        into = torch.cat(
-            [
-                torch.cat([see.new_zeros(modes, s, x), torch.eye(s).to(see).expand(modes, -1, -1)], -1),
-                torch.cat([append.expand(modes, -1, -1), see.new_zeros(modes, clean, s)], -1),
-                torch.cat([gain, see.new_zeros(modes, hidden, s)], -1),
-            ],
-            -2,
-        )
-        shift = offset - move.bias[:, :x]
+        # (states, frames) of the true video so far, and from them ζ.
+        path, path_noise = self.form.path(out - 1)
+        see, states = repeated(self.form.observation, out), path @ self.form.covariance @ path.mT + path_noise
+        with_frames = torch.cat([torch.eye(s * out).to(see).expand(self.modes, -1, -1), see], -2)
+        joint = with_frames @ states @ with_frames.mT
+        joint[:, s * out :, s * out :] += repeated(self.form.observation_noise, out)
+        state_mean = path @ self.form.start.unsqueeze(-1)
+        frame_mean = (see @ state_mean).squeeze(-1) + self.form.mean.repeat(1, out)
+        at = see.new_zeros(self.modes, s + self.clean + self.hidden, s * out + total)
+        at[:, range(s), range(s * (out - 1), s * out)] = 1.0
+        at[:, range(s, s + self.clean), [s * out + i for i in read]] = 1.0
+        at[:, s + self.clean :, s * out :] = gain
+        centre = law.mean[:, total:] + (gain @ (frame_mean - law.mean[:, :total]).unsqueeze(-1)).squeeze(-1)
+        self.zeta = torch.cat([state_mean[:, -s:, 0], frame_mean[:, read], centre], -1), at @ joint @ at.mT
+
+    def held(self, frames: int) -> list[int]:
+        """Entries to be handed on of so many local ones: the first frames, and Δ frames on those in reach and behind."""
+        d, f = self.pattern.video.frame_dim, self.pattern.first
+        chosen = [*range(f), *range(f + self.pattern.plan.stride, frames)]
+        return [i * d + j for i in chosen for j in range(d)]
+
+    def seen(self, move: _Move, own: Tensor) -> _Seen:
+        """One AR step of the sampler's filter, from Cov_q(noisy window | frames so far)."""
+        predicted, gain, own = FilterStep(move.on[:, :, self.clean :], move.noise, self.clip).update(own)
+        s, x, clean, hidden = self.form.states, self.clip, self.clean, self.hidden
+        frame, state = self.block.on[:, :x], self.block.on[:, x:]
+        keep = self.held(self.pattern.first + self.pattern.last + self.pattern.plan.stride)
+        kept = torch.eye(clean + x).to(gain)[keep].expand(self.modes, -1, -1)
+        carry, append = kept[:, :, :clean], kept[:, :, clean:]
+
+        def zeros(rows: int, columns: int) -> Tensor:
+            return gain.new_zeros(self.modes, rows, columns)
+
+        def rows(*blocks: tuple[Tensor, ...]) -> Tensor:
+            return torch.cat([torch.cat(block, -1) for block in blocks], -2)
+
+        miss = torch.cat([frame, -move.on[:, :x]], -1)
+        on = rows((state, zeros(s, clean + hidden)), (append @ frame, carry, zeros(clean, hidden)),
+                  (zeros(hidden, s), move.on[:, x:]))  # fmt: skip
+        on = torch.cat([on[:, : s + clean], on[:, s + clean :] + gain @ miss], -2)
+        eye = torch.eye(s).to(gain).expand(self.modes, -1, -1)
+        into = rows((zeros(s, x), eye), (append, zeros(clean, s)), (gain, zeros(hidden, s)))
+        shift = self.offset - move.bias[:, :x]
         constant = torch.cat(
-            [
-                see.new_zeros(modes, s),
-                offset @ append.mT,
-                move.bias[:, x:] + (gain @ shift.unsqueeze(-1)).squeeze(-1),
-            ],
-            -1,
+            [zeros(s, 1), append @ self.offset.unsqueeze(-1), move.bias[:, x:, None] + gain @ shift.unsqueeze(-1)], -2
         )
-        return predicted, own, miss, shift, on, into, constant
+        return _Seen(predicted, own, miss, shift, Affine(on, constant.squeeze(-1), into @ self.block.noise @ into.mT))
 
-    # How long until nothing is left of the beginning.
-    need, clips_need = count, count
-    with torch.no_grad():
-        last = moves[-1]
-        try:
-            filter_steps = FilterStep(last.on[:, :, clean:], last.noise, x).riccati()
-            forgets = filter_steps.steps()
-        except NotPositiveDefiniteError:  # a sampler without noise
-            forgets = None
-        if forgets is not None:
-            limit = filter_steps.sequence(own, forgets + 1)[-1]
-            driven = filtered(last, limit)[4][:, s + f * d :, s + f * d :]
-            extra = steps_to_forget(driven)
-            need = count if extra is None else len(locals_) + forgets + extra
-        handing = torch.cat([torch.eye(clean, clean + hidden).to(see).expand(modes, -1, -1), last.on], -2)
-        clip_steps = steps_to_forget(handing[:, on_full][:, f * d :, f * d :])
-        clips_need = count if clip_steps is None else len(locals_) + clip_steps
+    def expected(self, step: _Seen, zeta: tuple[Tensor, Tensor]) -> Tensor:
+        """E (x - E_q x)(x - E_q x)ᵀ over true frames."""
+        off = (step.miss @ zeta[0].unsqueeze(-1)).squeeze(-1) + step.shift
+        noise = self.block.noise[:, : self.clip, : self.clip]
+        return step.miss @ zeta[1] @ step.miss.mT + noise + off[..., :, None] * off[..., None, :]
 
-    floor = torch.tensor(plan.floor, dtype=see.dtype, device=see.device)
-    true_clips = [
-        clean_law(each.video.joint_moments(f + m + stride), d, 0, range(f + m, f + m + stride), floor)
-        for each in locals_
-    ]
-    expected, predictions, own_clips = [], [], []
-    for k in range(min(count, max(need, clips_need))):
-        move = moves[min(k, len(moves) - 1)]
-        if k < need:
-            predicted, own, miss, shift, on, into, constant = filtered(move, own)
-            off = (miss @ first.unsqueeze(-1)).squeeze(-1) + shift
-            expected.append(miss @ second @ miss.mT + block.noise[:, :x, :x] + off[:, :, None] * off[:, None])
-            predictions.append(predicted)
-            first = (on @ first.unsqueeze(-1)).squeeze(-1) + constant
-            second = on @ second @ on.mT + into @ block.noise @ into.mT
-            second = (second + second.mT) / 2
-        if k < clips_need:
-            on = torch.cat([torch.eye(clean, clean + hidden).to(see).expand(modes, -1, -1), move.on], -2)
-            mean = (on @ mean.unsqueeze(-1)).squeeze(-1)
-            mean = torch.cat([mean[:, :clean], mean[:, clean:] + move.bias], -1)
-            covariance = on @ covariance @ on.mT
-            covariance[:, clean:, clean:] += move.noise
-            covariance = (covariance + covariance.mT) / 2
-            at = slice(clean, clean + x)
-            own_clips.append((mean[:, at], covariance[:, at, at]))
-            mean, covariance = mean[:, on_full], covariance[:, on_full[:, None], on_full]
-
-    true_step = block.on[:, :x]
-    seen = block.riccati().sequence(form.filtered(out), count)
-    wanted, known = torch.stack(expected), torch.stack(predictions)
-    most = max(len(seen), len(wanted))
-    increments, rounding = [], []
-    for start in range(0, most, _BATCH):
-        at_ = torch.arange(start, min(start + _BATCH, most), device=see.device)
-        true = true_step @ seen[at_.clamp(max=len(seen) - 1)] @ true_step.mT + block.noise[:, :x, :x]
-        which = at_.clamp(max=len(wanted) - 1)
-        apart = wanted[which] - true
+    def increment(self, posterior: Tensor, predicted: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+        """E KL(P(x | frames before) ‖ Q(x | frames before)) and its rounding, from Cov(z | frames before)."""
+        frame = self.block.on[:, : self.clip]
+        true = frame @ posterior @ frame.mT + self.block.noise[:, : self.clip, : self.clip]
         zero = torch.zeros_like(true[..., 0])
-        excess = torch.cholesky_solve(apart, cholesky(known[which], "covariance of the sampler's next clip"))
-        spread = torch.diagonal(excess, dim1=-2, dim2=-1).sum(-1)
-        increments.append(kl_divergence(zero, true, zero, known[which]) + spread / 2)
-        rounding.append(kl_rounding((zero, wanted[which]), (zero, known[which])))
-    true_clips = (true_clips + [true_clips[-1]] * len(own_clips))[: len(own_clips)]
-    pairs = [torch.stack(each) for both_ in (true_clips, own_clips) for each in zip(*both_, strict=True)]
-    clips = [kl_divergence(*(each[k : k + _BATCH] for each in pairs)) for k in range(0, len(own_clips), _BATCH)]
-    return _Rollout(
-        torch.cat(increments), torch.cat(clips), torch.cat(rounding), need < count, clips_need < count
-    )
+        excess = torch.cholesky_solve(expected - true, cholesky(predicted, "covariance of the sampler's next clip"))
+        value = kl_divergence(zero, true, zero, predicted) + torch.diagonal(excess, dim1=-2, dim2=-1).sum(-1) / 2
+        return value, kl_rounding((zero, expected), (zero, predicted))
+
+    def handing(self, move: _Move) -> Affine:
+        """What is handed on, from step to step, with the clip before it: (clip, first frames, in reach, window)."""
+        eye = torch.eye(self.clean, self.clean + self.hidden).to(move.on).expand(self.modes, -1, -1)
+        chosen = [*range(self.clean, self.clean + self.clip)]
+        chosen += self.held(self.pattern.first + self.pattern.frames)
+        noise = move.noise.new_zeros(self.modes, *(self.clean + move.noise.shape[-1],) * 2)
+        noise[:, self.clean :, self.clean :] = move.noise
+        bias = torch.cat([move.bias.new_zeros(self.modes, self.clean), move.bias], -1)
+        on = torch.cat([eye, move.on], -2)
+        at = torch.tensor(chosen, dtype=torch.long, device=move.on.device)
+        return Affine(on[:, at], bias[:, at], noise[:, at[:, None], at])
+
+    def true_clip(self, local: _Local) -> tuple[Tensor, Tensor]:
+        """The true law of the clip that an AR step puts out."""
+        start, stride = self.pattern.first + self.pattern.last, self.pattern.plan.stride
+        floor = self.zeta[0].new_tensor(self.pattern.plan.floor)
+        moments = local.video.joint_moments(start + stride)
+        return clean_law(moments, self.pattern.video.frame_dim, 0, range(start, start + stride), floor)
+
+    def settles(self, move: _Move) -> tuple[Tensor, int] | None:
+        """Cov_q(noisy window | all frames) if every step is ``move``, and how many AR steps it and ζ remember.
+
+        None if they never forget.
+        """
+        try:
+            found = FilterStep(move.on[:, :, self.clean :], move.noise, self.clip).riccati().limit(self.own)
+        except NotPositiveDefiniteError:  # a sampler without noise
+            return None
+        if found is None:
+            return None
+        driven = self.form.states + self.pattern.first * self.pattern.video.frame_dim
+        steps = steps_to_forget(self.seen(move, found[0]).map.on[:, driven:, driven:])
+        return None if steps is None else (found[0], found[1] + steps)
+
+    def hands_on(self, move: _Move) -> int | None:
+        """How many AR steps what it hands on remembers; None if it never forgets."""
+        first = self.pattern.first * self.pattern.video.frame_dim
+        return steps_to_forget(self.handing(move).on[:, self.clip + first :, first:])
+
+    def rolled(self, locals_: list[_Local], kernels: list[Kernel], count: int) -> _Rollout:
+        """The terms of ``count`` AR steps."""
+        moves = [self.pattern.move(kernel) for kernel in kernels]
+        with torch.no_grad():
+            settles, forgets = self.settles(moves[-1]), self.hands_on(moves[-1])
+        need = count if settles is None else min(count, len(moves) + settles[1])
+        clips_need = count if forgets is None else min(count, len(moves) + forgets)
+        zeta, own, handed = self.zeta, self.own, self.handed
+        steps: list[tuple[Tensor, Tensor]] = []
+        made: list[tuple[Tensor, Tensor]] = []
+        for k in range(max(need, clips_need)):
+            move = moves[min(k, len(moves) - 1)]
+            if k < need:
+                step = self.seen(move, own)
+                steps.append((step.predicted, self.expected(step, zeta)))
+                own, zeta = step.own, step.map(*zeta)
+            if k < clips_need:
+                mean, covariance = self.handing(move)(*handed)
+                x = self.clip
+                made.append((mean[:, :x], covariance[:, :x, :x]))
+                handed = mean[:, x:], covariance[:, x:, x:]
+        predicted, expected = (torch.stack(each) for each in zip(*steps, strict=True))
+        out = self.pattern.edge + self.pattern.last
+        posterior = self.block.riccati().sequence(self.form.filtered(out), count)
+        most = max(len(posterior), len(predicted))
+        parts = []
+        for start in range(0, most, _BATCH):
+            at = torch.arange(start, min(start + _BATCH, most), device=predicted.device)
+            which = at.clamp(max=len(predicted) - 1)
+            parts.append(
+                self.increment(posterior[at.clamp(max=len(posterior) - 1)], predicted[which], expected[which])
+            )
+        increments, rounding = (torch.cat(each) for each in zip(*parts, strict=True))
+        true = [self.true_clip(local) for local in locals_]
+        true = (true + [true[-1]] * len(made))[: len(made)]
+        pairs = [torch.stack(each) for both in (true, made) for each in zip(*both, strict=True)]
+        clips = [kl_divergence(*(each[k : k + _BATCH] for each in pairs)) for k in range(0, len(made), _BATCH)]
+        return _Rollout(increments, torch.cat(clips), rounding)
+
+    def settled(self, local: _Local, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
+        """The increment and the clip's KL at the infinite horizon, (modes,); None of a clip whose law never settles.
+
+        Raises:
+            ValueError: if what the sampler's filter says of the noisy window never settles.
+        """
+        move = self.pattern.move(kernel)
+        settles, forgets = self.settles(move), self.hands_on(move)
+        found = self.block.riccati().limit(self.form.covariance)
+        fades = steps_to_forget(self.form.transition) if self.pattern.first else 1
+        if settles is None or found is None or fades is None:
+            raise ValueError("there is no rate: the increments of the KL never settle")
+        # One step back from the limit, so that the limit itself carries the gradient.
+        step = self.seen(move, settles[0])
+        zeta = step.map.over(settles[1] + fades)(*self.zeta)
+        increment, _ = self.increment(found[0], step.predicted, self.expected(step, zeta))
+        if forgets is None:
+            return increment, None
+        handing = self.handing(move)
+        x = self.clip
+        on = Affine(handing.on[:, x:], handing.constant[:, x:], handing.noise[:, x:, x:])
+        mean, covariance = handing(*on.over(forgets)(*self.handed))
+        return increment, kl_divergence(*self.true_clip(local), mean[:, :x], covariance[:, :x, :x])
 
 
 # -- the ledger ----------------------------------------------------------------------------------------------
@@ -628,20 +676,22 @@ class _Steps:
         ]
         return before, local
 
-    def rolled(self, score: Any, step: ReverseStep, entry: Tensor | None, count: int) -> _Rollout:
-        """The sampler's terms of the AR steps in the pattern."""
-        plan, dim = self.pattern.plan, self.pattern.video.frame_dim
+    def sampler(self, score: Any, step: ReverseStep, entry: Tensor | None) -> tuple[_Sampler, list[Kernel]]:
+        """The sampler before the pattern, and its kernels in it."""
+        plan = self.pattern.plan
 
         def kernel(law: GaussianStage, own: Any) -> Kernel:
             affine = law.affine_map(own)
             assert affine is not None
             return stage_kernel(law.window, affine, step)
 
-        sampler = SamplerLaw.initial(plan, kernel(self.before[0], score), dim, None, entry)
-        for law in self.before[1:]:
-            sampler = sampler.advance(plan, law.stage, kernel(law, score))
-        kernels = [kernel(law, own) for law, own in zip(self.stages, self.scores, strict=True)]
-        return _rolled(self.pattern, self.locals_, kernels, sampler, count)
+        law = SamplerLaw.initial(
+            plan, kernel(self.before[0], score), self.pattern.video.frame_dim, levels=entry
+        )
+        for stage in self.before[1:]:
+            law = law.advance(plan, stage.stage, kernel(stage, score))
+        kernels = [kernel(stage, own) for stage, own in zip(self.stages, self.scores, strict=True)]
+        return _Sampler(self.pattern, law), kernels
 
 
 def _near(first: Tensor, second: Tensor) -> bool:
@@ -695,7 +745,8 @@ def recursive_terms(
     )  # fmt: skip
     entry = None if ar_grid is None else ar_grid[0]
     found = _rollout(video, plan, list(steps.before), own, chosen, entry)
-    rolled = steps.rolled(own, chosen, entry, count)
+    sampler, kernels = steps.sampler(own, chosen, entry)
+    rolled = sampler.rolled(steps.locals_, kernels, count)
     over = steps.stages[0].over_modes
     increments = over(rolled.increments)
     more = _lasting(increments, count)

@@ -26,7 +26,7 @@ from torch import Tensor
 from arvdm_theory.information.gaussian import cholesky, condition, whiten
 from arvdm_theory.noise import alpha, sigma2
 
-__all__ = ["FilterStep", "Riccati", "StateSpace", "repeated", "steps_to_forget"]
+__all__ = ["Affine", "FilterStep", "Riccati", "StateSpace", "repeated", "steps_to_forget"]
 
 # A covariance moves by F V Fᵀ: from here on what it was at first is below a rounding.
 _FORGOTTEN = 1e-9
@@ -181,6 +181,16 @@ class StateSpace:
             covariance = self.seen(self.predicted(covariance), self.observation_noise)
         return covariance
 
+    def settled(self) -> StateSpace | None:
+        """The same from its stationary law, Σ_i A^i Q A^iᵀ; None if there is none that it tends to."""
+        if self.stationary:
+            return self
+        steps, zero = steps_to_forget(self.transition), torch.zeros_like(self.start)
+        if steps is None:
+            return None
+        _, covariance = Affine(self.transition, zero, self.process_noise).over(steps)(zero, self.covariance)
+        return replace(self, start=zero, covariance=covariance, stationary=True)
+
     def unlearnt(self) -> bool:
         """Whether a state that neither dies out nor is driven by noise is random at first.
 
@@ -258,12 +268,12 @@ class Riccati:
             _symmetric(self.transfer.mT @ told + self.information),
         )
 
-    def steps(self) -> int | None:
-        """After how many steps nothing is left of the first covariance; None if that never happens."""
-        fast = Riccati(self.transfer.detach(), self.noise.detach(), self.information.detach())
+    def limit(self, start: Tensor) -> tuple[Tensor, int] | None:
+        """The covariance after so many steps that nothing is left of the first one, and how many; None if never."""
+        fast = self
         for j in range(_MOST_DOUBLINGS):
             if _size(fast.transfer) <= _FORGOTTEN:
-                return int(2**j)
+                return fast(start), int(2**j)
             fast = fast.then(fast)
         return None
 
@@ -278,8 +288,39 @@ class Riccati:
         return covariances
 
 
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The random map h ↦ F h + c + N(0, N) over some steps.
+
+    Attributes:
+        on: F, (..., n, n).
+        constant: c, (..., n).
+        noise: N, (..., n, n).
+    """
+
+    on: Tensor
+    constant: Tensor
+    noise: Tensor
+
+    def __call__(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of what comes of them."""
+        moved = self.on @ covariance @ self.on.mT + self.noise
+        return (self.on @ mean.unsqueeze(-1)).squeeze(-1) + self.constant, (moved + moved.mT) / 2
+
+    def twice(self) -> Affine:
+        """The map over twice as many steps."""
+        return Affine(self.on @ self.on, *self(self.constant, self.noise))
+
+    def over(self, steps: int) -> Affine:
+        """The map over at least ``steps`` steps: their next power of two."""
+        found = self
+        for _ in range((steps - 1).bit_length()):
+            found = found.twice()
+        return found
+
+
 def steps_to_forget(transfer: Tensor) -> int | None:
-    """The first power of 2 of steps after which v ↦ F v has nothing left of v; None if that never happens."""
+    """The first power of two of steps after which h ↦ F h has nothing left of h; None if that never happens."""
     fast = transfer.detach()
     for j in range(_MOST_DOUBLINGS):
         size = _size(fast)
