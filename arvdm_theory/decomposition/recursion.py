@@ -1,25 +1,27 @@
 """The ledger of a linear state space in linear time, and its rates at the infinite horizon.
 
 Where references reach back a bounded number of frames (the last m) or never move (the first f), nothing needs the
-joint covariance of all frames. From the AR step at which the references are filled,
+joint covariance of all frames. From the AR step on at which the references are filled,
 
-- the law of a stage is that of *local* frames: the first f, the m before the window, and the window. It is the same
-  at every step of a stationary video without first references, and converges like A^k for others with a stable A;
-- MB_k = I(Out; in reach | In) + I(Out; older | In, in reach). Older frames speak of the local ones only through the
-  state z at the edge of the reach. With S = Cov(z | first frames as shown), P = Cov(z | all older frames) of the Kalman
-  filter and Σ = S - P, K and M = H_Yᵀ Cov(Y)^{-1} H_Y the regression and the information of what is known (H the
-  map of the state on frames, laws given the first frames as shown), T = H_X - K H_Y,
+- the law of a stage is that of *local* frames: the first f, the m before the window, and the window. It is the
+  same at every step of a stationary video without first references, and converges like A^k for others with a
+  stable A;
+- MB_k = I(Out; in reach | In) + I(Out; older | In, in reach). Older frames speak of the local ones only through
+  the state z at the edge of the reach. All laws given the first frames as they are shown, let X be the output, Y
+  the input and the frames in reach, H the map of z on them, S = Cov(z), P = Cov(z | older) of the Kalman filter,
+  Σ = S - P, K the regression of X on Y, M = H_Yᵀ Cov(Y)^{-1} H_Y and T = H_X - K H_Y. The posterior mean of z
+  given older has covariance Σ, and Cov(X, it | Y) = T Σ, Cov(it | Y) = Σ (I - M Σ), so that
 
-      I(Out; older | Y) = -½ log det(I - Tᵀ Cov(X | Y)^{-1} T (I - Σ M)^{-1} Σ);
+      I(X; older | Y) = -½ log det(I - Tᵀ Cov(X | Y)^{-1} T (I - Σ M)^{-1} Σ);
 
 - what the sampler hands on, (first frames, the m last ones, noisy window), is Gaussian and moves by an affine map;
-- KL(clean) grows by E KL(P(x_k | x_<k) ‖ Q(x_k | x_<k)) in AR step k: the sampler is a hidden Markov model whose state
-  is what it hands on, so Q(x_k | x_<k) comes from its Kalman filter, run on data from P. Second moments of (video
-  state, frames in reach, filter mean) under P move by an affine map.
+- KL(clean) grows by E KL(P(x_k | x_<k) ‖ Q(x_k | x_<k)) in AR step k: the sampler is a hidden Markov model whose
+  state is what it hands on, so Q(x_k | x_<k) comes from its Kalman filter, run on data from P. Second moments of
+  (video state, frames in reach, filter mean) under P move by an affine map.
 
 Every one of these maps forgets geometrically where it contracts; from there on a further AR step costs nothing. A
 state on the unit circle without process noise, seen in noise, is learnt like 1/k: it never converges, and costs a
-power of two a doubling (:class:`arvdm_theory.laws.state_space.Riccati`).
+power of two of AR steps a doubling (:class:`arvdm_theory.laws.state_space.Riccati`).
 
 Sources: arXiv 2503.10704, Theorems 1 and 2; Anderson and Moore 1979, Optimal Filtering, chapters 3, 4 and 6.
 """
@@ -27,9 +29,9 @@ Sources: arXiv 2503.10704, Theorems 1 and 2; Anderson and Moore 1979, Optimal Fi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, overload
 
 import torch
@@ -51,7 +53,6 @@ from arvdm_theory.information.gaussian import (
     cholesky,
     condition,
     kl_divergence,
-    log_det,
     whiten,
 )
 from arvdm_theory.interfaces import ReferenceBatch
@@ -59,15 +60,15 @@ from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.gaussian_kernel import Kernel, stage_kernel
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.gaussian_stage import GaussianStage
+from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.state_space import Affine, FilterStep, StateSpace, repeated, steps_to_forget
 from arvdm_theory.laws.states import noisy_covariance
-from arvdm_theory.noise import alpha, sigma2, transition
+from arvdm_theory.noise import alpha, transition
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Reference
-from arvdm_theory.plan.stage import Stage
 
-__all__ = ["Rates", "RecursiveTerms", "SharedSteps", "rates", "recursive_terms", "why_dense"]
+__all__ = ["Rates", "RecursiveTerms", "SharedSteps", "rates", "recursive_form", "recursive_terms"]
 
 # From as many AR steps beyond the beginning of its pattern on a ledger is taken by recursions.
 _PAYS = 32
@@ -94,15 +95,15 @@ class SharedSteps(Sequence[StageErrors]):
     Attributes:
         distinct: the different stages, in order; AR steps beyond their number are those of the last one.
         series: what has a value of its own in every AR step, (K,).
-        count: K.
+        steps: K.
     """
 
     distinct: tuple[StageErrors, ...]
     series: dict[str, Number]
-    count: int
+    steps: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.steps
 
     @overload
     def __getitem__(self, index: int) -> StageErrors: ...
@@ -110,15 +111,15 @@ class SharedSteps(Sequence[StageErrors]):
     def __getitem__(self, index: slice) -> tuple[StageErrors, ...]: ...
     def __getitem__(self, index: int | slice) -> StageErrors | tuple[StageErrors, ...]:
         if isinstance(index, slice):
-            return tuple(self[k] for k in range(*index.indices(self.count)))
-        k = range(self.count)[index]
+            return tuple(self[k] for k in range(*index.indices(self.steps)))
+        k = range(self.steps)[index]
         own = {name: number[k] for name, number in self.series.items()}
-        return dataclasses.replace(self.distinct[min(k, len(self.distinct) - 1)], **own)  # type: ignore[arg-type]
+        return dataclasses.replace(self.distinct[min(k, len(self.distinct) - 1)], **own)
 
     def spread(self, numbers: list[Number]) -> Number:
         """Numbers of the distinct stages, one for every AR step."""
         stacked = Number.stack(numbers)
-        which = torch.arange(self.count, device=stacked.samples.device).clamp(max=len(self.distinct) - 1)
+        which = torch.arange(self.steps, device=stacked.samples.device).clamp(max=len(self.distinct) - 1)
         return stacked[which]
 
     def of(self, name: str) -> Number | None:
@@ -216,7 +217,7 @@ class _Pattern:
         return frame if frame < self.first else frame - self.edge + self.first
 
     def score(self, score: Any, later: int) -> Any:
-        """The score as the local stage of AR step ``begin`` + ``later`` calls it: shown the frames' own numbers."""
+        """The score as the local stage of AR step ``begin`` + ``later`` calls it: shown the frames' numbers."""
         if hasattr(score, "affine"):
             return score
         edge, first = self.edge + later * self.plan.stride, self.first
@@ -239,7 +240,7 @@ class _Pattern:
         return shifted
 
     def laws(self) -> Iterator[_Local]:
-        """The local law of AR step ``begin``, ``begin`` + 1, ...; it ends with the one that all later steps have.
+        """The local law of AR step ``begin``, ``begin`` + 1, ...; the last one is that of all later steps.
 
         Without end, if there is none such.
         """
@@ -275,6 +276,13 @@ class _Pattern:
         joint = torch.cat([top, torch.cat([with_first, (own + own.mT) / 2], -1)], -2)
         return _Local(_LocalVideo(self.video, torch.cat([first_mean, seen], -1), joint), state, cross)
 
+    def faded(self, local: _Local) -> _Local:
+        """A local law once the first frames say nothing of the window any more."""
+        n, f = self.first * self.video.frame_dim, self.first
+        mean, covariance = local.video.joint_moments(f) if f else (local.video.mean(0), local.video.covariance(0))
+        assert mean.shape[-1] == n
+        return self._local(mean, covariance, self.form.start, self.form.covariance, torch.zeros_like(local.cross))
+
     # -- the memory bottleneck -------------------------------------------------------------------------
 
     def prior(self, local: _Local, clean: bool) -> Tensor:
@@ -297,7 +305,7 @@ class _Pattern:
         return form.predicted(before)
 
     def older(self, prior: Tensor, posterior: Tensor) -> Tensor:
-        """I(Output; older frames | Input, frames in reach), (n, modes), from S (modes, s, s) and P (n, modes, s, s)."""
+        """I(Output; older frames | Input, frames in reach), (n, modes), from S (modes, s, s) and n matrices P."""
         stage, d = self.stage, self.video.frame_dim
         levels = stage.levels.to(prior.device)
         floor = levels.new_full((self.last,), stage.floor)
@@ -325,7 +333,9 @@ class _Pattern:
         parts = []
         for i, local in enumerate(locals_):
             own = edges[i : i + 1] if i < len(edges) else edges[-1:]
-            parts.append(self.older(self.prior(local, clean), own if i < most - 1 else edges[min(i, len(edges) - 1) :]))
+            if i == most - 1:
+                own = edges[min(i, len(edges) - 1) :]
+            parts.append(self.older(self.prior(local, clean), own))
         return torch.cat(parts)
 
     # -- what the sampler hands on ---------------------------------------------------------------------
@@ -335,9 +345,7 @@ class _Pattern:
         d, stage = self.video.frame_dim, self.stage
         clean, kept = (self.first + self.last) * d, stage.kept * d
         levels = stage.reference_levels.to(kernel.bias.device)
-        a, v = (
-            part.repeat_interleave(d) for part in transition(levels, torch.full_like(levels, stage.floor))
-        )
+        a, v = (part.repeat_interleave(d) for part in transition(levels, torch.full_like(levels, stage.floor)))
         index = torch.tensor([r.frame * d + i for r in stage.references for i in range(d)], dtype=torch.long)
         on = kernel.window.new_zeros(*kernel.window.shape[:2], clean + kept)
         on = on.index_add(2, index.to(on.device), kernel.known * a)
@@ -376,7 +384,7 @@ def _log_det_less(matrix: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """One AR step of the sampler's filter on true frames; ζ = (state z, first frames and those in reach, E_q window).
+    """One AR step of the sampler's filter on true frames; ζ = (state z, frames held, E_q of the noisy window).
 
     Attributes:
         predicted: Cov_q(x | frames before), x the clip.
@@ -444,7 +452,7 @@ class _Sampler:
         self.zeta = torch.cat([state_mean[:, -s:, 0], frame_mean[:, read], centre], -1), at @ joint @ at.mT
 
     def held(self, frames: int) -> list[int]:
-        """Entries to be handed on of so many local ones: the first frames, and Δ frames on those in reach and behind."""
+        """Entries to be handed on, of so many local frames: the first f, and all but the Δ behind them."""
         d, f = self.pattern.video.frame_dim, self.pattern.first
         chosen = [*range(f), *range(f + self.pattern.plan.stride, frames)]
         return [i * d + j for i in chosen for j in range(d)]
@@ -472,9 +480,12 @@ class _Sampler:
         into = rows((zeros(s, x), eye), (append, zeros(clean, s)), (gain, zeros(hidden, s)))
         shift = self.offset - move.bias[:, :x]
         constant = torch.cat(
-            [zeros(s, 1), append @ self.offset.unsqueeze(-1), move.bias[:, x:, None] + gain @ shift.unsqueeze(-1)], -2
+            [zeros(s, 1), append @ self.offset.unsqueeze(-1), move.bias[:, x:, None] + gain @ shift.unsqueeze(-1)],
+            -2,
         )
-        return _Seen(predicted, own, miss, shift, Affine(on, constant.squeeze(-1), into @ self.block.noise @ into.mT))
+        return _Seen(
+            predicted, own, miss, shift, Affine(on, constant.squeeze(-1), into @ self.block.noise @ into.mT)
+        )
 
     def expected(self, step: _Seen, zeta: tuple[Tensor, Tensor]) -> Tensor:
         """E (x - E_q x)(x - E_q x)ᵀ over true frames."""
@@ -487,12 +498,14 @@ class _Sampler:
         frame = self.block.on[:, : self.clip]
         true = frame @ posterior @ frame.mT + self.block.noise[:, : self.clip, : self.clip]
         zero = torch.zeros_like(true[..., 0])
-        excess = torch.cholesky_solve(expected - true, cholesky(predicted, "covariance of the sampler's next clip"))
+        excess = torch.cholesky_solve(
+            expected - true, cholesky(predicted, "covariance of the sampler's next clip")
+        )
         value = kl_divergence(zero, true, zero, predicted) + torch.diagonal(excess, dim1=-2, dim2=-1).sum(-1) / 2
         return value, kl_rounding((zero, expected), (zero, predicted))
 
     def handing(self, move: _Move) -> Affine:
-        """What is handed on, from step to step, with the clip before it: (clip, first frames, in reach, window)."""
+        """From what is handed on to the clip and what is handed on next."""
         eye = torch.eye(self.clean, self.clean + self.hidden).to(move.on).expand(self.modes, -1, -1)
         chosen = [*range(self.clean, self.clean + self.clip)]
         chosen += self.held(self.pattern.first + self.pattern.frames)
@@ -511,7 +524,7 @@ class _Sampler:
         return clean_law(moments, self.pattern.video.frame_dim, 0, range(start, start + stride), floor)
 
     def settles(self, move: _Move) -> tuple[Tensor, int] | None:
-        """Cov_q(noisy window | all frames) if every step is ``move``, and how many AR steps it and ζ remember.
+        """Cov_q(noisy window | all frames) if every step is ``move``, and how long it and ζ remember.
 
         None if they never forget.
         """
@@ -533,6 +546,7 @@ class _Sampler:
     def rolled(self, locals_: list[_Local], kernels: list[Kernel], count: int) -> _Rollout:
         """The terms of ``count`` AR steps."""
         moves = [self.pattern.move(kernel) for kernel in kernels]
+        handing = [self.handing(move) for move in moves]
         with torch.no_grad():
             settles, forgets = self.settles(moves[-1]), self.hands_on(moves[-1])
         need = count if settles is None else min(count, len(moves) + settles[1])
@@ -541,13 +555,13 @@ class _Sampler:
         steps: list[tuple[Tensor, Tensor]] = []
         made: list[tuple[Tensor, Tensor]] = []
         for k in range(max(need, clips_need)):
-            move = moves[min(k, len(moves) - 1)]
+            which = min(k, len(moves) - 1)
             if k < need:
-                step = self.seen(move, own)
+                step = self.seen(moves[which], own)
                 steps.append((step.predicted, self.expected(step, zeta)))
                 own, zeta = step.own, step.map(*zeta)
             if k < clips_need:
-                mean, covariance = self.handing(move)(*handed)
+                mean, covariance = handing[which](*handed)
                 x = self.clip
                 made.append((mean[:, :x], covariance[:, :x, :x]))
                 handed = mean[:, x:], covariance[:, x:, x:]
@@ -558,9 +572,9 @@ class _Sampler:
         parts = []
         for start in range(0, most, _BATCH):
             at = torch.arange(start, min(start + _BATCH, most), device=predicted.device)
-            which = at.clamp(max=len(predicted) - 1)
+            own_at = at.clamp(max=len(predicted) - 1)
             parts.append(
-                self.increment(posterior[at.clamp(max=len(posterior) - 1)], predicted[which], expected[which])
+                self.increment(posterior[at.clamp(max=len(posterior) - 1)], predicted[own_at], expected[own_at])
             )
         increments, rounding = (torch.cat(each) for each in zip(*parts, strict=True))
         true = [self.true_clip(local) for local in locals_]
@@ -570,7 +584,7 @@ class _Sampler:
         return _Rollout(increments, torch.cat(clips), rounding)
 
     def settled(self, local: _Local, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
-        """The increment and the clip's KL at the infinite horizon, (modes,); None of a clip whose law never settles.
+        """The increment and the clip's KL at the infinite horizon, (modes,); None of a clip that never settles.
 
         Raises:
             ValueError: if what the sampler's filter says of the noisy window never settles.
@@ -597,8 +611,8 @@ class _Sampler:
 # -- the ledger ----------------------------------------------------------------------------------------------
 
 
-def why_dense(video: Any, plan: Plan) -> str | None:
-    """None if the ledger of video and plan has a recursion; else why it needs the joint law of all frames."""
+def recursive_form(video: VideoLaw, plan: Plan) -> StateSpace | str:
+    """The state space on which the ledger of the plan is a recursion, or why there is none."""
     form = video.state_space_form()
     if form is None:
         return f"the video {video.name!r} is not known to be a linear state space"
@@ -608,12 +622,12 @@ def why_dense(video: Any, plan: Plan) -> str | None:
         form.at_level(plan.floor).block(plan.stride).riccati()
     except NotPositiveDefiniteError:
         return f"the state of the video {video.name!r} determines the next frame"
-    return None
+    return form
 
 
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """All stages of a plan on a state space: the initialisation and AR steps before the pattern, and the local ones."""
+    """All stages of a plan on a state space: those before the pattern, and the local ones."""
 
     pattern: _Pattern
     before: list[GaussianStage]
@@ -685,9 +699,7 @@ class _Steps:
             assert affine is not None
             return stage_kernel(law.window, affine, step)
 
-        law = SamplerLaw.initial(
-            plan, kernel(self.before[0], score), self.pattern.video.frame_dim, levels=entry
-        )
+        law = SamplerLaw.initial(plan, kernel(self.before[0], score), self.pattern.video.frame_dim, levels=entry)
         for stage in self.before[1:]:
             law = law.advance(plan, stage.stage, kernel(stage, score))
         kernels = [kernel(stage, own) for stage, own in zip(self.stages, self.scores, strict=True)]
@@ -728,14 +740,15 @@ def recursive_terms(
         bounds: whether the Girsanov form and the closed bound are computed.
         ar_steps: K, at least ``plan.repeats_from``.
     """
-    if (why := why_dense(video, plan)) is not None:
-        return why
+    form = recursive_form(video, plan)
+    if isinstance(form, str):
+        return form
     own, chosen = _unbound(as_score(score), video), reverse_step(step)
     begin = plan.repeats_from
     if begin is None or ar_steps < begin:
         return f"its references are filled from AR step {begin} on"
     count = ar_steps - begin + 1
-    steps = _Steps.of(video, video.state_space_form(), plan, count, own, (ar_grid, init_grid))
+    steps = _Steps.of(video, form, plan, count, own, (ar_grid, init_grid))
     if isinstance(steps, str):
         return steps
     pattern = steps.pattern
@@ -762,7 +775,7 @@ def recursive_terms(
             older = over(pattern.older_steps(steps.locals_, count, name == "mb_clean"))
             early = older.new_zeros(begin - 1)
             series[name] = base + torch.cat([early, _lasting(older, count)])
-    return RecursiveTerms(before[0], shared, **found)  # type: ignore[arg-type]
+    return RecursiveTerms(before[0], shared, **found)
 
 
 def _lasting(values: Tensor, count: int) -> Tensor:
@@ -803,7 +816,8 @@ def long_terms(
             return found
         why = found
     if most is not None and ar_steps > most:
-        why = why or why_dense(video, plan)
+        form = recursive_form(video, plan)
+        why = why or (form if isinstance(form, str) else "its AR steps are too few to have a pattern")
         raise ValueError(
             f"{ar_steps} AR steps of the plan {plan.name!r} need the joint covariance of "
             f"{plan.total_frames(ar_steps)} frames at once ({why}): that goes up to {most} AR steps"
@@ -811,9 +825,135 @@ def long_terms(
     return None
 
 
-def _dense_steps(video: Any, plan: Plan) -> int | None:
+def _dense_steps(video: VideoLaw, plan: Plan) -> int | None:
     """Up to how many AR steps a Gaussian video's joint covariance can be held; None for another video."""
     if not video.gaussian:
         return None
-    rows = int((_DENSE_ENTRIES / video.modes) ** 0.5) // (video.frame_dim + video.action_dim)
+    rows = math.isqrt(_DENSE_ENTRIES // video.modes) // (video.frame_dim + video.action_dim)
     return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)
+
+
+# -- rates ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a frame more costs at the infinite horizon: each term of the ledger in nats a frame.
+
+    Attributes:
+        nie, de, see, cross: of the AR steps, summed over reverse steps.
+        mb: of the memory bottleneck; ``floor`` with clean references (w = Δ), what no sampler of the plan beats.
+        kl: of the KL of all clean frames; ``trajectory`` of the ledger's sum.
+        girsanov, closed: of the upper bounds; None where not defined.
+        clip: the KL of one clip in the end, in nats; None where the sampler's loop does not contract.
+        errors: of one AR step, as the ledger has them.
+    """
+
+    nie: Tensor
+    de: Tensor
+    see: Tensor
+    cross: Tensor
+    mb: Tensor
+    floor: Tensor | None
+    kl: Tensor
+    trajectory: Tensor
+    girsanov: Tensor | None
+    closed: Tensor | None
+    clip: Tensor | None
+    errors: StageErrors
+
+
+def rates(
+    video: Any,
+    plan: Plan,
+    score: Any = None,
+    step: str | ReverseStep = "exponential",
+    *,
+    against: ExactScore = FULL_VIEW,
+    ar_grid: Tensor | None = None,
+    init_grid: Tensor | None = None,
+) -> Rates:
+    """The ledger's rates in nats a frame as the AR steps go to infinity, differentiable.
+
+    The limits of the laws come from discrete Lyapunov equations (the state; second moments of the sampler's filter
+    on true frames) and two Riccati equations (the posterior of the state; that of the sampler's noisy window), all
+    solved by doubling.
+
+    Args:
+        video: a linear state space whose law tends to a stationary one.
+        plan: with references that are the first or the last frames.
+        score: affine in (window, references); see :func:`arvdm_theory.decomposition.ledger.ledger`.
+        step: the reverse step.
+        against: the s* that SEE is measured against.
+        ar_grid, init_grid: levels in place of the plan's.
+
+    Raises:
+        ValueError: if there is no recursion, no stationary law, or the ledger's increments do not converge
+            geometrically: a state on the unit circle that no noise drives is learnt like 1/k.
+
+    Example:
+        >>> from arvdm_theory import References, ar1, fifo
+        >>> found = rates(ar1(0.9), fifo(4, References.last(2), reverse_steps=10))
+        >>> round(float(found.kl), 9), bool(found.mb.abs() < 1e-12)
+        (0.037, True)
+    """
+    own, chosen = _unbound(as_score(score), video), reverse_step(step)
+    require_densities(video, plan)
+    form = recursive_form(video, plan)
+    if isinstance(form, str):
+        raise ValueError(f"rates are for linear state spaces and references of bounded reach: {form}")
+    if form.unlearnt():
+        raise ValueError(
+            f"there is no rate: a state of the video {video.name!r} neither dies out nor is driven by noise, so "
+            "the past learns it like 1/k, and MB and KL of AR step k converge no faster than that"
+        )
+    limit = form.settled()
+    if limit is None:
+        raise ValueError(f"there is no rate: the law of the video {video.name!r} tends to no stationary one")
+    steps = _Steps.of(video, limit, plan, 1, own, (ar_grid, init_grid))
+    if isinstance(steps, str):
+        raise ValueError(f"there is no rate: {steps}")
+    pattern = steps.pattern
+    local = pattern.faded(steps.locals_[0])
+    law = local.video.at(pattern.stage)
+    steps = dataclasses.replace(steps, locals_=[local], stages=[law])
+    bounds = _bounds(law, chosen, None, None)
+    [errors] = stage_errors(
+        [law],
+        video.true_videos(plan, 1, 2, torch.Generator()),
+        steps.scores[0],
+        chosen,
+        against,
+        True,
+        False,
+        bounds,
+    )
+    sampler, kernels = steps.sampler(own, chosen, None if ar_grid is None else ar_grid[0])
+    increment, clip = sampler.settled(local, kernels[0])
+    posterior = limit.predicted(sampler.block.riccati().limit(limit.covariance)[0])  # type: ignore[index]
+    older = {
+        name: law.over_modes(pattern.older(pattern.prior(local, name == "mb_clean"), posterior[None]))
+        for name in ("mb", "mb_clean")
+        if getattr(errors, name) is not None
+    }
+    errors = dataclasses.replace(errors, **{name: getattr(errors, name) + more for name, more in older.items()})
+
+    def rate(number: Number | None) -> Tensor | None:
+        return None if number is None else number.sum().samples[0].sum() / plan.stride
+
+    nie, de, see, cross, mb, floor = (
+        rate(getattr(errors, name)) for name in ("nie", "de", "see", "cross", "mb", "mb_clean")
+    )
+    assert nie is not None
+    assert de is not None
+    assert see is not None
+    assert cross is not None
+    assert mb is not None
+    upper = [
+        None if path is None or start is None else rate(path.sum() + start.sum()) + mb  # type: ignore[operator]
+        for path, start in ((errors.girsanov, errors.nie), (errors.closed, errors.nie_closed))
+    ]
+    return Rates(
+        nie, de, see, cross, mb, floor, law.over_modes(increment) / plan.stride, nie + de + see + cross + mb,
+        upper[0], upper[1], None if clip is None else law.over_modes(clip), errors,
+    )  # fmt: skip

@@ -30,7 +30,7 @@ _COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci
 def rows_table(
     rows: list[tuple[str, int, str, str, Number]], series: Mapping[str, Number] | None = None
 ) -> pd.DataFrame:
-    """The table of (stage, AR step, term, form, number) rows, and behind them of terms given for all AR steps, (K,)."""
+    """The table of (stage, AR step, term, form, number) rows, and of terms that are given for all AR steps, (K,)."""
     tidy = [(*row[:4], float(row[4]), float(row[4].stderr), *map(float, row[4].ends())) for row in rows]
     table = pd.DataFrame(tidy, columns=_COLUMNS)
     parts = []

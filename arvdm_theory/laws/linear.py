@@ -184,9 +184,11 @@ class StateSpaceVideo(GaussianVideo):
 
     def state_space_form(self) -> StateSpace:
         """See :class:`GaussianVideo`."""
-        parts = (self._transition, self._process_noise, self._observation, self._observation_noise,
-                 self._initial_covariance, self._initial_mean, self._offset)  # fmt: skip
-        return StateSpace(*(part[None] for part in parts))
+        return StateSpace(
+            self._transition[None], self._process_noise[None], self._observation[None],
+            self._observation_noise[None], self._initial_covariance[None], self._initial_mean[None],
+            self._offset[None],
+        )  # fmt: skip
 
     def mean(self, frames: int) -> Tensor:
         """See :class:`GaussianVideo`."""
@@ -233,7 +235,12 @@ def reference_video(length: int | None = None) -> StationaryVideo:
         rotation = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
         noise = 0.5 * (1 - 0.8**2)
         return StateSpace.separable(
-            scipy.linalg.block_diag(0.8, rotation), np.diag([noise, 0, 0]), [1, 1, 0], 0.1, np.diag([0.5, 0.4, 0.4]), B
+            scipy.linalg.block_diag([[0.8]], rotation),
+            np.diag([noise, 0, 0]),
+            [1, 1, 0],
+            0.1,
+            np.diag([0.5, 0.4, 0.4]),
+            B,
         )
 
     covariance = np.array([[1.0, 0.3], [0.3, 0.5]])

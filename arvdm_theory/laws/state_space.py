@@ -2,8 +2,8 @@
 
     z_{t+1} = A z_t + N(0, Q),    X_t = m + C z_t + N(0, R),    z_1 ~ N(μ, P).
 
-One step of a filter sees x and moves the hidden v to v', (x, v') = (Φ_x, Φ_v) v + N(0, N). The covariance of v given
-all that was seen moves by a linear fractional map,
+One step of a filter sees x and moves the hidden v to v', (x, v') = (Φ_x, Φ_v) v + N(0, N). The covariance of v
+given all that was seen moves by a linear fractional map,
 
     V ↦ F V (I + J V)^{-1} Fᵀ + G,
     F = Φ_v - N_vx N_xx^{-1} Φ_x,    G = N_vv - N_vx N_xx^{-1} N_xv,    J = Φ_xᵀ N_xx^{-1} Φ_x,
@@ -79,23 +79,22 @@ class StateSpace:
         covariance: ArrayLike,
         frame_covariance: Tensor,
     ) -> StateSpace:
-        """The stationary one whose frames have the covariance S ⊗ B, S that of a scalar state space; mean zero.
+        """The stationary one whose frames have the covariance S ⊗ B, S that of a scalar video; mean zero.
 
         Args:
-            transition, process_noise, observation, observation_noise, covariance: A, Q, C (s,), R and P of the scalar.
+            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R and P of the scalar one.
             frame_covariance: B, (d, d).
         """
         B = frame_covariance
         eye = torch.eye(len(B)).to(B)
 
         def spread(values: ArrayLike, by: Tensor) -> Tensor:
-            return torch.kron(torch.atleast_2d(torch.as_tensor(np.asarray(values, dtype=np.float64)).to(B)), by)[None]
+            matrix = np.array(values, dtype=np.float64, ndmin=2)
+            return torch.kron(torch.from_numpy(matrix).to(B), by)[None]
 
-        P = spread(covariance, B)
-        return cls(
-            spread(transition, eye), spread(process_noise, B), spread(observation, eye), spread(observation_noise, B),
-            P, P.new_zeros(P.shape[:2]), P.new_zeros(1, len(B)), stationary=True,
-        )  # fmt: skip
+        A, C = spread(transition, eye), spread(observation, eye)
+        Q, R, P = (spread(each, B) for each in (process_noise, observation_noise, covariance))
+        return cls(A, Q, C, R, P, P.new_zeros(P.shape[:2]), P.new_zeros(1, len(B)), stationary=True)
 
     @property
     def states(self) -> int:
@@ -117,10 +116,11 @@ class StateSpace:
 
     def power(self, steps: int) -> Tensor:
         """A^n, (modes, s, s)."""
-        return torch.linalg.matrix_power(self.transition, steps)
+        found: Tensor = torch.linalg.matrix_power(self.transition, steps)
+        return found
 
     def advanced(self, steps: int) -> StateSpace:
-        """The same video from its (1 + ``steps``)-th frame on; a stationary one is the same from every frame on."""
+        """The same video from its (1 + ``steps``)-th frame on."""
         if self.stationary:
             return self
         mean, covariance = self.start, self.covariance
@@ -151,7 +151,7 @@ class StateSpace:
         return torch.cat(rows, -2), noise
 
     def frames(self, count: int) -> tuple[Tensor, Tensor]:
-        """Frames t, ..., t + n - 1 given z_t, about their mean: the map (modes, n·d, s) and the noise's covariance."""
+        """Frames t, ..., t + n - 1 given z_t, about their mean: the map (modes, n·d, s), Cov of the noise."""
         on, noise = self.path(count - 1)
         see, own = repeated(self.observation, count), repeated(self.observation_noise, count)
         return see @ on, see @ noise @ see.mT + own
@@ -194,7 +194,7 @@ class StateSpace:
     def unlearnt(self) -> bool:
         """Whether a state that neither dies out nor is driven by noise is random at first.
 
-        Then what the past knows of it grows like the number n of frames, and its uncertainty falls like 1/n at best.
+        What n frames say of it grows like n, so that what stays open of it falls like 1/n at best.
         """
         values, vectors = torch.linalg.eig(self.transition.detach().mT)  # left eigenvectors in columns
         P, Q = (each.detach().to(vectors.dtype) for each in (self.covariance, self.process_noise))
@@ -254,6 +254,7 @@ class Riccati:
     information: Tensor
 
     def __call__(self, covariance: Tensor) -> Tensor:
+        """The covariance after them."""
         moved = self.transfer @ _solved(covariance @ self.information, covariance) @ self.transfer.mT + self.noise
         return (moved + moved.mT) / 2
 
@@ -269,7 +270,7 @@ class Riccati:
         )
 
     def limit(self, start: Tensor) -> tuple[Tensor, int] | None:
-        """The covariance after so many steps that nothing is left of the first one, and how many; None if never."""
+        """The covariance once nothing is left of the first one, and after how many steps; None if never."""
         fast = self
         for j in range(_MOST_DOUBLINGS):
             if _size(fast.transfer) <= _FORGOTTEN:
