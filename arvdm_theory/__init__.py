@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "bounds.impossibility": ("check_lemma",),
+    "bounds.saturation": ("closed_loop",),
     "decomposition.decoding": ("decoded_ledger",),
     "decomposition.immse": ("memory_bottleneck_from_scores",),
     "decomposition.ledger": ("ledger", "memory_bottleneck"),
@@ -16,7 +17,7 @@ _HOMES = {
     "decomposition.terms": ("ledger_terms",),
     "diffusion.prediction": ("NetworkScore",),
     "diffusion.sampler": ("generate",),
-    "diffusion.scores": ("ExactScore", "PerturbedScore"),
+    "diffusion.scores": ("ExactScore", "GuidedScore", "PerturbedScore"),
     "information.estimators": ("estimate_divergence", "estimate_information", "independence_test"),
     "information.inequalities": ("prove",),
     "interfaces": ("ReferenceBatch", "Score", "VideoBatch"),

@@ -100,6 +100,14 @@ class ReferenceBatch:
         """Some videos of the batch."""
         return self.mapped(lambda values: values[rows])
 
+    def without(self) -> ReferenceBatch:
+        """The same window without its references."""
+        rows = None if self.visible is None else tuple(row[: len(self.window_frames)] for row in self.visible)
+        return dataclasses.replace(
+            self, values=self.values[..., :0, :], levels=self.levels[:0], frames=(), visible=rows,
+            actions=None if self.actions is None else self.actions[:, :0],
+        )  # fmt: skip
+
     def seeing(self, visible: tuple[tuple[bool, ...], ...] | None) -> ReferenceBatch:
         """The same in a reverse step whose mask is ``visible``."""
         return self if visible is self.visible else dataclasses.replace(self, visible=visible)

@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 __all__ = ["LEVEL", "Number", "half_width"]
@@ -128,6 +130,40 @@ class Number:
         warnings = tuple(dict.fromkeys(text for number in numbers for text in number.warnings))
         return cls(torch.stack(parts, 1), extra if bool((extra != 0).any()) else 0.0, method=numbers[0].method,
                    n=max(number.n or 1 for number in numbers), warnings=warnings)  # fmt: skip
+
+    @classmethod
+    def clustered(cls, values: ArrayLike, clusters: ArrayLike, method: str = "mean over clusters") -> Number:
+        """The mean of values that come in clusters, such as queries of one episode, which are drawn independently.
+
+        With r_e = Σ_{i in e} (x_i - x̄), the variance of x̄ is G/(G - 1) Σ_e r_e² / N² for G clusters and N values:
+        the linearised variance of a ratio of totals. It is that of G samples x̄ + G r_e/N, one a cluster, and the
+        interval is Student's with G - 1 degrees of freedom. NaN where fewer than two clusters leave it unknown.
+
+        Args:
+            values: shape (N,); none give NaN.
+            clusters: shape (N,), a label each.
+            method: how the number is said to be found.
+
+        Raises:
+            ValueError: if the shapes differ.
+
+        Example:
+            >>> found = Number.clustered([1.0, 3.0, 5.0, 7.0], ["a", "a", "b", "b"])
+            >>> found.value, found.stderr, found.n
+            (4.0, 2.0, 4)
+        """
+        x, names = np.asarray(values, dtype=np.float64), np.asarray(clusters)
+        if x.ndim != 1 or x.shape != names.shape:
+            raise ValueError(
+                f"values and clusters are two lists of one length, got shapes {x.shape}, {names.shape}"
+            )
+        mean = float(x.mean()) if len(x) else math.nan
+        labels = np.unique(names, return_inverse=True)[1]
+        groups = len(np.unique(labels))
+        if groups < 2 or not math.isfinite(mean):
+            return cls.stated(mean, math.nan, method=method, n=len(x))
+        moves = groups / len(x) * np.bincount(labels, x - mean)
+        return cls(torch.from_numpy(mean + moves), method=method, n=len(x))
 
     # -- what it says --------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ figures drawn from them to figures/.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from arvdm_theory.experiments.estimators.figures import FIGURES
@@ -21,8 +20,7 @@ from arvdm_theory.experiments.estimators.run import (
     coverage_summary,
     summary,
 )
-from arvdm_theory.files import atomic_path
-from arvdm_theory.report.style import draw_all
+from arvdm_theory.report.style import draw_all, publish
 from arvdm_theory.tables import write_table
 
 if __name__ == "__main__":
@@ -47,9 +45,5 @@ if __name__ == "__main__":
     drawn = draw_all(args.out, FIGURES)
     print(*drawn, sep="\n")
     if args.publish:
-        results = [*args.out.glob("*.csv"), *args.out.glob("*.provenance.json")]
-        copies = [(path, args.publish) for path in results] + [(path, args.figures) for path in drawn]
-        for path, folder in copies:
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(folder / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+        publish([*args.out.glob("*.csv"), *args.out.glob("*.provenance.json")], args.publish)
+        publish(drawn, args.figures)

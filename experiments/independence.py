@@ -9,7 +9,7 @@ figures/independence.png are copies of what ``--size full`` writes.
 import argparse
 from pathlib import Path
 
-from arvdm_theory.experiments.independence.figures import FIGURES
+from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.independence.run import SIZES, independence_study
 from arvdm_theory.report.style import draw_all
 
@@ -22,5 +22,5 @@ if __name__ == "__main__":
     args.out.mkdir(parents=True, exist_ok=True)
     table = independence_study(SIZES[args.size], args.out, args.seed)
     print(table.to_string(index=False, float_format="{:.3f}".format))
-    for path in draw_all(args.out, FIGURES):
+    for path in draw_all(args.out, EXPERIMENTS["independence"].figures):
         print(path)

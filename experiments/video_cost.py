@@ -8,15 +8,13 @@ picture to figures/video-cost.png; those there are of the defaults, on one core.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
 
-from arvdm_theory.experiments.video.cost import CostConfig, video_cost
-from arvdm_theory.experiments.video.cost_figure import FIGURES
-from arvdm_theory.files import atomic_path
-from arvdm_theory.report.style import draw_all
+from arvdm_theory.experiments.video_cost.figures import FIGURES
+from arvdm_theory.experiments.video_cost.run import CostConfig, video_cost
+from arvdm_theory.report.style import draw_all, publish
 
 RESULTS, PICTURES = Path("experiments/results/video"), Path("figures")
 
@@ -50,8 +48,5 @@ if __name__ == "__main__":
     drawn = draw_all(args.out, FIGURES)
     print(*drawn, sep="\n")
     if args.publish:
-        copies = [(path, RESULTS) for path in sorted(args.out.glob("video-cost.*")) if path.is_file()]
-        for path, folder in [*copies, *((path, PICTURES) for path in drawn)]:
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(folder / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+        publish([path for path in sorted(args.out.glob("video-cost.*")) if path.is_file()], RESULTS)
+        publish(drawn, PICTURES)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 
 from arvdm_theory.cli.arguments import add_executor, seed
-from arvdm_theory.experiments import EXPERIMENTS, PRESET_NAMES
+from arvdm_theory.experiments import EXPERIMENTS, TRAINED, experiment
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.epilog = "experiments: " + "; ".join(f"{name}: {summary}" for name, summary in EXPERIMENTS.items())
+    parser.epilog = "experiments: " + "; ".join(f"{name}: {EXPERIMENTS[name].shows}" for name in TRAINED)
     parser.add_argument("name", nargs="?", metavar="NAME", help="which experiment, or 'all'; see --list")
     parser.add_argument("--list", action="store_true", help="name the experiments, one a line, and stop")
-    parser.add_argument("--preset", choices=PRESET_NAMES, default="cpu",
+    parser.add_argument("--preset", choices=("smoke", "cpu", "gpu"), default="cpu",
                         help="smoke: does it run; cpu: two cores, under ten minutes; gpu: full size")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cuda, mps or cpu")
     parser.add_argument("--seed", type=seed, default=0, help="of weights, data and rollouts")
@@ -25,40 +25,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the experiment, or goes on with it where it stopped; prints its tables' headline and where they lie."""
     if args.list:
-        print("\n".join(EXPERIMENTS))
+        print("\n".join(TRAINED))
         return 0
     if args.name is None:
         raise ValueError("name an experiment (--list shows them), or 'all'")
-    names = list(EXPERIMENTS) if args.name == "all" else [args.name]
-    if not set(names) <= set(EXPERIMENTS):
-        raise ValueError(f"an experiment is one of {', '.join(EXPERIMENTS)} or all, got {args.name!r}")
+    chosen = {name: experiment(name) for name in (TRAINED if args.name == "all" else [args.name])}
 
     from pathlib import Path
 
     from arvdm_theory.executors import executing
-    from arvdm_theory.experiments import experiment
     from arvdm_theory.experiments.networks import Setting
     from arvdm_theory.files import check_folder
     from arvdm_theory.training.devices import resolve_device
 
     check_folder("--out", args.out)
     resolve_device(args.device)
-    for name in names:
+    for name, each in chosen.items():
         folder = Path(f"runs/{name}-{args.preset}" if args.out is None else args.out)
-        if args.out is not None and len(names) > 1:
+        if args.out is not None and len(chosen) > 1:
             folder = folder / name
         setting = Setting(args.preset, folder, args.seed, args.device)
-        module = experiment(name)
+        module = each.module("run")
         with executing(args.workers, args.dask):
             tables = module.run(setting)
-        print(f"{name} ({args.preset}): {EXPERIMENTS[name]}")
+        print(f"{name} ({args.preset}): {each.shows}")
         print(module.headline(tables))
         if not args.no_figures:
             from arvdm_theory.report.style import draw_all
 
-            print(
-                "figures: "
-                + ", ".join(str(path) for path in draw_all(folder, experiment(name, "figures").FIGURES))
-            )
+            print("figures: " + ", ".join(str(path) for path in draw_all(folder, each.figures)))
         print(f"tables with their provenance, and weights, in {folder}\n")
     return 0

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from arvdm_theory.cli.arguments import seed, whole
-
-if TYPE_CHECKING:
-    from arvdm_theory.experiments.retrieval.run import NeedleResult
 
 
 def _lengths(text: str) -> tuple[int, ...]:
@@ -47,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from arvdm_theory.experiments.retrieval.figures import draw_needle
-    from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle, write_needle
+    from arvdm_theory.experiments.retrieval.run import NeedleConfig, headline, run_needle, write_needle
 
     config = NeedleConfig(
         world=args.world, cells=args.cells, colours=args.colours, frames=args.frames, path=args.path,
@@ -60,37 +56,6 @@ def run(args: argparse.Namespace) -> int:
     picture = Path(args.out) / "needle.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_needle(result, picture)
-    print(_report(result))
+    print(headline(result))
     print(f"drawn: {picture}")
     return 0
-
-
-def _report(result: NeedleResult) -> str:
-    """The table as text: exact values, and played ones with one standard error."""
-    config, rows = result.config, result.asked.sort_values("memory")
-    names = {
-        "memory": "m",
-        "mb_total": "MB total",
-        "mb_per_step": "MB per step",
-        "frame_rate": "whole frame",
-        "cell_rate": "per cell",
-        "frame_rate_high": "Fano bound",
-    }
-    shown = rows[list(names)].rename(columns=names)
-    played = {"mb_per_step": "played MB", "frame_rate": "played frame", "cell_rate": "played cell"}
-    for column, name in played.items():
-        if f"played_{column}" in rows:
-            pairs = zip(rows[f"played_{column}"], rows[f"played_{column}_error"], strict=True)
-            shown[name] = [f"{mean:.4f}±{error:.4f}" if mean == mean else "-" for mean, error in pairs]
-    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6f}")
-    lines = [
-        f"{config.world} of {config.cells} cells, {config.colours} colours, {config.path} path, "
-        f"{config.view} view: {config.frames} frames, {config.ar_steps} AR steps of {config.window}",
-        "MB in nats; rates of the "
-        + ("best generator" if config.guess == "best" else "generator that samples the true conditional")
-        + " on revisits: every cell of the frame right, and per cell seen before",
-        "",
-        text,
-        *(f"{name}: {reason}" for name, reason in result.notes.items()),
-    ]
-    return "\n".join(lines)

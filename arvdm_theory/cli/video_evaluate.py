@@ -90,7 +90,12 @@ def run(args: argparse.Namespace) -> int:
         if side_by_side:
             report |= {"rule": RULE, "agreement_with_authors": counts}
         if result.fvd is not None and features is not None:
-            report["fvd"] = {**vars(result.fvd), "network": features.name, "frames": features.frames}
+            distance = result.fvd.distance
+            report["fvd"] = {
+                "value": distance.value, "samples_truth": result.fvd.samples_truth,
+                "samples_generated": result.fvd.samples_generated, "dimension": result.fvd.dimension,
+                "note": "".join(distance.warnings), "network": features.name, "frames": features.frames,
+            }  # fmt: skip
         if features is not None:
             left_out = result.without_features
             report["without_features"] = [{"file": name, "reason": reason} for name, reason in left_out]
@@ -155,8 +160,8 @@ def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: 
     for name, reason in result.without_features:
         print(f"  {name} is left out of the Fréchet distance: {reason}")
     if result.fvd is not None:
-        fvd = result.fvd
+        fvd, notes = result.fvd, "".join(f": {note}" for note in result.fvd.distance.warnings)
         print(
-            f"Fréchet distance {fvd.value:.4g} between {fvd.samples_truth} true and {fvd.samples_generated} "
-            f"generated stretches, features of dimension {fvd.dimension}" + (f": {fvd.note}" if fvd.note else "")
+            f"Fréchet distance {fvd.distance.value:.4g} between {fvd.samples_truth} true and "
+            f"{fvd.samples_generated} generated stretches, features of dimension {fvd.dimension}{notes}"
         )

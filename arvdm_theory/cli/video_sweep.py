@@ -6,13 +6,9 @@ import argparse
 
 from arvdm_theory.cli.arguments import add_executor, seed
 from arvdm_theory.cli.video_train import add_data_options, run_from
+from arvdm_theory.experiments import EXPERIMENTS
 
-__all__ = ["SUITES", "configure", "run"]
-
-# As arvdm_theory.experiments.video.run has them, which would import torch.
-SUITES = (
-    "structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft", "long",
-)  # fmt: skip
+__all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "what the tables allow: retrieval, decay, the trade of both, and films as grids (.mp4)."
     )
     add_data_options(parser)
-    add = parser.add_argument
+    add, suites = parser.add_argument, ", ".join(EXPERIMENTS["video"].presets)
     add("--suite", nargs="+", metavar="NAME", default=None,
-        help=f"sets of networks, in place of options that describe them: {', '.join(SUITES)}, or all")  # fmt: skip
+        help=f"sets of networks, in place of options that describe them: {suites}, or all")  # fmt: skip
     add("--memory", nargs="+", choices=("none", "prepend", "concat", "cross"),
         default=["none", "concat", "prepend", "cross"], help="memory structures")  # fmt: skip
     add("--seeds", nargs="+", type=seed, default=[0], metavar="S", help="of the networks")
@@ -38,18 +34,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing, prints the table."""
-    import shutil
     from dataclasses import replace
     from pathlib import Path
 
     from arvdm_theory.executors import executing
     from arvdm_theory.experiments.video.run import headline, suite, sweep
-    from arvdm_theory.files import atomic_path, check_folder
+    from arvdm_theory.files import check_folder
     from arvdm_theory.training.devices import resolve_device
 
     folder = Path(args.out)
     if args.suite is not None:
-        runs = suite(SUITES if args.suite == ["all"] else args.suite)
+        runs = suite(EXPERIMENTS["video"].presets if args.suite == ["all"] else args.suite)
         if args.device != "auto":
             runs = [replace(run, device=args.device) for run in runs]
     else:
@@ -65,10 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
         print("figures: " + ", ".join(str(path) for path in draw_sweep(folder)))
     if args.publish is not None:
-        target = Path(args.publish)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in (*folder.glob("video*.csv"), *folder.glob("video*.provenance.json")):
-            with atomic_path(target / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+        from arvdm_theory.report.style import publish
+
+        publish([*folder.glob("video*.csv"), *folder.glob("video*.provenance.json")], Path(args.publish))
     print(f"tables with their provenance, and networks, in {folder}")
     return 0

@@ -332,11 +332,9 @@ def _error(contributions: Array, dependence: Dependence, clusters: ArrayLike | N
         stderr, freedom, _ = contribution_error(contributions, dependence)
         return stderr, freedom
     labels = np.asarray(clusters)
-    if labels.shape != contributions.shape:
-        raise SampleError(f"clusters are a label a video, {len(contributions)}, got shape {labels.shape}")
-    place = np.unique(labels, return_inverse=True)[1]
-    groups = int(place.max()) + 1
-    if groups < 2:
-        raise SampleError("a standard error needs at least two clusters, got one")
-    residuals = np.bincount(place, contributions - contributions.mean())
-    return math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(contributions), groups - 1
+    if labels.shape != contributions.shape or len(np.unique(labels)) < 2:
+        raise SampleError(
+            f"clusters are a label a video, {len(contributions)} of them, and two clusters or more; got shape {labels.shape}"
+        )
+    mean = Number.clustered(contributions, labels)
+    return float(mean.stderr), len(mean.samples) - 1

@@ -7,22 +7,26 @@ Source: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
+from arvdm_theory.bounds.saturation import closed_loop
 from arvdm_theory.decomposition.result import Result, rows_table
 from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
+    dense_steps,
     ledger_terms,
     sample_count,
 )
 from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
+from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
@@ -47,6 +51,8 @@ def ledger(
     teacher_forced: bool = False,
     samples: int = 2048,
     seed: int = 0,
+    attribution: bool = False,
+    accumulation: bool = False,
     ar_grid: Tensor | None = None,
     init_grid: Tensor | None = None,
     progress: bool = False,
@@ -69,6 +75,9 @@ def ledger(
             a network's own ledger rests on. IE and the KL of clean frames and clips stay as they are.
         samples: true videos (true windows a reverse step, of a Gaussian video) where terms are averages.
         seed: of those samples.
+        attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
+        accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which costs
+            K² small matrix products.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The caller
             keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
@@ -93,10 +102,29 @@ def ledger(
     with torch.no_grad():
         terms = ledger_terms(
             video, plan, ar_steps, score=score, step=step, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, ar_grid=ar_grid,
+            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution, ar_grid=ar_grid,
             init_grid=init_grid, progress=progress,
         )  # fmt: skip
-        return account(terms, plan, _notes(video, plan, reverse_step(step), terms, girsanov, closed))
+        notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
+        bounds: tuple[float, ...] = ()
+        if accumulation:
+            bounds, why = _saturating(video, plan, ar_steps, score, step, terms)
+            notes |= {"accumulation_bound": why} if why else {}
+        return account(terms, plan, notes, bounds)
+
+
+def _saturating(
+    video: VideoLaw, plan: Plan, ar_steps: int, score: Any, step: str | ReverseStep, terms: LedgerTerms
+) -> tuple[tuple[float, ...], str]:
+    """The saturating bound on the clip KL of every AR step; or why there is none."""
+    if terms.clips is None or video.action_dim:
+        return (), "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
+    if (most := dense_steps(video, plan)) is not None and ar_steps > most:
+        return (), f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
+    try:
+        return closed_loop(video, plan, ar_steps, score=score, step=step).bounds, ""  # type: ignore[arg-type]
+    except NotPositiveDefiniteError as error:
+        return (), f"the sampler leaves no noise in what an AR step hands on: {error}"
 
 
 def memory_bottleneck(
@@ -157,8 +185,10 @@ def _notes(
         no_law = f"it needs the law of a rollout, which the video {video.name!r} has in no closed form"
     if terms.ie is None:
         notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), f"{no_law}; see path_kl")
+    if terms.ar_step_errors is None:
+        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), no_law)
     if terms.kl is None:
-        notes |= dict.fromkeys(("kl", "clip_kl"), no_law)
+        notes |= dict.fromkeys(("kl", "clip_kl", "clip_w2"), no_law)
     if bool(torch.isinf(torch.as_tensor(terms.initialisation.de.value)).any()):
         reason = f"the {step.name} step moves a frame without noise: its path KL is infinite"
         notes |= dict.fromkeys(
@@ -183,13 +213,13 @@ def _notes(
     return notes
 
 
-def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
+def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str], accumulation: Sequence[float] = ()) -> Result:
     """The table and the totals of a ledger's terms; totals that a note explains are None."""
     notes = dict(notes)
     mb = terms.total("mb")
     if mb is None:
         reason = "the memory bottleneck was left out on request"
-        for name in ("mb", "trajectory_kl", "path_kl", "girsanov", "closed", "lower_bound", "floor"):
+        for name in ("mb", "ar_step_kl", "trajectory_kl", "path_kl", "girsanov", "closed", "lower_bound", "floor"):
             notes.setdefault(name, reason)
     if plan.overlapping:
         reason = (
@@ -201,6 +231,7 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     init, floor = terms.initialisation, terms.floor
     values: dict[str, Number | None] = {
         "kl": terms.kl,
+        "ar_step_kl": terms.ar_step_kl,
         "trajectory_kl": terms.trajectory,
         "path_kl": terms.path,
         "girsanov": terms.girsanov,
@@ -219,8 +250,10 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     defined = {name: value for name, value in values.items() if value is not None and name not in notes}
     totals = {name: float(defined[name]) if name in defined else None for name in values}
     errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
-    table = rows_table(_rows(terms, notes), {} if isinstance(terms.ar, tuple) else _series(terms, notes))
-    return Result("ledger", table, totals, errors, notes, terms)
+    series = {} if isinstance(terms.ar, tuple) else _series(terms, notes)
+    if accumulation:
+        series["ACCUMULATION_BOUND"] = Number.exact(torch.tensor(accumulation, dtype=torch.float64))
+    return Result("ledger", rows_table(_rows(terms, notes), series), totals, errors, notes, terms)
 
 
 def _sum(first: Number, second: Number) -> Number:
@@ -234,6 +267,12 @@ def _series(terms: LedgerTerms, notes: dict[str, str]) -> dict[str, Number]:
         "NIE_AR": terms.of("nie"),
         **{name: None if number is None else number.sum_last() for name, number in found.items()},
         "MB": terms.of("mb"),
+        "AR_STEP": terms.ar_step_errors,
+        **{
+            f"AR_STEP_{name}": None if terms.attribution is None else terms.attribution[:, i]
+            for i, name in enumerate(("NIE", "DE", "SEE"))
+        },
+        "CLIP_W2": terms.clips_w2,
         "CLIP_KL": terms.clips,
         "CLIP_BOUND": None if "clip_bound" in notes else terms.clip_bounds,
     }
@@ -260,6 +299,11 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
     for k, errors in enumerate(terms.ar, start=1):
         step_terms(errors, "ar", k, "", "NIE_AR")
         add("ar", k, "MB", errors.mb)
+        add("ar", k, "AR_STEP", None if terms.ar_step_errors is None else terms.ar_step_errors[k - 1])
+        if terms.attribution is not None:
+            for i, name in enumerate(("NIE", "DE", "SEE")):
+                add("ar", k, f"AR_STEP_{name}", terms.attribution[k - 1, i])
+        add("ar", k, "CLIP_W2", None if terms.clips_w2 is None else terms.clips_w2[k - 1])
         add("ar", k, "CLIP_KL", None if terms.clips is None else terms.clips[k - 1])
         add("ar", k, "CLIP_BOUND", None if "clip_bound" in notes else bounds[k - 1])
     return rows

@@ -29,7 +29,6 @@ Sources: arXiv 2503.10704, Theorems 1 and 2; Anderson and Moore 1979, Optimal Fi
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -41,8 +40,10 @@ from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
+    _attributed,
     _bounds,
-    _rollout,
+    closed_rollout,
+    dense_steps,
     require_densities,
     stage_errors,
 )
@@ -53,11 +54,12 @@ from arvdm_theory.information.gaussian import (
     cholesky,
     condition,
     kl_divergence,
+    wasserstein2,
     whiten,
 )
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.laws.gaussian_kernel import Kernel, stage_kernel
+from arvdm_theory.laws.gaussian_kernel import Kernel
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.gaussian_stage import GaussianStage
 from arvdm_theory.laws.law import VideoLaw
@@ -72,8 +74,6 @@ __all__ = ["Rates", "RecursiveTerms", "SharedSteps", "rates", "recursive_form", 
 
 # From as many AR steps beyond the beginning of its pattern on a ledger is taken by recursions.
 _PAYS = 32
-# The most entries of a joint covariance of all frames: half a gigabyte.
-_DENSE_ENTRIES = 8192**2
 # Below this norm A^k has no influence left on the law of a stage.
 _FADED = 1e-16
 # AR steps whose sampler terms are evaluated at once.
@@ -407,12 +407,13 @@ class _Rollout:
 
     Attributes:
         increments: E KL(P(x_k | x_<k) ‖ Q(x_k | x_<k)).
-        clips: KL of the clip.
+        clips, clips_w2: KL and squared W_2 of the clip.
         rounding: of the increments.
     """
 
     increments: Tensor
     clips: Tensor
+    clips_w2: Tensor
     rounding: Tensor
 
 
@@ -580,8 +581,11 @@ class _Sampler:
         true = [self.true_clip(local) for local in locals_]
         true = (true + [true[-1]] * len(made))[: len(made)]
         pairs = [torch.stack(each) for both in (true, made) for each in zip(*both, strict=True)]
-        clips = [kl_divergence(*(each[k : k + _BATCH] for each in pairs)) for k in range(0, len(made), _BATCH)]
-        return _Rollout(increments, torch.cat(clips), rounding)
+        clips, apart = (
+            torch.cat([of(*(each[k : k + _BATCH] for each in pairs)) for k in range(0, len(made), _BATCH)])
+            for of in (kl_divergence, wasserstein2)
+        )
+        return _Rollout(increments, clips, apart, rounding)
 
     def settled(self, local: _Local, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
         """The increment and the clip's KL at the infinite horizon, (modes,); None of a clip that never settles.
@@ -695,9 +699,9 @@ class _Steps:
         plan = self.pattern.plan
 
         def kernel(law: GaussianStage, own: Any) -> Kernel:
-            affine = law.affine_map(own)
-            assert affine is not None
-            return stage_kernel(law.window, affine, step)
+            found = law.kernel(own, step)
+            assert found is not None
+            return found
 
         law = SamplerLaw.initial(plan, kernel(self.before[0], score), self.pattern.video.frame_dim, levels=entry)
         for stage in self.before[1:]:
@@ -729,6 +733,7 @@ def recursive_terms(
     against: ExactScore = FULL_VIEW,
     bounds: tuple[bool, bool] = (False, False),
     memory: bool = True,
+    attribution: bool = False,
     ar_grid: Tensor | None = None,
     init_grid: Tensor | None = None,
 ) -> RecursiveTerms | str:
@@ -757,7 +762,7 @@ def recursive_terms(
         score=own, step=chosen, against=against, memory=memory, teacher_forced=False, bounds=bounds,
     )  # fmt: skip
     entry = None if ar_grid is None else ar_grid[0]
-    found = _rollout(video, plan, list(steps.before), own, chosen, entry)
+    found = closed_rollout(video, plan, list(steps.before), own, chosen, entry, attribution)
     sampler, kernels = steps.sampler(own, chosen, entry)
     rolled = sampler.rolled(steps.locals_, kernels, count)
     over = steps.stages[0].over_modes
@@ -765,8 +770,17 @@ def recursive_terms(
     more = _lasting(increments, count)
     found["kl"] = found["kl"] + more.sum()
     found["rounding"] += float(_lasting(over(rolled.rounding), count).detach().sum())
-    clips = torch.cat([found["clips"].samples[0], _lasting(over(rolled.clips), count)])
-    found["clips"] = Number.exact(clips)
+    errors = [stage.ar_step_error(kernel) for stage, kernel in zip(steps.stages, kernels, strict=True)]
+    later = {
+        "clips": over(rolled.clips), "clips_w2": torch.sqrt(over(rolled.clips_w2)),
+        "ar_step_errors": torch.cat(errors),
+    }  # fmt: skip
+    if attribution:
+        parts = [_attributed(stage, chosen, each) for stage, each in zip(steps.stages, errors, strict=True)]
+        later["attribution"] = torch.cat(parts)
+    for name, values in later.items():
+        found[name] = Number.exact(torch.cat([found[name].samples[0], _lasting(values, count)]))
+    del found["kl_w2"]
     series: dict[str, Number] = {}
     shared = SharedSteps((*before[1:], *local), series, ar_steps)
     for name in ("mb", "mb_clean"):
@@ -796,6 +810,7 @@ def long_terms(
     girsanov: bool | None,
     closed: bool | None,
     memory: bool,
+    attribution: bool,
     ar_grid: Tensor | None,
     init_grid: Tensor | None,
 ) -> RecursiveTerms | None:
@@ -804,13 +819,13 @@ def long_terms(
     Raises:
         ValueError: if there is no recursion, and the frames are more than a joint covariance can hold.
     """
-    begin, most = plan.repeats_from, _dense_steps(video, plan)
+    begin, most = plan.repeats_from, dense_steps(video, plan)
     why: str | None = None
     if begin is not None and ar_steps >= begin + _PAYS:
         bounds = _bounds(video.at(plan.stage(0, init_grid)), step, girsanov, closed)
         found = recursive_terms(
             video, plan, ar_steps, score=score, step=step, against=against, bounds=bounds, memory=memory,
-            ar_grid=ar_grid, init_grid=init_grid,
+            attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
         )  # fmt: skip
         if not isinstance(found, str):
             return found
@@ -825,14 +840,6 @@ def long_terms(
     return None
 
 
-def _dense_steps(video: VideoLaw, plan: Plan) -> int | None:
-    """Up to how many AR steps a Gaussian video's joint covariance can be held; None for another video."""
-    if not video.gaussian:
-        return None
-    rows = math.isqrt(_DENSE_ENTRIES // video.modes) // (video.frame_dim + video.action_dim)
-    return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)
-
-
 # -- rates ---------------------------------------------------------------------------------------------------
 
 
@@ -843,7 +850,8 @@ class Rates:
     Attributes:
         nie, de, see, cross: of the AR steps, summed over reverse steps.
         mb: of the memory bottleneck; ``floor`` with clean references (w = Δ), what no sampler of the plan beats.
-        kl: of the KL of all clean frames; ``trajectory`` of the ledger's sum.
+        kl: of the KL of all clean frames; ``ar_step`` of the errors E_k of whole AR steps; ``trajectory`` of the
+            ledger's sum.
         girsanov, closed: of the upper bounds; None where not defined.
         clip: the KL of one clip in the end, in nats; None where the sampler's loop does not contract.
         errors: of one AR step, as the ledger has them.
@@ -856,6 +864,7 @@ class Rates:
     mb: Tensor
     floor: Tensor | None
     kl: Tensor
+    ar_step: Tensor
     trajectory: Tensor
     girsanov: Tensor | None
     closed: Tensor | None
@@ -954,6 +963,7 @@ def rates(
         for path, start in ((errors.girsanov, errors.nie), (errors.closed, errors.nie_closed))
     ]
     return Rates(
-        nie, de, see, cross, mb, floor, law.over_modes(increment) / plan.stride, nie + de + see + cross + mb,
+        nie, de, see, cross, mb, floor, law.over_modes(increment) / plan.stride,
+        law.ar_step_error(kernels[0])[0] / plan.stride, nie + de + see + cross + mb,
         upper[0], upper[1], None if clip is None else law.over_modes(clip), errors,
     )  # fmt: skip

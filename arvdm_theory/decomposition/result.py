@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Result", "rows_table"]
 
 _TOTALS = ("kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound",
-           "floor")  # fmt: skip
+           "floor", "ar_step_kl")  # fmt: skip
 _SERIES = {
     "nie_ar": "NIE_AR", "de_ar": "DE", "see_ar": "SEE", "cross_ar": "CROSS", "mb": "MB", "clip_kl": "CLIP_KL",
-    "clip_bound": "CLIP_BOUND",
+    "clip_bound": "CLIP_BOUND", "ar_step_error": "AR_STEP", "clip_w2": "CLIP_W2",
+    "accumulation_bound": "ACCUMULATION_BOUND",
 }  # fmt: skip
 _COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
 
@@ -55,12 +56,14 @@ class Result:
             the 95 % interval ``ci_low`` to ``ci_high``. Rows of one term and form add up to the total of that name:
 
             - a ledger's terms are IE, NIE_AR, DE, SEE, CROSS and MB, which add up to the KL of the trajectory;
-              NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; and per AR step CLIP_KL and CLIP_BOUND,
-              which are no summands;
+              NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; AR_STEP, the error E_k of a whole AR step,
+              and its attribution AR_STEP_NIE, AR_STEP_DE and AR_STEP_SEE where asked for; and per AR step CLIP_KL,
+              CLIP_BOUND, ACCUMULATION_BOUND and CLIP_W2, which are no summands;
             - predictions and measurements have CLIP_KL rows, a form each.
         totals: in nats, None where not defined; of a ledger
 
-            - ``kl``: of all clean frames; ``trajectory_kl``: the sum of the ledger;
+            - ``kl``: of all clean frames; ``ar_step_kl``: of the trajectory at the ends of AR steps, IE + Σ (E_k + MB_k);
+              ``trajectory_kl``: of the whole, the sum of the ledger;
             - ``path_kl``: the same with IE replaced by its bound, the whole initialisation stage;
             - ``girsanov`` and ``closed``: upper bounds;
             - ``floor``: Σ I(Output_k; Past_k | clean references), which no sampler of the plan beats (w = Δ);

@@ -10,6 +10,7 @@ Sources: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,15 +22,27 @@ from tqdm import tqdm
 
 from arvdm_theory.bounds.path import closed_initialisation_bound, closed_path_bound, girsanov_path_bound
 from arvdm_theory.diffusion.scores import ExactScore, as_score
-from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
-from arvdm_theory.laws.gaussian_kernel import stage_kernel
+from arvdm_theory.diffusion.steps import STEPS, ReverseStep, reverse_step
+from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.stage_law import StageLaw, TrueVideos
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["FULL_VIEW", "LedgerTerms", "StageErrors", "ledger_terms", "sample_count", "stage_errors"]
+__all__ = [
+    "FULL_VIEW",
+    "LedgerTerms",
+    "StageErrors",
+    "closed_rollout",
+    "dense_steps",
+    "ledger_terms",
+    "sample_count",
+    "stage_errors",
+]
+
+# The most entries of a joint covariance of all frames: half a gigabyte.
+_DENSE_ENTRIES = 8192**2
 
 FULL_VIEW = ExactScore(masked=False)
 """What SEE is measured against by default: the exact score with everything in view."""
@@ -76,8 +89,12 @@ class LedgerTerms:
         ie: KL(P_{Input_1} ‖ Q_{Input_1}); None without a closed form.
         kl: of all clean frames; None without a closed form of the rollout.
         clips: of the clip that each AR step put out, (K,); None likewise.
-        ar_step_errors: E KL(P(Output_k | Input_k) ‖ Q(Output_k | Input_k)) of each AR step, (K,), where it is known:
-            what NIE_AR and the path terms of that step bound.
+        ar_step_errors: E_k = E KL(P(Output_k | Input_k) ‖ Q(Output_k | Input_k)) of each AR step, (K,), where it is
+            known: what NIE_AR and the path terms of that step bound.
+        attribution: E_k as NIE, DE and SEE, switched on in this order, (K, 3); None unless asked for. The parts of
+            an order add up to E_k and may be negative.
+        kl_w2, clips_w2: W_2 of all clean frames and of every clip (K,), in units of the frames; None where ``kl`` is,
+            and for a video with actions. ``kl_w2`` has no recursion.
         rounding: an estimate of the rounding in ``kl`` and ``clips``, the larger relative one.
     """
 
@@ -87,6 +104,9 @@ class LedgerTerms:
     kl: Number | None = None
     clips: Number | None = None
     ar_step_errors: Number | None = None
+    attribution: Number | None = None
+    kl_w2: Number | None = None
+    clips_w2: Number | None = None
     rounding: float = 0.0
 
     def of(self, name: str) -> Number | None:
@@ -114,6 +134,14 @@ class LedgerTerms:
         """KL of the trajectory: the sum of the ledger; None where IE or MB is."""
         mb = self.total("mb")
         return None if self.ie is None or mb is None else self.ie + self.ar_paths.sum() + mb
+
+    @property
+    def ar_step_kl(self) -> Number | None:
+        """KL of the trajectory at the ends of AR steps: IE + Σ_k (E_k + MB_k); KL(clean) ≤ it ≤ KL(trajectory)."""
+        mb = self.total("mb")
+        if self.ie is None or self.ar_step_errors is None or mb is None:
+            return None
+        return self.ie + _summed(self.ar_step_errors) + mb
 
     @property
     def path(self) -> Number | None:
@@ -153,6 +181,12 @@ class LedgerTerms:
         return self.total("mb_clean")
 
 
+def _summed(numbers: Number) -> Number:
+    """The sum over AR steps, also of numbers whose errors lie outside their samples (taken to be independent)."""
+    extra = torch.as_tensor(numbers.extra, dtype=torch.float64).expand(numbers.samples.shape[1:])
+    return Number(numbers.samples.sum(-1), torch.sqrt((extra**2).sum()), method=numbers.method, n=numbers.n)
+
+
 def ledger_terms(
     video: VideoLaw,
     plan: Plan,
@@ -167,6 +201,7 @@ def ledger_terms(
     teacher_forced: bool = False,
     samples: int = 2048,
     seed: int = 0,
+    attribution: bool = False,
     ar_grid: Tensor | None = None,
     init_grid: Tensor | None = None,
     progress: bool = False,
@@ -193,7 +228,7 @@ def ledger_terms(
 
         long = long_terms(
             video, plan, ar_steps, score=own, step=chosen, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, ar_grid=ar_grid, init_grid=init_grid,
+            memory=memory, attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
         )  # fmt: skip
         if long is not None:
             return long
@@ -203,7 +238,7 @@ def ledger_terms(
     bounds = _bounds(laws[0], chosen, girsanov, closed)
     truths = video.true_videos(plan, ar_steps, sample_count(samples), torch.Generator().manual_seed(seed))
     errors = stage_errors(laws, truths, own, chosen, against, memory, teacher_forced, bounds, progress)
-    rollout = _rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0])
+    rollout = closed_rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0], attribution)
     return LedgerTerms(errors[0], tuple(errors[1:]), **rollout)
 
 
@@ -230,6 +265,14 @@ def require_densities(video: VideoLaw, plan: Plan) -> None:
             "step to level 0 costs an infinite KL. Give the plan a floor δ > 0, or end AR steps on states "
             "(decoded_ledger)"
         )
+
+
+def dense_steps(video: VideoLaw, plan: Plan) -> int | None:
+    """Up to how many AR steps a Gaussian video's joint covariance can be held; None for another video."""
+    if not video.gaussian:
+        return None
+    rows = math.isqrt(_DENSE_ENTRIES // video.modes) // (video.frame_dim + video.action_dim)
+    return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)
 
 
 def _require_grids(laws: list[StageLaw], grids: dict[str, Tensor | None]) -> None:
@@ -313,18 +356,25 @@ def _errors(
     return found
 
 
-def _rollout(
-    video: VideoLaw, plan: Plan, laws: list[StageLaw], score: Any, step: ReverseStep, entry: Tensor | None
+def closed_rollout(
+    video: VideoLaw,
+    plan: Plan,
+    laws: list[Any],
+    score: Any,
+    step: ReverseStep,
+    entry: Tensor | None = None,
+    attribution: bool = False,
 ) -> dict[str, Any]:
-    """IE, KL of all clean frames, KL of every clip, and their rounding, as far as there is a closed form."""
-    window, own, over = laws[0].window, laws[0].affine_map(score), laws[0].over_modes
-    if window is None or own is None:
+    """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed forms."""
+    window, over = laws[0].window, laws[0].over_modes
+    kernel = None if window is None else laws[0].kernel(score, step)
+    if kernel is None:
         return {}
     dim, frames = window.dim, laws[-1].stage.frames.stop
     moments = video.joint_moments(frames)  # type: ignore[attr-defined]
     actions, n = window.action_dim * frames, frames * dim
     told = (moments[0][:, n:], moments[1][:, n:, n:]) if actions else None
-    sampler = SamplerLaw.initial(plan, stage_kernel(window, own, step), dim, told, entry)
+    sampler = SamplerLaw.initial(plan, kernel, dim, told, entry)
     device = window.mean.device
     floor = torch.tensor(plan.floor, dtype=torch.float64, device=device)
     levels = floor
@@ -334,19 +384,37 @@ def _rollout(
     first = range(plan.init_frames)
     ie = sampler.divergence(clean_law(moments, dim, actions, first, levels), first)
     found: dict[str, Any] = {"ie": Number.exact(over(ie))}
-    clips = []
+    clips, clips_w2, errors, parts = [], [], [], []
     for law in laws[1:]:
-        own = law.affine_map(score)
-        if own is None:  # from here on the rollout has no closed-form law
+        kernel = law.kernel(score, step)
+        if kernel is None:  # from here on the rollout has no closed-form law
             return found
-        assert law.window is not None
-        sampler = sampler.advance(plan, law.stage, stage_kernel(law.window, own, step))
+        errors.append(law.ar_step_error(kernel))
+        if attribution:
+            parts.append(_attributed(law, step, errors[-1]))
+        sampler = sampler.advance(plan, law.stage, kernel)
         last = plan.clean_frames(law.stage.ar_step)
         clip = range(last - plan.stride, last)
-        clips.append(sampler.divergence(clean_law(moments, dim, actions, clip, floor), clip))
+        true = clean_law(moments, dim, actions, clip, floor)
+        clips.append(sampler.divergence(true, clip))
+        if not actions:
+            clips_w2.append(over(wasserstein2(*true, *sampler.frames(clip))))
+    found["ar_step_errors"] = Number(torch.stack(errors, -1), method="exact")
+    if parts:
+        found["attribution"] = Number(torch.stack(parts, -2), method="exact")
     clean = range(plan.clean_frames(len(laws) - 1))
     true = clean_law(moments, dim, actions, clean, floor)
     found["kl"] = Number.exact(over(sampler.divergence(true, clean)))
     found["clips"] = Number.exact(over(torch.stack(clips)))
+    if not actions:
+        found["clips_w2"] = Number.exact(torch.sqrt(torch.stack(clips_w2)))
+        found["kl_w2"] = Number.exact(torch.sqrt(over(wasserstein2(*true, *sampler.frames(clean)))))
     found["rounding"] = float(over(kl_rounding(true, sampler.frames(clean))))
     return found
+
+
+def _attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:
+    """E_k as the increments of switching on, in turn, the N(0, I) start, the discretised exact score, and the score."""
+    exact = FULL_VIEW.of(law.video)
+    started, discretised = (law.ar_step_error(law.kernel(exact, each)) for each in (STEPS["ancestral"], step))
+    return torch.stack([started, discretised - started, error - discretised], -1)

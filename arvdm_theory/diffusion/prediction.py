@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch
@@ -38,10 +39,19 @@ Network = Callable[[Tensor, Tensor, ReferenceBatch, Tensor | None], Tensor]
 """(window, levels, references, actions) → x0, ε, v, flow or score: a network of one's own."""
 
 
-def _scales(levels: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """α and σ of per-frame levels (.., w), each (.., w, 1) in the dtype of ``like``."""
-    precise = levels.to(torch.float64).unsqueeze(-1)
-    return alpha(precise).to(like), torch.sqrt(sigma2(precise)).to(like)
+def at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """float32, or ``dtype`` where that is finer: bfloat16 cannot tell level 500 from 501."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def scales(levels: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """α and σ of per-frame levels (.., w), each (.., w, 1), for frames ``like`` these and no coarser than float32.
+
+    They are taken in float64 where the device has it: there small σ keep their digits.
+    """
+    precise = (levels if levels.device.type == "mps" else levels.to(torch.float64)).unsqueeze(-1)
+    dtype = at_least_single(like.dtype)
+    return alpha(precise).to(like.device, dtype), torch.sqrt(sigma2(precise)).to(like.device, dtype)
 
 
 def _known(prediction: str) -> None:
@@ -62,7 +72,7 @@ def target(prediction: Prediction, clean: Tensor, noise: Tensor, levels: Tensor)
         ValueError: for an unknown prediction.
     """
     _known(prediction)
-    a, s = _scales(levels, clean)
+    a, s = scales(levels, clean)
     if prediction == "x0":
         return clean
     if prediction == "epsilon":
@@ -77,7 +87,7 @@ def target(prediction: Prediction, clean: Tensor, noise: Tensor, levels: Tensor)
 def denoised(prediction: Prediction, output: Tensor, window: Tensor, levels: Tensor) -> Tensor:
     """The denoised frame x̂ that an output stands for; arguments as :func:`target`, ``window`` is W."""
     _known(prediction)
-    a, s = _scales(levels, window)
+    a, s = scales(levels, window)
     if prediction == "x0":
         return output
     if prediction == "epsilon":
@@ -91,7 +101,7 @@ def denoised(prediction: Prediction, output: Tensor, window: Tensor, levels: Ten
 
 def score_of(clean: Tensor, window: Tensor, levels: Tensor) -> Tensor:
     """The score (α x̂ - W)/σ² of a denoised frame x̂ = ``clean``; shapes as :func:`target`."""
-    a, s = _scales(levels, window)
+    a, s = scales(levels, window)
     return (a * clean - window) / s**2
 
 
@@ -100,25 +110,27 @@ class NetworkScore:
     """Any network as a score: the ledger, the I-MMSE estimate and the rollout take it as it is.
 
     The network is called without gradients, on at most ``batch`` windows at once, and shown the tensors on
-    ``device`` and in ``dtype``; its output comes back in the caller's.
+    ``device`` and in ``dtype``, but levels in float32 at the least; its output comes back in the caller's.
 
     A network trained by flow matching on x_u = (1 - u) X + u ε is shown x_u and u in place of W and the levels:
     u = σ/(α + σ) and x_u = W/(α + σ) is the same frame on that clock. Window frames that stand at level 0 get the
-    score 0: they never move again.
+    score 0: they never move again. References are shown as they are, noised as W is and at OU levels.
 
     Attributes:
-        network: (window (batch, w, d), levels (w,), references, actions) → output (batch, w, d). ``actions`` are
-            those of the window's frames, (batch, w, a), or None.
+        network: (window (batch, w, d), levels, references, actions) → output (batch, w, d). Levels are told as the
+            score is asked: one a frame, (w,), or one a frame of every sample, (batch, w). ``actions`` are those of
+            the window's frames, (batch, w, a), or None.
         prediction: what the output is.
-        clock: maps OU levels to what the network calls the noise level; the identity if left out, and not used
-            with ``flow``.
+        clock: maps the window's OU levels, a CPU tensor in float64, to what the network calls the noise level, a
+            tensor or an array of the same shape. Left out, it is u with ``flow`` and the identity else.
         frame_shape: gives the network pictures (batch, w, \\*frame_shape) in place of flat frames.
         dtype: of the tensors that the network is shown.
         device: where it is called; that of the window if left out.
         batch: the most windows at once.
 
     Raises:
-        ValueError: for an unknown prediction, or an output of another shape than the window's.
+        ValueError: for an unknown prediction, an output of another shape than the window's, or a clock's of
+            another shape than the levels'.
 
     Example:
         >>> score = NetworkScore(lambda window, levels, references, actions: window, prediction="x0")
@@ -130,7 +142,7 @@ class NetworkScore:
 
     network: Network
     prediction: Prediction = "epsilon"
-    clock: Callable[[Tensor], Tensor] | None = None
+    clock: Callable[[Tensor], Tensor | NDArray[Any]] | None = None
     frame_shape: tuple[int, ...] | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | str | None = None
@@ -145,19 +157,26 @@ class NetworkScore:
         with torch.no_grad():
             for start in range(0, len(window), self.batch):
                 rows = slice(start, start + self.batch)
-                parts.append(self._part(window[rows], levels, reference_rows(references, rows)))
+                at = levels[rows] if levels.ndim > 1 else levels
+                parts.append(self._part(window[rows], at, reference_rows(references, rows)))
         return torch.cat(parts) if parts else torch.zeros_like(window)
 
     def _part(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        a, s = _scales(levels, window)
+        a, s = scales(levels, window)
         shown, at = window, levels
         if self.prediction == "flow":
             shown, at = window / (a + s), (s / (a + s)).squeeze(-1)
-        elif self.clock is not None:
-            at = self.clock(levels)
+        if self.clock is not None:
+            at = torch.as_tensor(self.clock(levels.detach().cpu().double()))
+            if at.shape != levels.shape:
+                shapes = f"{tuple(levels.shape)}, got {tuple(at.shape)}"
+                raise ValueError(f"the clock must return as many levels as it is given, {shapes}")
 
         def give(values: Tensor) -> Tensor:
-            return values.to(self.device or values.device, self.dtype)
+            return values.to(self.device or window.device, self.dtype)
+
+        def give_levels(values: Tensor) -> Tensor:
+            return values.to(self.device or window.device, at_least_single(self.dtype))
 
         def picture(values: Tensor) -> Tensor:
             moved = give(values)
@@ -165,13 +184,13 @@ class NetworkScore:
 
         context = ReferenceBatch(
             picture(references.values),
-            give(references.levels),
+            give_levels(references.levels),
             references.frames,
             references.window_frames,
             None if references.actions is None else give(references.actions),
             None if references.window_actions is None else give(references.window_actions),
         )
-        output = self.network(picture(shown), give(at), context, context.window_actions)
+        output = self.network(picture(shown), give_levels(at), context, context.window_actions)
         if isinstance(output, Tensor) and self.frame_shape is not None and output.ndim > window.ndim:
             output = output.flatten(2)
         if not isinstance(output, Tensor) or output.shape != window.shape:
@@ -179,9 +198,11 @@ class NetworkScore:
             raise ValueError(
                 f"the network must return a tensor of the window's shape {tuple(window.shape)}, got {got}"
             )
-        score = score_of(denoised(self.prediction, output.to(window), window, levels), window, levels)
+        output = output.to(window.device, at_least_single(window.dtype))
+        score = score_of(denoised(self.prediction, output, window, levels), window, levels)
         # At level 0 the formula is 0/0; such frames never move again, and no score of theirs is used.
-        return torch.where((levels > 0).to(score.device).unsqueeze(-1), score, torch.zeros_like(score))
+        moves = (levels > 0).to(score.device).unsqueeze(-1)
+        return torch.where(moves, score, torch.zeros_like(score)).to(window.dtype)
 
 
 def reference_rows(references: ReferenceBatch, rows: slice) -> ReferenceBatch:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arvdm_theory.diffusion.scores import as_score, checked_score
-from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
+from arvdm_theory.diffusion.steps import Evaluation, ReverseStep, reverse_step
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.noise import noised, standard_normal
 from arvdm_theory.plan.plan import Plan
@@ -171,20 +172,29 @@ def reverse_stage(
     """
     levels = stage.levels.to(window.device)
     steps = sampler_steps(levels, step).to(window)
-    for m in range(stage.steps):
-        value = torch.empty_like(window)
-        for start in range(0, len(window), batch):
+    memory: dict[str, Tensor] = {}
+
+    def value(m: int, at: Tensor) -> Tensor:
+        said = torch.empty_like(at)
+        for start in range(0, len(at), batch):
             rows = slice(start, start + batch)
-            part = _without_modes(window[rows])
-            said = score(part, levels[m], shown.rows(rows).seeing(stage.visible[m]))
-            said = checked_score(said, part, stage.frames, levels[m])
-            value[rows] = said.reshape(window[rows].shape).to(window)
+            part = _without_modes(at[rows])
+            own = score(part, levels[m], shown.rows(rows).seeing(stage.visible[min(m, stage.steps - 1)]))
+            said[rows] = checked_score(own, part, stage.frames, levels[m]).reshape(at[rows].shape).to(at)
+        return said
+
+    for m in range(stage.steps):
+        if step.advance is not None:
+            here, there = partial(value, m), partial(value, m + 1)
+            window = step.advance(Evaluation(window, levels[m], levels[m + 1], here, there, memory)).to(window)
+            done()
+            continue
         fresh = noise(stage.window)
         moved = (
             law.reverse_noise(m, fresh) if steps.variance is None else steps.variance[m].sqrt()[:, None] * fresh
         )
         stay = (1 - steps.moving[m]) + steps.mean_window[m]
-        window = stay[:, None] * window + steps.mean_score[m][:, None] * value + moved
+        window = stay[:, None] * window + steps.mean_score[m][:, None] * value(m, window) + moved
         done()
     return window
 

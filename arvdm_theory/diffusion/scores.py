@@ -22,7 +22,7 @@ from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch, Score
 
-__all__ = ["AffineScore", "ExactScore", "HasScore", "PerturbedScore", "as_score", "checked_score"]
+__all__ = ["AffineScore", "ExactScore", "GuidedScore", "HasScore", "PerturbedScore", "as_score", "checked_score"]
 
 
 @runtime_checkable
@@ -130,6 +130,41 @@ class PerturbedScore:
         return self.base.affine(window_law) - window_law.identity * self.error + self.bias
 
 
+@dataclass(frozen=True)
+class GuidedScore:
+    """History guidance: s(W) + ω (s(W, R) - s(W)), the score without the references moved towards that with them.
+
+    ω = 1 is the score with its references, ω = 0 without; ω > 1 leans on the history more than its law says. Affine
+    where the score that is guided is. Source: Song et al. 2025 (arXiv 2502.06764), history guidance.
+
+    Attributes:
+        weight: ω.
+        base: the score that is guided; it must be able to go without references.
+    """
+
+    weight: float | Tensor
+    base: Any = ExactScore()
+
+    def __post_init__(self) -> None:
+        if not bool(torch.isfinite(torch.as_tensor(self.weight, dtype=torch.float64)).all()):
+            raise ValueError(f"the weight ω of history guidance must be finite, got {self.weight}")
+
+    @property
+    def video(self) -> Any:
+        """Whose score is guided, where that is known."""
+        return getattr(self.base, "video", None)
+
+    def of(self, video: Any) -> GuidedScore:
+        """The guided score of ``video``, unless it is another one's already."""
+        return dataclasses.replace(self, base=as_score(self.base, video))
+
+    def __call__(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+        """See :class:`arvdm_theory.interfaces.Score`."""
+        alone = self.base(window, levels, references.without())
+        value: Tensor = alone + self.weight * (self.base(window, levels, references) - alone)
+        return value
+
+
 def as_score(score: Any, video: Any = None) -> Score | AffineScore:
     """A score as ledger and sampler use it: the exact one of ``video`` for None, and unbound scores bound to it.
 
@@ -139,7 +174,7 @@ def as_score(score: Any, video: Any = None) -> Score | AffineScore:
     if score is None:
         score = ExactScore()
     own = score.as_score() if isinstance(score, HasScore) else score
-    if isinstance(own, ExactScore | PerturbedScore):
+    if isinstance(own, ExactScore | PerturbedScore | GuidedScore):
         return own if video is None else own.of(video)
     if isinstance(own, AffineScore) or (callable(own) and not isinstance(own, type)):
         return own

@@ -1,42 +1,114 @@
-"""Experiments with trained networks: what a trained Meta-ARVDM model does, beside what theory says it must.
+"""Experiments: what the theory says, checked, and what trained networks do beside it.
 
-A folder an experiment, of which ``run.py`` has ``PRESETS`` (by name: smoke, cpu, gpu), ``networks(preset, ...)`` (the networks
-that it trains) and ``run(setting)``, which writes its tables and returns them by name. The figures that belong to
-them are drawn by ``figures.py`` beside it, from the tables alone.
+An experiment is a folder. ``run.py`` computes its tables, written cell by cell, and has its words, ``headline``;
+``figures.py`` has ``FIGURES``, each drawn from one table alone. Of one that trains networks on videos whose law is
+known (the command ``experiment``), ``run.py`` has ``PRESETS`` by name, ``networks(preset)``, the networks that one
+trains, and ``run(setting)``, which returns its tables by name.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import Any
 
-__all__ = ["EXPERIMENTS", "PRESET_NAMES", "experiment"]
-
-EXPERIMENTS: dict[str, str] = {
-    "decomposition": "the measured error terms stacked beside the measured KL, per method and step count",
-    "accumulation": "clip KL over AR steps: predicted without a rollout, against measured",
-    "see-laws": "score estimation error against training-set size, training steps and width",
-    "memory": "memory bottleneck: closed form, I-MMSE of two networks, excess KL of the rollout without memory",
-    "pareto": "memory bottleneck against error accumulation, over methods, memories and training budgets",
-    "blind-metrics": "the Fréchet distance of short clips does not see the memory bottleneck: which length does?",
-    "needle": "a trained model's retrieval rate against the best possible one",
-    "noise-dial": "noise-augmented references trade drift for memory: trained networks beside the exact curve",
-}
-"""Names and what each shows."""
-
-# Where a folder is not called as the experiment is at the command line.
-_FOLDERS = {"noise-dial": "context_noise"}
-
-PRESET_NAMES = ("smoke", "cpu", "gpu")
+__all__ = ["EXPERIMENTS", "TRAINED", "Experiment", "experiment"]
 
 
-def experiment(name: str, part: Literal["run", "figures"] = "run") -> ModuleType:
-    """The module of an experiment that runs it, or that draws its figures.
+@dataclass(frozen=True)
+class Experiment:
+    """What is known of an experiment before any of it is imported.
+
+    Attributes:
+        folder: its folder in this package.
+        shows: what, in a line.
+        presets: names of what can be run of it, the keys of the dictionary ``named`` of its ``run.py``.
+        command: of ``arvdm``, or the script in ``experiments/``, that runs it.
+        named: see there.
+    """
+
+    folder: str
+    shows: str
+    presets: tuple[str, ...] = ("smoke", "cpu", "gpu")
+    command: str = "experiment"
+    named: str = "PRESETS"
+
+    def module(self, part: str) -> ModuleType:
+        """One of its modules, ``run`` or ``figures``."""
+        return importlib.import_module(f"{__name__}.{self.folder}.{part}")
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Its figures by name, those of tables: see :data:`arvdm_theory.report.style.Figures`."""
+        figures: Mapping[str, Any] = getattr(self.module("figures"), "FIGURES", {})
+        return figures
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "decomposition": Experiment(
+        "decomposition", "the measured error terms stacked beside the measured KL, per method and step count"
+    ),
+    "accumulation": Experiment(
+        "accumulation", "clip KL over AR steps: predicted without a rollout, against measured"
+    ),
+    "see-laws": Experiment(
+        "see_laws", "score estimation error against training-set size, training steps and width"
+    ),
+    "memory": Experiment(
+        "memory", "memory bottleneck: closed form, I-MMSE of two networks, excess KL of the rollout without memory"
+    ),
+    "pareto": Experiment(
+        "pareto", "memory bottleneck against error accumulation, over methods, memories and training budgets"
+    ),
+    "blind-metrics": Experiment(
+        "blind_metrics",
+        "the Fréchet distance of short clips does not see the memory bottleneck: which length does?",
+    ),
+    "needle": Experiment("needle", "a trained model's retrieval rate against the best possible one"),
+    "noise-dial": Experiment(
+        "context_noise",
+        "noise-augmented references trade drift for memory: trained networks beside the exact curve",
+    ),
+    "verify": Experiment(
+        "verify", "every bound on a grid of videos and plans", ("smoke", "default", "full"), "verify", "SIZES"
+    ),
+    "retrieval": Experiment(
+        "retrieval", "memory bottleneck and best retrieval rate of a needle in a haystack", (), "needle"
+    ),
+    "estimators": Experiment(
+        "estimators", "estimators of information, and three other packages, on samples whose information is known",
+        ("smoke", "small", "full", "report"), "estimator_benchmark.py", "SIZES",
+    ),
+    "independence": Experiment(
+        "independence", "how often the conditional independence test rejects", ("smoke", "small", "full"),
+        "independence.py", "SIZES",
+    ),
+    "video": Experiment(
+        "video", "networks with a memory on first-person video: retrieval, decay, information, and their trade",
+        ("structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft",
+         "long"),
+        "video sweep", "SUITES",
+    ),
+    "video-cost": Experiment(
+        "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
+        "video_cost.py",
+    ),
+}  # fmt: skip
+"""All of them, by the names that the command line has for them."""
+
+TRAINED = [name for name, each in EXPERIMENTS.items() if each.command == "experiment"]
+"""The names of those that ``arvdm experiment`` runs."""
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of a name that ``arvdm experiment`` runs.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none; the message says what runs it if it is another command's.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"an experiment is one of {', '.join(EXPERIMENTS)}, got {name!r}")
-    return importlib.import_module(f"{__name__}.{_FOLDERS.get(name, name).replace('-', '_')}.{part}")
+    if name in TRAINED:
+        return EXPERIMENTS[name]
+    other = f" ({EXPERIMENTS[name].command} runs that)" if name in EXPERIMENTS else ""
+    raise ValueError(f"an experiment is one of {', '.join(TRAINED)} or all, got {name!r}{other}")

@@ -33,6 +33,7 @@ __all__ = [
     "kl_divergence",
     "log_det",
     "mutual_information",
+    "wasserstein2",
     "whiten",
     "whitened_signal",
     "x_minus_log1p",
@@ -135,6 +136,29 @@ def kl_divergence(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) 
         far_value = x.sum(-1) - log_det(factor_p) + log_det(factor_q)
         near_value = torch.where(far, far_value, near_value)
     return 0.5 * (near_value + (shift**2).sum(-1))
+
+
+def wasserstein2(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) -> Tensor:
+    """W_2² of two Gaussians, ‖μ_p - μ_q‖² + tr(Σ_p + Σ_q - 2 (Σ_p^{1/2} Σ_q Σ_p^{1/2})^{1/2}), shape (...).
+
+    With Σ_p = L Lᵀ the last trace is that of the roots of the eigenvalues of Lᵀ Σ_q L. Source: Dowson and Landau 1982.
+
+    Args:
+        mean_p: shape (..., n).
+        cov_p: shape (..., n, n).
+        mean_q: shape (..., n).
+        cov_q: shape (..., n, n), may be singular.
+
+    Raises:
+        NotPositiveDefiniteError: if Σ_p is not positive definite.
+    """
+    factor = cholesky(cov_p, "covariance of P")
+    product = factor.mT @ cov_q @ factor
+    roots = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum(-1)
+    traces = torch.diagonal(cov_p + cov_q, dim1=-2, dim2=-1).sum(-1)
+    # Of two nearly equal Gaussians the traces leave rounding, of either sign, of what cancels.
+    squared: Tensor = ((mean_p - mean_q) ** 2).sum(-1) + (traces - 2 * roots).clamp(min=0)
+    return squared
 
 
 def condition(

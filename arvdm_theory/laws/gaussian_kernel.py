@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from arvdm_theory.diffusion.sampler import SamplerSteps, sampler_steps
-from arvdm_theory.diffusion.steps import ReverseStep
+from arvdm_theory.diffusion.steps import Evaluation, ReverseStep
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
 from arvdm_theory.noise import transition
@@ -72,8 +73,19 @@ class Kernel:
     covariance: Tensor
 
 
-def stage_kernel(law: WindowLaw, score: AffineMap, step: ReverseStep) -> Kernel:
-    """The sampler's kernel over the stage, composed of its M affine Gaussian steps."""
+def stage_kernel(
+    law: WindowLaw, score: AffineMap, step: ReverseStep, ahead: tuple[WindowLaw, AffineMap] | None = None
+) -> Kernel:
+    """The sampler's kernel over the stage, composed of its M affine Gaussian steps.
+
+    Args:
+        law: of the window.
+        score: its map at every reverse step.
+        step: the reverse step.
+        ahead: for a step that looks ahead, the law of the stage one row later and the score's map there.
+    """
+    if step.advance is not None:
+        return _advanced(law, score, step, ahead)
     steps = gaussian_steps(law, step)
     return composed_kernel(steps.sampler, *law.raw(score), steps.noise)
 
@@ -102,3 +114,32 @@ def composed_kernel(
         constant = (window_maps[m] @ constant.unsqueeze(-1)).squeeze(-1) + biases[m]
         omega = window_maps[m] @ omega @ window_maps[m].mT + noises[m]
     return Kernel(phi, psi, constant, (omega + omega.mT) / 2)
+
+
+def _advanced(
+    law: WindowLaw, score: AffineMap, step: ReverseStep, ahead: tuple[WindowLaw, AffineMap] | None
+) -> Kernel:
+    """The kernel of a step of several evaluations, which has no noise: every column of (W, Y, 1) is walked through."""
+    assert step.advance is not None
+    maps = [law.raw(score)] + ([] if ahead is None else [ahead[0].raw(ahead[1])])
+    modes, n = law.mean.shape
+    known, frames, dim = law.gain.shape[-1], law.stage.window, law.dim
+    window = law.mean.new_zeros(n + known + 1, modes, n)
+    window[:n] = torch.eye(n).to(window)[:, None]
+    # Columns are windows of a batch: the score is linear in each, and what it adds by itself belongs to Y and 1.
+    own = [
+        torch.cat([torch.zeros_like(on).movedim(-1, 1), by.movedim(-1, 1), bias.unsqueeze(1)], 1)
+        for on, by, bias in maps
+    ]
+
+    def value(which: int, m: int, at: Tensor) -> Tensor:
+        flat = torch.einsum("bij,cbj->cbi", maps[which][0][m], at.flatten(2)) + own[which][m]
+        return flat.reshape(at.shape)
+
+    state = window.reshape(-1, modes, frames, dim)
+    memory: dict[str, Tensor] = {}
+    for m in range(law.steps):
+        here, there = partial(value, 0, m), partial(value, len(maps) - 1, m)
+        state = step.advance(Evaluation(state, law.levels[m], law.levels[m + 1], here, there, memory))
+    columns = state.flatten(2).permute(1, 2, 0)
+    return Kernel(columns[..., :n], columns[..., n:-1], columns[..., -1], columns.new_zeros(modes, n, n))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -30,13 +31,14 @@ from arvdm_theory.information.gaussian import (
     cholesky,
     conditional_mutual_information,
     kl_divergence,
+    whiten,
 )
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian_kernel import gaussian_steps
+from arvdm_theory.laws.gaussian_kernel import Kernel, gaussian_steps, stage_kernel
 from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
 from arvdm_theory.laws.stage_law import Law, Moments, StageLaw, StepTerms, TrueVideos
 from arvdm_theory.laws.states import frame_indices, noisy_covariance
-from arvdm_theory.noise import sigma2, standard_normal
+from arvdm_theory.noise import alpha, sigma2, standard_normal
 from arvdm_theory.plan.stage import Stage
 
 __all__ = ["GaussianStage"]
@@ -209,6 +211,44 @@ class GaussianStage(StageLaw):
         )
         return self.over_modes(value)[None]
 
+    def ar_step_error(self, kernel: Kernel) -> Tensor:
+        """E KL(P(Output | Input) ‖ Q(Output | Input)) of the whole stage, exactly, (1,); infinite where Q is singular.
+
+        Q starts from N(0, I) fresh frames: Output | Input ~ N(Φ_old W_old + Ψ Y + φ, Ω + Φ_new Φ_newᵀ). In centred
+        coordinates (e_old, y, 1) of the input, which are uncorrelated, the difference of the two means is affine.
+
+        Args:
+            kernel: the sampler's over the whole stage.
+        """
+        law, stage, d = self.window, self.stage, self.window.dim
+        out = frame_indices(stage.output, d).to(law.mean.device)
+        old = torch.arange(stage.kept * d, device=law.mean.device)
+        new = torch.arange(stage.kept * d, stage.window * d, device=law.mean.device)
+        first, last = law.levels[0], law.levels[-1]
+        scale_in, scale_out = (alpha(level).repeat_interleave(d) for level in (first, last))
+        own = (alpha(first) / alpha(last) * sigma2(last)).repeat_interleave(
+            d
+        )  # noise that a frame keeps of itself
+        both = scale_out[:, None] * scale_in * law.covariance + torch.diag(own)
+        factor_old = cholesky(law.covariance_at(first)[:, old[:, None], old], "covariance of the old window")
+        half = whiten(factor_old, both[:, out[:, None], old].mT)  # L⁻¹ Cov(old, out)
+        gain = torch.linalg.solve_triangular(factor_old.mT, half, upper=True).mT
+        left = law.covariance_at(last)[:, out[:, None], out] - half.mT @ half
+        on_old, on_new = kernel.window[:, out[:, None], old], kernel.window[:, out[:, None], new]
+        noise = kernel.covariance[:, out[:, None], out] + on_new @ on_new.mT
+        explained_in, explained_out = scale_in[:, None] * law.gain, scale_out[:, None] * law.gain
+        on_known = explained_out[:, out] - on_old @ explained_in[:, old] - kernel.known[:, out]
+        shift = (scale_out * law.mean)[:, out] - kernel.bias[:, out]
+        shift = shift - (on_old @ (scale_in * law.mean)[:, old].unsqueeze(-1)).squeeze(-1)
+        shift = shift - (kernel.known[:, out] @ law.known_mean.unsqueeze(-1)).squeeze(-1)
+        root = torch.cat([(gain - on_old) @ factor_old, on_known @ law.known_factor, shift.unsqueeze(-1)], -1)
+        factor, info = torch.linalg.cholesky_ex(noise)
+        if bool((info != 0).any()):
+            return torch.full((1,), math.inf, dtype=torch.float64, device=noise.device)
+        zero = torch.zeros_like(shift)
+        value = kl_divergence(zero, left, zero, noise) + 0.5 * (whiten(factor, root) ** 2).sum((-2, -1))
+        return self.over_modes(value)[None]
+
     def reverse_noise(self, step: int, fresh: Tensor) -> Tensor:
         """Standard normal frames (batch, modes, w, d) given the covariance Σ_P of reverse step m = ``step``."""
         from arvdm_theory.diffusion.steps import STEPS
@@ -235,6 +275,22 @@ class GaussianStage(StageLaw):
             known = isinstance(score, AffineScore) and not another
             self._asked = score, score.affine(self.window) if known else self._by_probing(score)
         return self._asked[1]
+
+    def kernel(self, score: Any, step: ReverseStep) -> Kernel | None:
+        """The sampler's kernel over the stage; None if the score is not affine."""
+        own = self.affine_map(score)
+        if own is None:
+            return None
+        if not step.looks_ahead:
+            return stage_kernel(self.window, own, step)
+        stage = self.stage
+        later = replace(
+            stage, grid=(*stage.grid[1:], stage.grid[-1]), visible=(*stage.visible[1:], stage.visible[-1]),
+            given_levels=torch.cat([stage.levels[1:], stage.levels[-1:]]),
+        )  # fmt: skip
+        law = GaussianStage(self.video, later)
+        there = law.affine_map(score)
+        return None if there is None else stage_kernel(self.window, own, step, (law.window, there))
 
     def call(self, score: Any, step: int, window: Tensor, known: Tensor) -> Tensor:
         """Calls a score on flat vectors: window (batch, modes, w·d) and known (batch, modes, y).

@@ -82,7 +82,7 @@ def _rotated(heads: Tensor, times: Tensor) -> Tensor:
     pairs = heads.shape[-1] // 4
     rates = _SLOWEST_ROTATION ** (torch.arange(pairs, dtype=times.dtype, device=times.device) / pairs)
     angles = times[:, None] * rates
-    cos, sin = torch.cos(angles), torch.sin(angles)
+    cos, sin = torch.cos(angles).to(heads), torch.sin(angles).to(heads)
     a, b, rest = heads[..., :pairs], heads[..., pairs : 2 * pairs], heads[..., 2 * pairs :]
     return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1)
 

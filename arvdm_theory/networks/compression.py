@@ -10,31 +10,29 @@ that read a long input).
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from arvdm_theory.networks.attention import Attention
-from arvdm_theory.networks.denoiser import ModelError
+from arvdm_theory.networks.config import ModelError
 from arvdm_theory.networks.embeddings import Frames, scaled_linear
 
 __all__ = ["ChannelBottleneck", "Compression", "PlaceMerge", "Resampler", "TemporalMerge", "merge_places"]
 
 
-class Compression(Protocol):
-    """What the three have in common; ``nn.Module``\\ s."""
+class Compression(nn.Module):
+    """What the four have in common: (features, frames) → the smaller memory.
 
-    grid: tuple[int, int]
-    """(h, w) of what comes out."""
+    Attributes:
+        grid: (h, w) of what comes out.
+    """
+
+    grid: tuple[int, int] = (1, 1)
 
     def slots(self, frames: int) -> int:
         """How many frames come out of at most ``frames``."""
-        ...
-
-    def __call__(self, x: Tensor, frames: Frames) -> tuple[Tensor, Frames]:
-        """The smaller memory."""
-        ...
+        return frames
 
 
 def merge_places(x: Tensor, factor: int) -> Tensor:
@@ -44,7 +42,7 @@ def merge_places(x: Tensor, factor: int) -> Tensor:
     return x.transpose(-4, -3).reshape(*lead, h // factor, w // factor, factor * factor * c)
 
 
-class PlaceMerge(nn.Module):
+class PlaceMerge(Compression):
     """Squares of factor x factor places become one each, by a linear map (a convolution with stride)."""
 
     def __init__(self, grid: tuple[int, int], width: int, factor: int) -> None:
@@ -54,35 +52,25 @@ class PlaceMerge(nn.Module):
         self.factor, self.grid = factor, (grid[0] // factor, grid[1] // factor)
         self.merge = scaled_linear(factor * factor * width, width, 1.0)
 
-    def slots(self, frames: int) -> int:
-        """See :class:`Compression`."""
-        return frames
-
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Frames]:
         """See :class:`Compression`."""
         return self.merge(merge_places(x, self.factor)), frames
 
 
-class ChannelBottleneck(nn.Module):
+class ChannelBottleneck(Compression):
     """The spatial compression of a frame that is one place: its channels pass through width/factor numbers."""
-
-    grid = (1, 1)
 
     def __init__(self, width: int, factor: int) -> None:
         super().__init__()
         inner = max(width // factor, 1)
         self.squeeze, self.widen = scaled_linear(width, inner, 1.0), scaled_linear(inner, width, 1.0)
 
-    def slots(self, frames: int) -> int:
-        """See :class:`Compression`."""
-        return frames
-
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Frames]:
         """See :class:`Compression`."""
         return self.widen(self.squeeze(x)), frames
 
 
-class TemporalMerge(nn.Module):
+class TemporalMerge(Compression):
     """Groups of ``factor`` consecutive remembered frames become one frame each, counted back from the newest.
 
     Conditions and poses start as their groups' scaled sums, so that a merged frame is still found by the poses of
@@ -141,7 +129,7 @@ def _summing(size: int, factor: int) -> nn.Linear:
     return layer
 
 
-class Resampler(nn.Module):
+class Resampler(Compression):
     """A fixed number of learned queries read all places of all remembered frames.
 
     What comes out are that many frames of one place each, standing at times -n..-1; their conditions and poses are
@@ -155,8 +143,6 @@ class Resampler(nn.Module):
         conditioned: whether what comes after reads the tokens' conditions.
         posed: whether it reads their poses.
     """
-
-    grid = (1, 1)
 
     def __init__(
         self, width: int, condition: int, heads: int, tokens: int, conditioned: bool, posed: bool

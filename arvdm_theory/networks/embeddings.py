@@ -1,4 +1,4 @@
-"""From flat frames to a grid of features, and what a network is told of each frame.
+"""From flat frames to a grid of features, and what a network is conditioned on, a frame.
 
 All networks but the linear one and the perceptron work on grids (batch, frames, h, w, channels). A vector frame is
 a grid of one place. What is known of a frame besides its values — how noisy it is, where in time it stands, which
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from arvdm_theory.diffusion.prediction import at_least_single
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
 
 __all__ = ["FrameStem", "Frames", "fourier_features", "scaled_linear"]
 
@@ -36,7 +37,7 @@ class Frames:
     Attributes:
         condition: noise level, offset and action of each, embedded, (batch, frames, e).
         pose: the action's part of it, (batch, frames, e); None without actions.
-        times: offsets from the window's first frame, (frames,), in frames.
+        times: offsets from the window's first frame, (frames,), in frames; float32 or finer.
     """
 
     condition: Tensor
@@ -80,7 +81,7 @@ class FrameStem(nn.Module):
         condition: e, the size of the condition vectors.
         kernel: of the convolution; equal to ``stride`` for patches.
         stride: of the convolution.
-        horizon_frames: if given, networks are told the frames' absolute indices too, in this unit.
+        horizon_frames: if given, networks are conditioned on the frames' absolute indices too, in this unit.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class FrameStem(nn.Module):
         return self._embed(references.values, levels, references.actions, references.frames, references)
 
     def _embed(
-        self, values: Tensor, levels: Tensor, actions: Tensor | None, indices: Sequence[int], told: ReferenceBatch
+        self, values: Tensor, levels: Tensor, actions: Tensor | None, indices: Sequence[int], given: ReferenceBatch
     ) -> tuple[Tensor, Frames]:
         batch, frames = values.shape[:2]
         # On a device without float64 (MPS) float32 must do.
@@ -133,7 +134,7 @@ class FrameStem(nn.Module):
         at = torch.log(levels.to(values.device, precise) + _SMALLEST_LEVEL)
         condition = self.level(fourier_features(at, 0.5, 40.0).to(values))
         index = torch.tensor(list(indices), dtype=precise, device=values.device)
-        offset = index - told.window_frames[0]
+        offset = index - given.window_frames[0]
         distance = torch.sign(offset) * torch.log1p(offset.abs())
         condition = condition + self.offset(fourier_features(distance, 0.5, 16.0).to(values))
         if self.absolute is not None and self.horizon_frames is not None:
@@ -149,11 +150,12 @@ class FrameStem(nn.Module):
         grid = grid + self.tell(condition)[:, :, None, None]
         if self.place is not None:
             grid = grid + self.place(self._places(grid))
-        return grid, Frames(condition, pose, offset.to(values))
+        return grid, Frames(condition, pose, offset.to(at_least_single(values.dtype)))
 
     def _places(self, like: Tensor) -> Tensor:
+        dtype = at_least_single(like.dtype)
         rows, columns = (
-            fourier_features((torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / n, 0.125, 4.0)
+            fourier_features((torch.arange(n, dtype=dtype, device=like.device) + 0.5) / n, 0.125, 4.0).to(like)
             for n in self.grid
         )
         shape = (*self.grid, rows.shape[-1])

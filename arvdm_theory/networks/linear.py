@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.plan.plan import Plan
 
 __all__ = ["LinearBackbone", "linear_config"]
@@ -119,7 +119,7 @@ class LinearBackbone(nn.Module):
         )
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.denoiser.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         number, row = self.place(levels, references)
         inputs = self.inputs(window, references)
         table = self.tables[number]

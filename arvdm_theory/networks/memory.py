@@ -31,8 +31,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +48,9 @@ from arvdm_theory.networks.compression import (
     TemporalMerge,
     merge_places,
 )
-from arvdm_theory.networks.denoiser import DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.embeddings import Frames, FrameStem, scaled_linear
-from arvdm_theory.networks.options import choice, flag, read_options, whole
+from arvdm_theory.networks.options import Options, option
 
 __all__ = ["ATTENTIONS", "COMPRESSIONS", "STRUCTURES", "Level", "Memory", "MemoryOptions", "Recalled"]
 
@@ -65,7 +65,7 @@ Level = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class MemoryOptions:
+class MemoryOptions(Options):
     """The ``memory`` option of a network.
 
     Attributes:
@@ -78,37 +78,25 @@ class MemoryOptions:
         film: of ``concat``, see the module.
     """
 
-    structure: str
-    compression: str
-    factor: int
-    tokens: int
-    attention: str
-    film: bool
+    owner: ClassVar[str] = "memory"
+
+    structure: str = option("", known=STRUCTURES)
+    compression: str = option("none", known=COMPRESSIONS)
+    factor: int = option(2, least=2)
+    tokens: int = 16
+    attention: str = option("same-place", known=ATTENTIONS)
+    film: bool = True
 
     @classmethod
-    def read(cls, given: Mapping[str, Any], references: int) -> MemoryOptions:
-        """Checked options.
+    def of(cls, given: Mapping[str, Any], references: int) -> MemoryOptions:
+        """Checked options, of a network with so many references.
 
         Raises:
             ModelError: naming the option.
         """
-        defaults = {
-            "structure": "prepend" if references else "none",
-            "compression": "none",
-            "factor": 2,
-            "tokens": 16,
-            "attention": "same-place",
-            "film": True,
-        }
-        owner, options = "memory", read_options("memory", given, defaults)
-        read = cls(
-            choice(owner, options, "structure", STRUCTURES),
-            choice(owner, options, "compression", COMPRESSIONS),
-            whole(owner, options, "factor", least=2),
-            whole(owner, options, "tokens"),
-            choice(owner, options, "attention", ATTENTIONS),
-            flag(owner, options, "film"),
-        )
+        read = cls.read(given)
+        if not read.structure:
+            read = replace(read, structure="prepend" if references else "none")
         if read.structure != "none" and not references:
             raise ModelError(f"memory: structure {read.structure} needs a config with references, got 0")
         if read.structure == "none" and read.compression != "none":

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.options import TimeOptions, option
 
-__all__ = ["MLPBackbone"]
+__all__ = ["MLPBackbone", "MLPOptions"]
+
+
+@dataclass(frozen=True)
+class MLPOptions(TimeOptions):
+    """Options of a perceptron, beside those of :class:`arvdm_theory.networks.options.TimeOptions`.
+
+    Attributes:
+        width: of the hidden layers.
+        depth: residual blocks.
+    """
+
+    owner: ClassVar[str] = "an MLP"
+
+    width: int = 128
+    depth: int = option(3, least=0)
 
 
 class MLPBackbone(nn.Module):
@@ -18,26 +37,22 @@ class MLPBackbone(nn.Module):
     places; empty slots are zero and marked as such. A window shorter than the config's (an initialisation stage)
     is filled up in the same way.
 
-    Options: ``width`` (128), ``depth`` (3, residual blocks), ``absolute`` (False; True tells the network the
-    window's first frame, for videos that are not stationary, in units of ``horizon_frames``, 64).
+    Options: :class:`MLPOptions`.
     """
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        options = {"width": 128, "depth": 3, "absolute": False, "horizon_frames": 64, **config.options}
-        unknown = set(options) - {"width", "depth", "absolute", "horizon_frames"}
-        if unknown or options["width"] < 1 or options["depth"] < 0:
-            raise ModelError(f"an MLP has options width ≥ 1, depth ≥ 0, absolute, horizon_frames; got {options}")
+        options = MLPOptions.read(config.options)
         self.config = config
-        self.absolute, self.horizon = bool(options["absolute"]), float(options["horizon_frames"])
+        self.absolute, self.horizon = options.absolute, options.horizon_frames
         frame, slots = config.frame_dim + config.action_dim, config.window + config.references
         # A slot holds a frame, its action, a mark, its level in two forms, and how far before the window it is.
         size = slots * (frame + 4) + int(self.absolute)
-        width = int(options["width"])
+        width = options.width
         self.embed = nn.Linear(size, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
-            for _ in range(int(options["depth"]))
+            for _ in range(options.depth)
         )
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.window * config.frame_dim))
         last = self.out[-1]
@@ -46,7 +61,7 @@ class MLPBackbone(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.denoiser.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         config, batch, w = self.config, window.shape[0], window.shape[1]
         start = references.window_frames[0]
         distance = window.new_tensor([(frame - start) / self.horizon for frame in references.frames])
@@ -68,10 +83,9 @@ class MLPBackbone(nn.Module):
     ) -> Tensor:
         """(batch, slots, frame + action + 4), the frames in the last places."""
         batch, n = values.shape[:2]
-        level = levels.to(values)
-        marks = torch.stack(
-            [torch.ones_like(level), level / 4, torch.log(level + 1e-4) / 4, distance.expand(batch, -1)], -1
-        )
+        level = levels.to(values.device)  # whose dtype may be finer than the pixels'
+        marked = torch.stack([torch.ones_like(level), level / 4, torch.log(level + 1e-4) / 4], -1).to(values)
+        marks = torch.cat([marked, distance.expand(batch, -1)[..., None]], -1)
         parts = [values, marks]
         if self.config.action_dim:
             parts.insert(1, values.new_zeros(batch, n, self.config.action_dim) if actions is None else actions)

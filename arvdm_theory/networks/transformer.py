@@ -6,29 +6,42 @@ Sources: Peebles and Xie 2023 (patches, conditioning by modulation); Ho et al. 2
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.attention import FeedForward, FrameAttention, Modulation, PlaceAttention
-from arvdm_theory.networks.denoiser import DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.embeddings import Frames, FrameStem
 from arvdm_theory.networks.memory import Memory, MemoryOptions
-from arvdm_theory.networks.options import flag, positive, read_options, whole
+from arvdm_theory.networks.options import GridOptions
 
-__all__ = ["TransformerBackbone"]
+__all__ = ["TransformerBackbone", "TransformerOptions"]
 
-_OWNER = "a transformer"
 _FIRST_OUTPUT = 1e-3
+
+
+@dataclass(frozen=True)
+class TransformerOptions(GridOptions):
+    """Options of a transformer, beside those of :class:`arvdm_theory.networks.options.GridOptions`.
+
+    Attributes:
+        depth: layers.
+        patch: pixels of a token's side; pictures only.
+    """
+
+    owner: ClassVar[str] = "a transformer"
+
+    depth: int = 4
+    patch: int = 4
 
 
 class TransformerBackbone(nn.Module):
     """Layers of (attention over frames, over places, to the memory; perceptron) on a grid of patches.
 
-    Options:
-        ``width`` (128), ``depth`` (4), ``heads`` (4; the width is a multiple of 4 x heads), ``patch`` (4; pictures
-        only), ``memory`` (see :class:`arvdm_theory.networks.memory.MemoryOptions`), ``absolute`` (False; True tells
-        the network the frames' indices, for videos that are not stationary, in units of ``horizon_frames``, 64).
-        A vector frame is one token, so attention over places is left out.
+    A vector frame is one token, so attention over places is left out. Options: :class:`TransformerOptions`.
 
     Raises:
         ModelError: naming the option that does not fit.
@@ -36,29 +49,21 @@ class TransformerBackbone(nn.Module):
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        defaults = {
-            "width": 128, "depth": 4, "heads": 4, "patch": 4, "memory": {},
-            "absolute": False, "horizon_frames": 64,
-        }  # fmt: skip
-        options = read_options(_OWNER, config.options, defaults)
-        width, heads = whole(_OWNER, options, "width"), whole(_OWNER, options, "heads")
-        if width % (4 * heads):
-            raise ModelError(f"{_OWNER}: width is a multiple of 4 x heads, got {width} and {heads}")
+        options = TransformerOptions.read(config.options)
+        width, heads = options.width, options.heads
         pictures = len(config.frame_shape) == 3
-        patch = whole(_OWNER, options, "patch") if pictures else 1
+        patch = options.patch if pictures else 1
         if pictures and (config.frame_shape[0] % patch or config.frame_shape[1] % patch):
-            raise ModelError(f"{_OWNER}: patch {patch} does not divide frames of shape {config.frame_shape}")
-        horizon = positive(_OWNER, options, "horizon_frames") if flag(_OWNER, options, "absolute") else None
+            raise ModelError(
+                f"{options.owner}: patch {patch} does not divide frames of shape {config.frame_shape}"
+            )
         self.patch = patch
-        self.stem = FrameStem(config, width, width, patch, patch, horizon)
+        self.stem = FrameStem(config, width, width, patch, patch, options.horizon)
         level = (*self.stem.grid, width)
-        self.memory = Memory(
-            MemoryOptions.read(options["memory"], config.references), config, width, heads, [level]
-        )
+        self.memory = Memory(MemoryOptions.of(options.memory, config.references), config, width, heads, [level])
         several = config.window > 1 or self.memory.prepends
-        depth = whole(_OWNER, options, "depth")
         self.layers = nn.ModuleList(
-            _Layer(level, heads, config.action_dim > 0, several, self.memory) for _ in range(depth)
+            _Layer(level, heads, config.action_dim > 0, several, self.memory) for _ in range(options.depth)
         )
         self.modulation = Modulation(width, width, gated=False)
         self.out = nn.Linear(width, patch * patch * self.stem.shape[2])
@@ -66,7 +71,7 @@ class TransformerBackbone(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.denoiser.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         recalled = self.memory(*self.stem.window(window, levels, references), references, self.stem)
         x, frames = recalled.x, recalled.frames
         for layer in self.layers:

@@ -7,6 +7,8 @@ attention factorised over space and time).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +16,32 @@ from torch.nn import functional
 
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.attention import FrameAttention, PlaceAttention
-from arvdm_theory.networks.denoiser import DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.embeddings import Frames, FrameStem, scaled_linear
 from arvdm_theory.networks.memory import Level, Memory, MemoryOptions
-from arvdm_theory.networks.options import flag, positive, read_options, whole, wholes
+from arvdm_theory.networks.options import GridOptions, option
 
-__all__ = ["UNetBackbone"]
+__all__ = ["UNetBackbone", "UNetOptions"]
 
-_OWNER = "a U-Net"
 _FIRST_OUTPUT = 1e-3
+
+
+@dataclass(frozen=True)
+class UNetOptions(GridOptions):
+    """Options of a U-Net, beside those of :class:`arvdm_theory.networks.options.GridOptions`.
+
+    Attributes:
+        multipliers: channels of each resolution, in widths.
+        blocks: at each resolution and on each side.
+        place_attention: the largest side of a grid whose places attend to each other.
+    """
+
+    owner: ClassVar[str] = "a U-Net"
+
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2)
+    blocks: int = 1
+    place_attention: int = option(16, least=0)
 
 
 class UNetBackbone(nn.Module):
@@ -31,12 +50,7 @@ class UNetBackbone(nn.Module):
     Frames of a prepended memory go through the whole network as further frames; attention to a memory follows
     every block.
 
-    Options:
-        ``width`` (32), ``multipliers`` ((1, 2); channels of each resolution in widths), ``blocks`` (1, at each
-        resolution and on each side), ``heads`` (4; the width is a multiple of 4 x heads), ``place_attention`` (16;
-        the largest side of a grid whose places attend to each other), ``memory`` (see
-        :class:`arvdm_theory.networks.memory.MemoryOptions`), ``absolute`` (False; True tells the network the
-        frames' indices, for videos that are not stationary, in units of ``horizon_frames``, 64).
+    Options: :class:`UNetOptions`.
 
     Raises:
         ModelError: naming the option that does not fit, or if the frames are vectors.
@@ -45,33 +59,25 @@ class UNetBackbone(nn.Module):
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         if len(config.frame_shape) != 3:
-            raise ModelError(f"{_OWNER} needs pictures (H, W, C), got frames of shape {config.frame_shape}")
-        defaults = {
-            "width": 32, "multipliers": (1, 2), "blocks": 1, "heads": 4, "place_attention": 16, "memory": {},
-            "absolute": False, "horizon_frames": 64,
-        }  # fmt: skip
-        options = read_options(_OWNER, config.options, defaults)
-        width, heads = whole(_OWNER, options, "width"), whole(_OWNER, options, "heads")
-        if width % (4 * heads):
-            raise ModelError(f"{_OWNER}: width is a multiple of 4 x heads, got {width} and {heads}")
-        multipliers, blocks = wholes(_OWNER, options, "multipliers"), whole(_OWNER, options, "blocks")
+            raise ModelError(
+                f"{UNetOptions.owner} needs pictures (H, W, C), got frames of shape {config.frame_shape}"
+            )
+        options = UNetOptions.read(config.options)
+        heads, multipliers, blocks = options.heads, options.multipliers, options.blocks
         shrink = 2 ** (len(multipliers) - 1)
         height, breadth = config.frame_shape[:2]
         if height % shrink or breadth % shrink:
             raise ModelError(
-                f"{_OWNER}: {len(multipliers)} multipliers need a height and width that {shrink} divides, got "
-                f"{height} x {breadth}"
+                f"{options.owner}: {len(multipliers)} multipliers need a height and width that {shrink} divides, "
+                f"got {height} x {breadth}"
             )
-        levels: list[Level] = [(height >> i, breadth >> i, width * m) for i, m in enumerate(multipliers)]
-        condition = 4 * width
-        horizon = positive(_OWNER, options, "horizon_frames") if flag(_OWNER, options, "absolute") else None
-        self.stem = FrameStem(config, levels[0][2], condition, 3, 1, horizon)
-        self.memory = Memory(
-            MemoryOptions.read(options["memory"], config.references), config, condition, heads, levels
-        )
+        levels: list[Level] = [(height >> i, breadth >> i, options.width * m) for i, m in enumerate(multipliers)]
+        condition = 4 * options.width
+        self.stem = FrameStem(config, levels[0][2], condition, 3, 1, options.horizon)
+        self.memory = Memory(MemoryOptions.of(options.memory, config.references), config, condition, heads, levels)
         several = config.window > 1 or self.memory.prepends
         self.blocks = blocks
-        limit, poses = whole(_OWNER, options, "place_attention", least=0), config.action_dim > 0
+        limit, poses = options.place_attention, config.action_dim > 0
 
         def block(level: int, entering: int) -> _Block:
             return _Block(entering, levels, level, condition, heads, poses, several, limit, self.memory)
@@ -93,7 +99,7 @@ class UNetBackbone(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """F, of the window's shape; see :class:`arvdm_theory.networks.denoiser.Backbone`."""
+        """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
         recalled = self.memory(*self.stem.window(window, levels, references), references, self.stem)
         x, frames = recalled.x, recalled.frames
         kept: list[Tensor] = []

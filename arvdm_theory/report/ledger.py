@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES
+from arvdm_theory.report.style import TERM_COLOURS, stack
 
 __all__ = ["clip_curves", "ledger_steps"]
 
@@ -24,18 +24,8 @@ def ledger_steps(table: pd.DataFrame) -> Figure:
     wide = finite[finite.stage == "ar"].pivot_table(index="ar_step", columns="term", values="value")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), width_ratios=(1.5, 1))
     first = float(finite[finite.term == "IE"].value.sum())
-    left.bar(0, first, color=TERM_COLOURS["ie"], label=TERM_NAMES["ie"], edgecolor="white")
-    # A cross term may be negative: positive parts are stacked upwards, negative ones downwards.
-    above, below = np.zeros(len(wide)), np.zeros(len(wide))
-    for term, key in _COLUMNS.items():
-        if term not in wide:
-            continue
-        values = wide[term].to_numpy()
-        start = np.where(values >= 0, above, below)
-        left.bar(
-            wide.index, values, bottom=start, color=TERM_COLOURS[key], label=TERM_NAMES[key], edgecolor="white"
-        )
-        above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
+    stack(left, [0], {"ie": [first]})
+    above = stack(left, wide.index, {key: wide[term] for term, key in _COLUMNS.items() if term in wide})
     left.set(xlabel="AR step (0: initialisation)", ylabel="nats", title="The ledger, step by step")
     left.set_ylim(top=1.35 * max(float(above.max(initial=0.0)), first))
     left.legend(ncols=2, loc="upper left")

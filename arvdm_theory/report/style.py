@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
 
 from arvdm_theory.files import atomic_path
 from arvdm_theory.tables import read_table
 
-__all__ = ["TERM_COLOURS", "TERM_NAMES", "Figures", "draw_all", "save", "style"]
+__all__ = [
+    "FRONT_KEY",
+    "TERM_COLOURS",
+    "TERM_NAMES",
+    "Figures",
+    "draw_all",
+    "front",
+    "publish",
+    "save",
+    "shared_legend",
+    "stack",
+    "style",
+]
+
+Array = NDArray[np.float64]
 
 Figures = Mapping[str, tuple[str, Callable[[pd.DataFrame], Figure]]]
 """Figures by name: the table each is drawn from, and the function that draws it."""
@@ -62,10 +82,59 @@ def style() -> Iterator[None]:
         yield
 
 
+def stack(panel: Axes, x: ArrayLike, terms: Mapping[str, ArrayLike], width: float = 0.8, **look: Any) -> Array:
+    """Bars of terms upon each other: positive values upwards from 0, negative ones (of a cross term) downwards.
+
+    Args:
+        panel: to draw in.
+        x: where the bars stand, (n,).
+        terms: by their keys of :data:`TERM_COLOURS`, (n,) each.
+        width: of the bars.
+        look: of the bars; ``pale`` mixes their colours with white, which unlike transparency hides the grid.
+
+    Returns:
+        the heights that the bars reach, (n,).
+    """
+    pale = look.pop("pale", False)
+    above, below = np.zeros(np.shape(x)), np.zeros(np.shape(x))
+    for key, values in terms.items():
+        height = np.asarray(values, dtype=np.float64)
+        colour = [1 - 0.4 * (1 - part) for part in to_rgb(TERM_COLOURS[key])] if pale else TERM_COLOURS[key]
+        panel.bar(
+            x, height, width, bottom=np.where(height >= 0, above, below), color=colour,
+            **{"edgecolor": "white", "label": TERM_NAMES[key]} | look,
+        )  # fmt: skip
+        above, below = above + np.maximum(height, 0), below + np.minimum(height, 0)
+    return above
+
+
+def shared_legend(figure: Figure, panel: Axes, columns: int) -> None:
+    """The legend of one panel, below all of them."""
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+
+
+def front(panel: Axes, x: ArrayLike, y: ArrayLike) -> None:
+    """The corner points of a Pareto front, in their order: ringed, and joined by a dashed staircase."""
+    panel.step(x, y, where="post", color="black", lw=1.0, ls="--", zorder=5)
+    panel.plot(x, y, "o", ms=14, mfc="none", mec="black", mew=1.0, zorder=5)
+
+
+FRONT_KEY: dict[str, Any] = {"ls": "--", "color": "black", "marker": "o", "ms": 12, "mfc": "none"}
+"""How a legend shows a front."""
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure atomically; the path's ending is its format."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
+
+
+def publish(paths: Iterable[Path], folder: Path) -> None:
+    """Copies files into a folder, made if need be, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        with atomic_path(folder / path.name) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def draw_all(folder: Path, figures: Figures) -> list[Path]:

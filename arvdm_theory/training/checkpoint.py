@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from arvdm_theory.files import atomic_path
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 
 __all__ = [
     "CheckpointError",

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from arvdm_theory.files import locked, write_json
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.provenance import provenance
 from arvdm_theory.signals import deferred_stop

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.training.checkpoint import CheckpointError, load_state, under
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.history import COLUMNS

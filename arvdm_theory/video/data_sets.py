@@ -18,7 +18,6 @@ from arvdm_theory.data.index import build_index
 from arvdm_theory.data.npz import npz_array
 from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
 from arvdm_theory.files import locked
-from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.recording import Layout, Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.windows import EpisodeSet, Told
@@ -45,11 +44,11 @@ class Episodes:
         test: of the test split, in other worlds.
         seed: of the simulator.
         folder: of a data set that is there already; None simulates one.
-        told: what networks are told of a frame, see :class:`~arvdm_theory.video.windows.EpisodeSet`.
+        told: what networks are conditioned on, see :class:`~arvdm_theory.video.windows.EpisodeSet`.
         leads_to: whether action t of a file leads to frame t (``this``) or t + 1 (``next``), as simulated.
 
     Raises:
-        SimulationError: if the kind is unknown.
+        ValueError: if the kind is unknown.
     """
 
     kind: DataKind
@@ -64,7 +63,7 @@ class Episodes:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(DataKind):
-            raise SimulationError(f"data are one of {', '.join(get_args(DataKind))}, got {self.kind!r}")
+            raise ValueError(f"data are one of {', '.join(get_args(DataKind))}, got {self.kind!r}")
 
     def load(self, split: Split, store: Path, progress: bool = True) -> EpisodeSet:
         """The episodes of a split, simulated first if they are to be, and decoded once.
@@ -76,7 +75,7 @@ class Episodes:
 
         Raises:
             ClipError: if the folder has no such clips, or their size cannot be had.
-            SimulationError: if the simulator is not there, or its trajectory does not fit.
+            ValueError: if the simulator is not there, or its trajectory does not fit.
         """
         root, name = self.folder, f"{self.kind}-{self.size}"
         if root is None:
@@ -108,7 +107,7 @@ class Episodes:
         try:
             make = importlib.import_module(name).simulator
         except ModuleNotFoundError as error:
-            raise SimulationError(f"there is no simulator for {self.kind} in this version ({error})") from error
+            raise ValueError(f"there is no simulator for {self.kind} in this version ({error})") from error
         recording = Recording(make(self.size), self.trajectory, self.seed, _LAYOUTS[self.kind])
         made = recording.write(root, self.train, self.test)
         for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress or None, leave=False):

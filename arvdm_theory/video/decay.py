@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
-from arvdm_theory.video.intervals import ClusterInterval, cluster_mean
+from arvdm_theory.number import Number, half_width
 from arvdm_theory.video.metrics import decibel
 
-__all__ = ["DecayError", "DecaySlope", "RankAgreement", "decay_slope", "rank_agreement"]
+__all__ = ["DecayError", "RankAgreement", "decay_slope", "rank_agreement"]
 
 Array = NDArray[np.float64]
 
@@ -27,45 +27,27 @@ class DecayError(ValueError):
     """Curves or runs that say nothing of a decay."""
 
 
-@dataclass(frozen=True)
-class DecaySlope:
+def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None) -> Number:
     """How fast PSNR falls along a rollout, in dB a generated frame; negative for a decay.
 
-    Attributes:
-        of_mean: slope of the PSNR of the mean squared error over curves at each index, the curve that a prediction
-            is of. Its standard error is linearised in the squared errors, clustered by video.
-        of_each: mean of the slopes of the curves that are finite throughout, clustered by video. It weighs dB, not
-            errors, and so another quantity.
-        dropped: curves with an infinite PSNR (an exact copy), which have no slope and are not in ``of_each``. They
-            are copies, not failures: with many of them ``of_each`` speaks of the worse videos only.
-    """
-
-    of_mean: ClusterInterval
-    of_each: ClusterInterval
-    dropped: int
-
-
-def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: float = 0.95) -> DecaySlope:
-    """Least-squares slopes of PSNR over the rollout index.
-
-    With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean M_t over curves, the slope of
-    the mean curve is Σ_t a_t 10 log₁₀(4/M_t). Exact copies count in M_t as no error. To first order a curve moves
-    it by -(10/ln 10) Σ_t a_t MSE_vt/M_t, whose clustered standard error is the slope's.
+    It is the least-squares slope over the rollout index of the PSNR of the *mean* squared error over curves, the
+    curve that a prediction is of. With weights a_t = (t - t̄)/Σ(t - t̄)², MSE_vt = 4·10^{-PSNR_vt/10} and its mean
+    M_t over curves, that is Σ_t a_t 10 log₁₀(4/M_t). Exact copies count in M_t as no error. To first order a curve
+    moves it by -(10/ln 10) Σ_t a_t MSE_vt/M_t, whose clustered standard error is the slope's.
 
     Args:
         psnr_curves: in dB, (curves, frames); one curve will do, without a standard error.
         videos: (curves,), a label each: curves of one video are one cluster. Left out, each is a video.
-        level: of the Student-t intervals.
 
     Raises:
         DecayError: if there are fewer than two frames or no curve, a PSNR is NaN or -∞, or all curves are
             exact copies at an index.
-        ValueError: as :func:`~arvdm_theory.video.intervals.cluster_mean`.
+        ValueError: unless there is a label a curve.
 
     Example:
         >>> found = decay_slope([[20.0, 18.0, 16.0], [22.0, 20.0, 18.0]])
-        >>> round(found.of_mean.value, 12), round(found.of_each.value, 12), found.dropped
-        (-2.0, -2.0, 0)
+        >>> round(found.value, 12), found.n
+        (-2.0, 2)
     """
     curves = np.asarray(psnr_curves, dtype=np.float64)
     if curves.ndim != 2 or len(curves) < 1 or curves.shape[1] < 2:
@@ -81,11 +63,8 @@ def decay_slope(psnr_curves: ArrayLike, videos: ArrayLike | None = None, level: 
         raise DecayError(f"all curves are exact copies at rollout index {int(np.argmin(middle))}: no slope")
     slope = float(decibel(middle) @ weights)
     moves = -10 / math.log(10) * (errors / middle - 1) @ weights
-    finite = np.isfinite(curves).all(1)
     # The moves' mean is 0: the weights sum to 0.
-    of_mean = cluster_mean(slope + moves, labels, level)
-    of_each = cluster_mean(curves[finite] @ weights, labels[finite], level)
-    return DecaySlope(of_mean, of_each, int((~finite).sum()))
+    return Number.clustered(slope + moves, labels)
 
 
 @dataclass(frozen=True)
@@ -93,26 +72,21 @@ class RankAgreement:
     """Spearman's rank correlation of a prediction with what was measured, over runs.
 
     Attributes:
-        value: ρ, Pearson's correlation of midranks.
+        correlation: ρ, Pearson's correlation of midranks, of ``n`` runs. For ρ = ±1, where the formula of the
+            interval has width 0, nothing is known of its error.
         pvalue: two-sided, of all orders of the runs being equally likely.
-        low: lower end of the confidence interval; NaN for ρ = ±1, where its formula has width 0.
-        high: its upper end.
-        runs: how many.
         exact: whether the p-value went through all orders, not through random ones.
     """
 
-    value: float
+    correlation: Number
     pvalue: float
-    low: float
-    high: float
-    runs: int
     exact: bool
 
 
 def rank_agreement(
-    predicted: ArrayLike, measured: ArrayLike, level: float = 0.95, permutations: int = 9999, seed: int = 0
+    predicted: ArrayLike, measured: ArrayLike, permutations: int = 9999, seed: int = 0
 ) -> RankAgreement:
-    """Spearman's rank correlation with a permutation p-value and a confidence interval.
+    """Spearman's rank correlation with a permutation p-value and a 95 % confidence interval.
 
     The p-value is the share of orders of the measured ranks with |ρ| no less than the observed one: of all n!
     orders up to 8 runs; above, of the observed and random ones, so it is never 0. The interval is Fisher's,
@@ -122,18 +96,16 @@ def rank_agreement(
     Args:
         predicted: shape (runs,), 4 or more.
         measured: the same runs.
-        level: of the interval.
         permutations: random orders for more than 8 runs.
         seed: of them.
 
     Raises:
         DecayError: if shapes differ, there are fewer than 4 runs, a number is not finite, one side is
-            constant (as every decay predicted without accumulation may be), the level is not between 0 and 1, or
-            no order is to be drawn.
+            constant (as every decay predicted without accumulation may be), or no order is to be drawn.
 
     Example:
         >>> found = rank_agreement([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0])
-        >>> found.value, round(found.pvalue * 24), found.exact
+        >>> found.correlation.value, round(found.pvalue * 24), found.exact
         (1.0, 2, True)
     """
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
@@ -142,14 +114,12 @@ def rank_agreement(
         raise DecayError(f"two lists of one length, 4 or more runs, are needed, got {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise DecayError("a run's prediction or measurement is NaN or infinite: it has no rank here")
-    if not 0 < level < 1:
-        raise DecayError(f"the level of an interval lies between 0 and 1, got {level}")
     if permutations < 1:
         raise DecayError(f"at least one permutation is needed, got {permutations}")
     # Twice the centred midranks are whole numbers, so equal correlations compare as equal.
     a, b = (np.rint(2 * rankdata(values)).astype(np.int64) - (n + 1) for values in (x, y))
-    spread = int(a @ a) * int(b @ b)
-    if spread == 0:
+    squares = int(a @ a) * int(b @ b)
+    if squares == 0:
         raise DecayError("all runs are equal on one side: constant values have no rank correlation")
     exact = n <= _MOST_EXACT
     if exact:
@@ -159,9 +129,12 @@ def rank_agreement(
         orders = np.concatenate([b[None], drawn])
     shared = int(a @ b)
     pvalue = float((np.abs(orders @ a) >= abs(shared)).mean())
-    value = shared / math.sqrt(spread)
-    if shared**2 == spread:
-        return RankAgreement(float(np.sign(shared)), pvalue, math.nan, math.nan, n, exact)
-    width = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    value, method = shared / math.sqrt(squares), "Spearman"
+    if shared**2 == squares:
+        return RankAgreement(Number.stated(np.sign(shared), math.nan, method=method, n=n), pvalue, exact)
+    stderr = math.sqrt((1 + value**2 / 2) / (n - 3))
+    width = half_width(stderr)
     low, high = (math.tanh(math.atanh(value) + side * width) for side in (-1, 1))
-    return RankAgreement(value, pvalue, low, high, n, exact)
+    # tanh' = 1 - tanh².
+    number = Number.stated(value, (1 - value**2) * stderr, low, high, method=method, n=n)
+    return RankAgreement(number, pvalue, exact)

@@ -21,8 +21,8 @@ None is a bound. What linear response takes for granted:
   directions in which true frames hardly vary, ridge regression puts the response near 0.
 - Errors live in q principal components of true frames. What lies outside neither responds nor passes on: it is the
   teacher-forced residual's, the same at every AR step.
-- For a staircase (w > Δ) only references and the Δ frames that come out are followed. Errors of the noisy window,
-  which stays from step to step, are not tracked, though they too add up.
+- For a pipelined schedule (w > Δ) only references and the Δ frames that come out are followed. Errors of the noisy
+  window, which stays from step to step, are not tracked, though they too add up.
 - No pixel's range is known: where errors expand, the prediction grows past what pictures can show.
 
 So judge it by how it ranks runs beside their measured decay (:mod:`arvdm_theory.video.decay`). Its relative for
@@ -43,11 +43,9 @@ from scipy.optimize import nnls
 
 from arvdm_theory.diffusion.sampler import first_ar_step
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.video.metrics import decibel
 
 __all__ = [
     "STRENGTHS",
-    "DegradationError",
     "PredictedDegradation",
     "Proxy",
     "RidgeFit",
@@ -67,10 +65,6 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 3, 28))
 """Ridge strengths that are tried, in units of the mean squared singular value of the centred regressors."""
 
 
-class DegradationError(ValueError):
-    """A decay cannot be predicted from what was given."""
-
-
 @dataclass(frozen=True)
 class RidgeFit:
     """A ridge regression, its strength chosen by leave-one-out.
@@ -78,21 +72,12 @@ class RidgeFit:
     Attributes:
         slope: B, shape (p, m).
         strength: the chosen one.
-        strengths: all that were tried.
-        scores: mean squared leave-one-out error of each, summed over the m outputs, shape (strengths,).
-        baseline: the same of the mean alone, which ignores the regressors.
+        scores: mean squared leave-one-out error of every strength tried, summed over the m outputs, (strengths,).
     """
 
     slope: Array
     strength: float
-    strengths: tuple[float, ...]
     scores: Array
-    baseline: float
-
-    @property
-    def skill(self) -> float:
-        """1 - score/baseline: the share of variance foretold out of sample; NaN for constant outputs."""
-        return 1 - float(self.scores.min()) / self.baseline if self.baseline > 0 else math.nan
 
 
 def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> RidgeFit:
@@ -108,19 +93,19 @@ def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> 
         strengths: positive.
 
     Raises:
-        DegradationError: if shapes do not fit, numbers are not finite, a strength is not positive, the rows of C
+        ValueError: if shapes do not fit, numbers are not finite, a strength is not positive, the rows of C
             are all equal, or a row has leverage 1 at a strength, so that leaving it out leaves nothing to go by.
     """
     x, y = _rows(shown, "regressors", 2), _rows(said, "outputs", 2)
     n = len(x)
     if len(y) != n or n < 3:
-        raise DegradationError(f"as many outputs as regressors, and 3 or more, are needed, got {len(y)} and {n}")
+        raise ValueError(f"as many outputs as regressors, and 3 or more, are needed, got {len(y)} and {n}")
     tried = tuple(float(strength) for strength in strengths)
     if not tried or not all(math.isfinite(strength) and strength > 0 for strength in tried):
-        raise DegradationError(f"ridge strengths are finite and positive, got {tried}")
+        raise ValueError(f"ridge strengths are finite and positive, got {tried}")
     # Rows that are equal differ by their mean's rounding.
     if not (x != x[0]).any():
-        raise DegradationError("what the network is shown does not vary, so nothing can be regressed on it")
+        raise ValueError("what the network is shown does not vary, so nothing can be regressed on it")
     y = y - y.mean(0)
     left, values, right = np.linalg.svd(x - x.mean(0), full_matrices=False)
     rotated, unit = left.T @ y, float((values**2).mean())
@@ -130,7 +115,7 @@ def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> 
         free = 1 - 1 / n - left**2 @ kept
         # Below this, 1 - H_ii has lost half of its digits.
         if free.min() < 1e-8:
-            raise DegradationError(
+            raise ValueError(
                 f"row {int(free.argmin())} of {n} cannot be left out at ridge strength {strength:.3g}: its "
                 "leverage is 1; more rows or larger strengths are needed"
             )
@@ -138,8 +123,7 @@ def ridge(shown: Array, said: Array, strengths: Sequence[float] = STRENGTHS) -> 
         scores.append(float((missed**2).sum()) / n)
     best = int(np.argmin(scores))
     slope: Array = right.T @ ((values / (values**2 + tried[best] * unit))[:, None] * rotated)
-    baseline = float((y**2).sum()) / n * (n / (n - 1)) ** 2
-    return RidgeFit(slope, tried[best], tried, np.array(scores), baseline)
+    return RidgeFit(slope, tried[best], np.array(scores))
 
 
 def leading_components(frames: Array, components: int) -> Array:
@@ -150,15 +134,15 @@ def leading_components(frames: Array, components: int) -> Array:
         components: q, at most the rank of the frames' covariance.
 
     Raises:
-        DegradationError: for frames without an axis, numbers that are not finite, or a q beyond the frames' rank.
+        ValueError: for frames without an axis, numbers that are not finite, or a q beyond the frames' rank.
     """
     rows = np.asarray(frames, dtype=np.float64)
     if rows.ndim < 2 or not np.isfinite(rows).all():
-        raise DegradationError(f"frames are finite numbers of shape (..., d), got shape {rows.shape}")
+        raise ValueError(f"frames are finite numbers of shape (..., d), got shape {rows.shape}")
     rows = rows.reshape(-1, rows.shape[-1])
     most = min(len(rows) - 1, rows.shape[1])
     if not 1 <= components <= most:
-        raise DegradationError(
+        raise ValueError(
             f"{len(rows)} frames of {rows.shape[1]} numbers have 1 to {most} principal components, but "
             f"{components} are asked for"
         )
@@ -168,7 +152,7 @@ def leading_components(frames: Array, components: int) -> Array:
     values, vectors = eigh(gram, subset_by_index=(len(gram) - components, len(gram) - 1))
     # An eigenvalue is off by some roundings of the trace.
     if values[0] <= len(gram) * np.finfo(np.float64).eps * gram.trace():
-        raise DegradationError(f"the {len(rows)} frames vary along fewer than {components} directions")
+        raise ValueError(f"the {len(rows)} frames vary along fewer than {components} directions")
     vectors = vectors[:, ::-1]
     # Combinations of frames are as orthogonal as the Gram matrix's condition allows; their span is right.
     basis: Array = np.linalg.qr(rows.T @ vectors if wide else vectors)[0]
@@ -185,7 +169,6 @@ class StepResponse:
         bias: mean of the teacher-forced error ε in the subspace, (Δ, q).
         covariance: of ε, jointly over the frames that come out, frame-major, (Δq, Δq).
         outside: mean squared error outside the subspace, over all d pixels, (Δ,).
-        fit: the regression that A comes from; None for a response from elsewhere.
     """
 
     basis: Array
@@ -193,13 +176,12 @@ class StepResponse:
     bias: Array
     covariance: Array
     outside: Array
-    fit: RidgeFit | None = None
 
     def __post_init__(self) -> None:
         for name in ("basis", "response", "bias", "covariance", "outside"):
             value = np.asarray(getattr(self, name), dtype=np.float64)
             if not np.isfinite(value).all():
-                raise DegradationError(f"the {name} of an AR step is NaN or infinite")
+                raise ValueError(f"the {name} of an AR step is NaN or infinite")
             object.__setattr__(self, name, value)
         _check_basis(self.basis)
         q, out = self.basis.shape[1], len(self.response)
@@ -210,7 +192,7 @@ class StepResponse:
         }  # fmt: skip
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
-                raise DegradationError(f"the {name} has shape {getattr(self, name).shape}, not {shape}")
+                raise ValueError(f"the {name} has shape {getattr(self, name).shape}, not {shape}")
 
     @property
     def teacher_forced(self) -> Array:
@@ -242,7 +224,7 @@ def step_response(
         strengths: as :func:`ridge`.
 
     Raises:
-        DegradationError: if shapes do not fit, numbers are not finite, nothing is referenced or the basis is not
+        ValueError: if shapes do not fit, numbers are not finite, nothing is referenced or the basis is not
             orthonormal, and as :func:`ridge`.
 
     Example:
@@ -255,26 +237,26 @@ def step_response(
         >>> bool(np.isclose(step.teacher_forced[0], ((0.8 * references - truth) ** 2).mean()))
         True
     """
-    told, true, said = _rows(references, "references", 3), _rows(truth, "truth", 3), _rows(outputs, "outputs", 3)
-    if true.shape != said.shape or told.shape[::2] != true.shape[::2]:
-        raise DegradationError(
-            f"references (n, r, d), truth and outputs (n, frames, d), got shapes {told.shape}, {true.shape} and "
+    given, true, said = _rows(references, "references", 3), _rows(truth, "truth", 3), _rows(outputs, "outputs", 3)
+    if true.shape != said.shape or given.shape[::2] != true.shape[::2]:
+        raise ValueError(
+            f"references (n, r, d), truth and outputs (n, frames, d), got shapes {given.shape}, {true.shape} and "
             f"{said.shape}"
         )
-    if 0 in told.shape or 0 in true.shape:
-        raise DegradationError(f"at least one reference and output is needed, got {told.shape} and {true.shape}")
+    if 0 in given.shape or 0 in true.shape:
+        raise ValueError(f"at least one reference and output is needed, got {given.shape} and {true.shape}")
     directions = np.asarray(basis, dtype=np.float64)
     _check_basis(directions)
     if len(directions) != true.shape[-1]:
-        raise DegradationError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
+        raise ValueError(f"the basis is for frames of {len(directions)} numbers, not {true.shape[-1]}")
     (n, out), q = true.shape[:2], directions.shape[1]
-    response, fit = _slopes(told, said, directions, strengths)
+    response = _slopes(given, said, directions, strengths)
     error = said - true
     inside = error @ directions
     outside = ((error - inside @ directions.T) ** 2).mean((0, 2))
     bias = inside.mean(0)
-    spread = (inside - bias).reshape(n, out * q)
-    return StepResponse(directions, response, bias, spread.T @ spread / n, outside, fit)
+    centred = (inside - bias).reshape(n, out * q)
+    return StepResponse(directions, response, bias, centred.T @ centred / n, outside)
 
 
 def error_gain(shift: Array, moved: Array) -> Array:
@@ -291,7 +273,7 @@ def error_gain(shift: Array, moved: Array) -> Array:
         moved: by so much the outputs differ, (n, Δ, d).
 
     Raises:
-        DegradationError: if shapes do not fit, numbers are not finite, or there are fewer windows than references.
+        ValueError: if shapes do not fit, numbers are not finite, or there are fewer windows than references.
 
     Example:
         >>> shift = np.random.default_rng(0).normal(size=(200, 2, 5)) * [[[1.0], [2.0]]]
@@ -301,9 +283,9 @@ def error_gain(shift: Array, moved: Array) -> Array:
     put, answer = _rows(shift, "shifts", 3), _rows(moved, "differences", 3)
     n, r, d = put.shape
     if answer.shape[::2] != (n, d) or 0 in put.shape or 0 in answer.shape:
-        raise DegradationError(f"shifts (n, r, d) and differences (n, Δ, d), got {put.shape} and {answer.shape}")
+        raise ValueError(f"shifts (n, r, d) and differences (n, Δ, d), got {put.shape} and {answer.shape}")
     if n < r:
-        raise DegradationError(f"{r} references need as many windows or more, got {n}")
+        raise ValueError(f"{r} references need as many windows or more, got {n}")
     energy, passed = (put**2).sum(2), (answer**2).sum(2)
     return np.stack([nnls(energy, part)[0] for part in passed.T])
 
@@ -322,8 +304,8 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
         last: K, the last AR step.
 
     Raises:
-        DegradationError: if an AR step has other numbers of references or frames, or none is left.
-        ValueError: if no AR step starts after the prompt.
+        ValueError: if an AR step has other numbers of references or frames, none is left, or none starts after the
+            prompt.
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting
@@ -334,27 +316,27 @@ def predicted_by_gain(gain: Array, teacher_forced: Array, plan: Plan, prompt: in
     """
     first = first_ar_step(plan, prompt)
     if first > last:
-        raise DegradationError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
+        raise ValueError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
     start = plan.frames_out(first)
     mse = np.zeros(plan.clean_frames(last) - start)
     for k in range(first, last + 1):
-        told = plan.references_at(k)
-        if gain.shape != (plan.stride, len(told)) or teacher_forced.shape != (plan.stride,):
-            raise DegradationError(
-                f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but the gain has "
-                f"shape {gain.shape} and the teacher-forced errors {teacher_forced.shape}"
+        references = plan.references_at(k)
+        if gain.shape != (plan.stride, len(references)) or teacher_forced.shape != (plan.stride,):
+            raise ValueError(
+                f"AR step {k} puts out {plan.stride} frames and is shown {len(references)} references, but the "
+                f"gain has shape {gain.shape} and the teacher-forced errors {teacher_forced.shape}"
             )
-        wrong = np.array([mse[r.frame - start] if r.frame >= start else 0.0 for r in told])
+        wrong = np.array([mse[r.frame - start] if r.frame >= start else 0.0 for r in references])
         out = plan.frames_out(k) - start
         mse[out : out + plan.stride] = teacher_forced + gain @ wrong
     return mse[prompt - start :]
 
 
-def _slopes(shown: Array, said: Array, basis: Array, strengths: Sequence[float]) -> tuple[Array, RidgeFit]:
+def _slopes(shown: Array, said: Array, basis: Array, strengths: Sequence[float]) -> Array:
     """The response (Δ, r, q, q) of frames (n, Δ, d) to frames (n, r, d), in the subspace."""
     (n, r), out, q = shown.shape[:2], said.shape[1], basis.shape[1]
     fit = ridge((shown @ basis).reshape(n, r * q), (said @ basis).reshape(n, out * q), strengths)
-    return fit.slope.reshape(r, q, out, q).transpose(2, 0, 3, 1), fit
+    return fit.slope.reshape(r, q, out, q).transpose(2, 0, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -363,22 +345,15 @@ class PredictedDegradation:
 
     Attributes:
         proxy: which prediction it is.
-        frames: indices in the video of the generated frames, the prompt being given.
-        mse: mean squared error over all d pixels, (F,).
+        mse: mean squared error over all d pixels, of the F generated frames, (F,).
         mean: mean error in the subspace, (F, q).
         covariance: of the errors in the subspace, frame-major, (Fq, Fq).
     """
 
     proxy: Proxy
-    frames: range
     mse: Array
     mean: Array
     covariance: Array
-
-    @property
-    def psnr(self) -> Array:
-        """10 log₁₀(4/MSE) in dB, (F,), to be held beside the PSNR of a measured *mean* squared error."""
-        return decibel(self.mse)
 
 
 def predicted_degradation(
@@ -395,7 +370,7 @@ def predicted_degradation(
     frames share, at any distance, correlates them as it should.
 
     AR steps run from the first one after the prompt. Frames that are out by then are given, and right. For a
-    staircase the last w - Δ frames of the prompt are noised and put out again: they get errors, which are
+    pipelined schedule the last w - Δ frames of the prompt are noised and put out again: they get errors, which are
     passed on, but are no part of the answer.
 
     Args:
@@ -406,7 +381,7 @@ def predicted_degradation(
         proxy: ``linear_response``, or ``constant`` for no accumulation.
 
     Raises:
-        DegradationError: if no AR step is left, there are not as many responses as AR steps, subspaces differ, or
+        ValueError: if no AR step is left, there are not as many responses as AR steps, subspaces differ, or
             a response has other numbers of references or frames than its AR step.
         ValueError: if no AR step starts after the prompt.
 
@@ -419,32 +394,32 @@ def predicted_degradation(
         [1.0, 1.25, 1.3125]
     """
     if proxy not in get_args(Proxy):
-        raise DegradationError(f"a proxy is {' or '.join(get_args(Proxy))}, got {proxy!r}")
+        raise ValueError(f"a proxy is {' or '.join(get_args(Proxy))}, got {proxy!r}")
     first = first_ar_step(plan, prompt)
     if first > last:
-        raise DegradationError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
+        raise ValueError(f"AR step {first} follows the {prompt} given frames, but {last} is the last")
     each = [responses] * (last - first + 1) if isinstance(responses, StepResponse) else list(responses)
     if len(each) != last - first + 1:
-        raise DegradationError(f"AR steps {first} to {last} need {last - first + 1} responses, got {len(each)}")
+        raise ValueError(f"AR steps {first} to {last} need {last - first + 1} responses, got {len(each)}")
     basis = each[0].basis
     d, q = basis.shape
     start, stop = plan.frames_out(first), plan.clean_frames(last)
     mean, covariance = np.zeros((stop - start) * q), np.zeros(((stop - start) * q,) * 2)
     outside = np.zeros(stop - start)
     for k, own in zip(range(first, last + 1), each, strict=True):
-        told = plan.references_at(k)
-        if own.response.shape[:2] != (plan.stride, len(told)):
-            raise DegradationError(
-                f"AR step {k} puts out {plan.stride} frames and is shown {len(told)} references, but its response "
-                f"has {own.response.shape[0]} and {own.response.shape[1]}"
+        references = plan.references_at(k)
+        if own.response.shape[:2] != (plan.stride, len(references)):
+            raise ValueError(
+                f"AR step {k} puts out {plan.stride} frames and is shown {len(references)} references, but its "
+                f"response has {own.response.shape[0]} and {own.response.shape[1]}"
             )
         if own is not each[0] and not np.array_equal(own.basis, basis):
-            raise DegradationError(f"the responses of AR steps {first} and {k} are in different subspaces")
+            raise ValueError(f"the responses of AR steps {first} and {k} are in different subspaces")
         out = plan.frames_out(k) - start
         old, new = slice(out * q), slice(out * q, (out + plan.stride) * q)
         load = np.zeros((plan.stride, q, out, q))
         if proxy == "linear_response":
-            for i, reference in enumerate(told):
+            for i, reference in enumerate(references):
                 if reference.frame >= start:
                     load[:, :, reference.frame - start] = own.response[:, i]
         flat = load.reshape(plan.stride * q, out * q)
@@ -456,17 +431,17 @@ def predicted_degradation(
     skip = prompt - start
     mean, covariance = mean[skip * q :].reshape(-1, q), covariance[skip * q :, skip * q :]
     inside = (mean**2).sum(1) + np.diag(covariance).reshape(mean.shape).sum(1)
-    return PredictedDegradation(proxy, range(prompt, stop), inside / d + outside[skip:], mean, covariance)
+    return PredictedDegradation(proxy, inside / d + outside[skip:], mean, covariance)
 
 
 def _rows(values: Array, what: str, axes: int) -> Array:
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != axes or not np.isfinite(rows).all():
-        raise DegradationError(f"the {what} are finite numbers with {axes} axes, got shape {rows.shape}")
+        raise ValueError(f"the {what} are finite numbers with {axes} axes, got shape {rows.shape}")
     return rows
 
 
 def _check_basis(basis: Array) -> None:
     # Rounding leaves some 1e-13; a basis that was never made orthonormal is off by far more.
     if basis.ndim != 2 or 0 in basis.shape or np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() > 1e-8:
-        raise DegradationError(f"a basis has orthonormal columns, (d, q), got shape {basis.shape}")
+        raise ValueError(f"a basis has orthonormal columns, (d, q), got shape {basis.shape}")

@@ -23,7 +23,6 @@ from arvdm_theory.video.side_by_side import (
     BORDER,
     CALIBRATION,
     Onset,
-    SideBySideError,
     SideBySideScore,
     agreed_onset,
     find_onset,
@@ -31,7 +30,7 @@ from arvdm_theory.video.side_by_side import (
     score_side_by_side,
 )
 
-__all__ = ["Evaluation", "FolderError", "agreement", "clips_of", "evaluate_pairs", "evaluate_side_by_side"]
+__all__ = ["Evaluation", "agreement", "clips_of", "evaluate_pairs", "evaluate_side_by_side"]
 
 Array = NDArray[np.float64]
 FloatScale = Literal["unit", "symmetric"]
@@ -39,10 +38,6 @@ Perceptual = Callable[[NDArray[Any], NDArray[Any]], Array]
 
 _SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif", ".npz", ".npy"})
 _VERDICT = re.compile(r"(?P<group>[^_]+)_(?P<verdict>success|fail)_")
-
-
-class FolderError(ValueError):
-    """A folder of clips that cannot be scored; the message names it."""
 
 
 @dataclass
@@ -70,19 +65,19 @@ def clips_of(folder: str | Path) -> dict[str, Path]:
     """The clips of a folder by name without ending, in order.
 
     Raises:
-        FolderError: if there is no such folder, it holds no clip, or two clips of one name.
+        ValueError: if there is no such folder, it holds no clip, or two clips of one name.
     """
     place = Path(folder)
     if not place.is_dir():
-        raise FolderError(f"{place}: no such folder")
+        raise ValueError(f"{place}: no such folder")
     found: dict[str, Path] = {}
     for path in sorted(place.iterdir()):
         if path.suffix.lower() in _SUFFIXES and path.is_file():
             if path.stem in found:
-                raise FolderError(f"{place}: {found[path.stem].name} and {path.name} have one name")
+                raise ValueError(f"{place}: {found[path.stem].name} and {path.name} have one name")
             found[path.stem] = path
     if not found:
-        raise FolderError(f"{place}: no clips in this folder (of {', '.join(sorted(_SUFFIXES))})")
+        raise ValueError(f"{place}: no clips in this folder (of {', '.join(sorted(_SUFFIXES))})")
     return found
 
 
@@ -107,7 +102,7 @@ def evaluate_side_by_side(
         features: network of the Fréchet distance.
 
     Raises:
-        FolderError: if the folder holds no clip, or none that can be scored.
+        ValueError: if the folder holds no clip, or none that can be scored.
         FeatureError: if a network fails.
     """
     paths = clips_of(folder)
@@ -117,7 +112,7 @@ def evaluate_side_by_side(
     def add(path: Path, left: Array, right: Array, onset: Onset) -> None:
         try:
             score = score_side_by_side(left, right, onset, crop, lpips)
-        except (SideBySideError, MetricError) as error:
+        except MetricError as error:
             result.skipped.append((path.name, str(error)))
             return
         result.rows.append(_side_by_side_row(path.name, left, score))
@@ -131,7 +126,7 @@ def evaluate_side_by_side(
     for path in paths.values():
         try:
             left, right = halves(read_frames(path))
-        except (ClipError, SideBySideError) as error:
+        except (ClipError, MetricError) as error:
             result.skipped.append((path.name, _reason(path, error)))
             continue
         onset = Onset(first, "given") if first is not None else find_onset(left, right)
@@ -176,11 +171,11 @@ def evaluate_pairs(
             for [-1, 1] where a clip has values below 0, and skips one that has none, which may be on either.
 
     Raises:
-        FolderError: if a folder holds no clip, or no pair can be scored.
+        ValueError: if a folder holds no clip, or no pair can be scored.
         FeatureError: if a network fails.
     """
     if first < 0 or crop < 0:
-        raise FolderError(f"the first frame and the pixels cut off are at least 0, got {first}, {crop}")
+        raise ValueError(f"the first frame and the pixels cut off are at least 0, got {first}, {crop}")
     true_clips, own_clips = clips_of(truth), clips_of(generated)
     result = Evaluation()
     sets: tuple[list[Array], list[Array]] = ([], [])
@@ -243,7 +238,7 @@ def _finished(
 ) -> Evaluation:
     if not result.rows:
         name, reason = result.skipped[0]
-        raise FolderError(f"{folder}: none of {clips} clips can be scored; {name}: {reason}")
+        raise ValueError(f"{folder}: none of {clips} clips can be scored; {name}: {reason}")
     if sets[0]:
         result.fvd = feature_distance(np.concatenate(sets[0]), np.concatenate(sets[1]))
     return result

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FrechetError", "FrechetEstimate", "feature_distance", "frechet_distance"]
+from arvdm_theory.number import Number
+
+__all__ = ["FrechetEstimate", "feature_distance", "frechet_distance"]
 
 Array = NDArray[np.float64]
-
-
-class FrechetError(ValueError):
-    """Means, covariances or features that have no distance; the message says why."""
 
 
 def frechet_distance(
@@ -31,7 +30,7 @@ def frechet_distance(
         covariance_2: shape (d, d).
 
     Raises:
-        FrechetError: if shapes do not fit, numbers are not finite, or a covariance is not symmetric and positive
+        ValueError: if shapes do not fit, numbers are not finite, or a covariance is not symmetric and positive
             semi-definite up to rounding.
 
     Example:
@@ -41,7 +40,7 @@ def frechet_distance(
     m1, root_1, total_1 = _checked(mean_1, covariance_1)
     m2, root_2, total_2 = _checked(mean_2, covariance_2)
     if m1.shape != m2.shape:
-        raise FrechetError(f"the Gaussians have dimensions {len(m1)} and {len(m2)}")
+        raise ValueError(f"the Gaussians have dimensions {len(m1)} and {len(m2)}")
     shared = np.linalg.svd(root_1 @ root_2, compute_uv=False).sum()
     return float(((m1 - m2) ** 2).sum() + total_1 + total_2 - 2 * shared)
 
@@ -51,19 +50,18 @@ class FrechetEstimate:
     """A Fréchet distance of features, with what it rests on.
 
     Attributes:
-        value: the distance between the Gaussians of the samples' means and covariances. It is biased upwards, the
-            more the fewer samples: two sets of one law have a positive distance. Compare only equal sizes.
+        distance: between the Gaussians of the samples' means and covariances; its standard error is not known. It
+            is biased upwards, the more the fewer samples: two sets of one law have a positive distance. Compare
+            only equal sizes.
         samples_truth: true videos.
         samples_generated: generated videos.
         dimension: of a feature.
-        note: what makes the value doubtful; empty for nothing.
     """
 
-    value: float
+    distance: Number
     samples_truth: int
     samples_generated: int
     dimension: int
-    note: str = ""
 
 
 def feature_distance(truth: Array, generated: Array) -> FrechetEstimate:
@@ -74,43 +72,42 @@ def feature_distance(truth: Array, generated: Array) -> FrechetEstimate:
         generated: of generated ones, shape (m, d).
 
     Raises:
-        FrechetError: if a set has fewer than two samples, the dimensions differ, or numbers are not finite.
+        ValueError: if a set has fewer than two samples, the dimensions differ, or numbers are not finite.
     """
     if truth.ndim != 2 or generated.ndim != 2 or truth.shape[1] != generated.shape[1]:
-        raise FrechetError(f"features have shapes (n, d) and (m, d), got {truth.shape} and {generated.shape}")
+        raise ValueError(f"features have shapes (n, d) and (m, d), got {truth.shape} and {generated.shape}")
     fewest, dimension = min(len(truth), len(generated)), truth.shape[1]
     if fewest < 2:
-        raise FrechetError(
+        raise ValueError(
             f"a covariance needs at least 2 videos, got {len(truth)} true and {len(generated)} generated"
         )
     moments = [(x.mean(0), np.cov(x, rowvar=False).reshape(dimension, dimension)) for x in (truth, generated)]
     value = frechet_distance(*moments[0], *moments[1])
-    note = ""
+    warnings = []
     if fewest <= dimension:
-        note = (
+        warnings = [
             f"{fewest} videos cannot fill a covariance of dimension {dimension}: the value mostly measures the "
             "number of videos; compare it only with values from as many"
-        )
-    return FrechetEstimate(value, len(truth), len(generated), dimension, note)
+        ]
+    distance = Number.stated(value, math.nan, method="Fréchet", n=fewest, warnings=warnings)
+    return FrechetEstimate(distance, len(truth), len(generated), dimension)
 
 
 def _checked(mean: ArrayLike, covariance: ArrayLike) -> tuple[Array, Array, float]:
     """The mean, the symmetric root of the covariance, and its trace."""
     m, s = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
     if m.ndim != 1 or s.shape != (len(m), len(m)) or len(m) == 0:
-        raise FrechetError(f"a mean (d,) and a covariance (d, d), got shapes {m.shape} and {s.shape}")
+        raise ValueError(f"a mean (d,) and a covariance (d, d), got shapes {m.shape} and {s.shape}")
     if not (np.isfinite(m).all() and np.isfinite(s).all()):
-        raise FrechetError("a mean or a covariance is NaN or infinite")
+        raise ValueError("a mean or a covariance is NaN or infinite")
     scale = float(np.abs(s).max())
     # A sum of d products carries about d roundings; a hundred times that is no longer rounding.
     slack = 100 * len(m) * np.finfo(np.float64).eps * scale
     if float(np.abs(s - s.T).max()) > slack:
-        raise FrechetError("a covariance is not symmetric")
+        raise ValueError("a covariance is not symmetric")
     values, vectors = np.linalg.eigh((s + s.T) / 2)
     if values[0] < -slack:
-        raise FrechetError(
-            f"a covariance is not positive semi-definite: its smallest eigenvalue is {values[0]:.3g}"
-        )
+        raise ValueError(f"a covariance is not positive semi-definite: its smallest eigenvalue is {values[0]:.3g}")
     # Eigenvalues that rounding left below zero belong to directions without variance.
     roots = np.sqrt(np.where(values > 0, values, 0.0))
     return m, (vectors * roots) @ vectors.T, float(np.trace(s))

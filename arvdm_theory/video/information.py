@@ -1,14 +1,14 @@
-"""What a memory tells of generated frames: two networks' losses on clips that neither has seen, in nats.
+"""The information in a memory on generated frames, in nats: two networks' losses on clips that neither saw.
 
 Of two networks with the same levels one is shown references R, say a short context, and the other R' ⊇ R, say the
 context and a memory. With window frames at level s in place of clean ones, which bytes do not have,
 
     I(Out^s; R' | In^s) = MB(R) - MB(R')
 
-is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.decomposition.immse`): what the network
-without the memory must do without. Networks are not exact, so the value is that information plus half the integral
-of the difference of their excess losses: it is too low where the larger network has learned less of what it could,
-and it may be negative.
+is estimated by the I-MMSE relation along the plan's clocks (:mod:`arvdm_theory.decomposition.immse`): what the
+network without the memory must do without. Networks are not exact, so the value is that information plus half the
+integral of the difference of their excess losses: it is too low where the larger network has learned less of what
+it could, and it may be negative.
 
 Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and Verdú 2005 (I-MMSE).
 """
@@ -43,7 +43,7 @@ tells of the networks, not of the memory.
 
 @dataclass(frozen=True)
 class MemoryInformation:
-    """What a memory tells of the window of one AR step.
+    """The information that a memory has about the window of one AR step.
 
     Attributes:
         window: the information about the whole window, in nats; ``n`` counts clips.
@@ -60,13 +60,7 @@ class MemoryInformation:
     @property
     def per_frame(self) -> Number:
         """Nats a generated frame: the whole over the Δ frames that the step puts out."""
-        whole = self.window
-        value, stderr, low, high = (
-            x / self.frames for x in (whole.value, whole.stderr, whole.ci_low, whole.ci_high)
-        )
-        return Number.stated(
-            value, stderr, low, high, method=whole.method, n=whole.n or 0, warnings=whole.warnings
-        )
+        return self.window * (1 / self.frames)
 
 
 def memory_information(
@@ -102,7 +96,7 @@ def memory_information(
         points: Gauss-Legendre nodes a reverse step, each a call of both networks: fewer do where steps are many.
         batch: clips at once.
         clusters: the episode of each clip, (n,): episodes are the independent draws, with Student's interval
-            (:func:`arvdm_theory.video.intervals.cluster_mean`). None: every clip is.
+            (:meth:`arvdm_theory.number.Number.clustered`). None: every clip is.
         seed: of the noise.
         progress: whether to show a progress bar.
 
@@ -133,7 +127,7 @@ def information_of_runs(
     points: int = 2,
     progress: bool = True,
 ) -> MemoryInformation:
-    """What the memory of one trained network tells beyond that of another, over all windows of the test episodes.
+    """The information that one trained network's memory has beyond another's, over windows of the test episodes.
 
     Args:
         run: the one with more memory.
@@ -148,12 +142,14 @@ def information_of_runs(
 
     Raises:
         SampleError: if the second is not shown a part of what the first is, in the same plan.
-        ValueError: if the data cannot be had, or the two runs are told of other data.
+        ValueError: if the data cannot be had, or the two runs are of other data.
     """
     same = ("data", "settings", "folder", "leads_to", "told")
     for name in same:
         if getattr(run, name) != getattr(without, name):
-            raise SampleError(f"both runs must be on the same videos, told alike, but their {name} differ")
+            raise SampleError(
+                f"both runs must be on the same videos, conditioned on the same, but their {name} differ"
+            )
     plan = run.windows
     if plan.prompt != without.windows.prompt:
         raise SampleError(

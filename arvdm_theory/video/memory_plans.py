@@ -7,8 +7,8 @@ A video is cut into
 and all frames before the generated ones are given. The last c frames that are out are the short context, the M
 before them the memory; both move along with the rollout, so that in the end a network remembers what it generated
 itself. A network without memory sees the context alone. With outpainting (w = Δ) the gap, which nobody is shown,
-rounds what is given up to a multiple of Δ; with the staircase of FIFO-Diffusion (Δ = 1) there is none, and the
-last w - 1 given frames enter the window noised.
+rounds what is given up to a multiple of Δ; with the pipelined schedule of FIFO-Diffusion (Δ = 1) there is none,
+and the last w - 1 given frames enter the window noised.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class MemoryPlan:
                 f"outpainting generates whole windows: {self.window} frames do not divide {self.generated}"
             )
         if self.kind == "fifo" and self.window < 2:
-            raise PlanError(f"a staircase has a window of at least 2 frames, got {self.window}")
+            raise PlanError(f"a pipelined schedule has a window of at least 2 frames, got {self.window}")
         _ = self.plan
 
     @property

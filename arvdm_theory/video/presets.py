@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from arvdm_theory.networks.denoiser import Architecture, Target
+from arvdm_theory.networks.config import Architecture, Target
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.memory_plans import Schedule
 from arvdm_theory.video.simulators.trajectories import Trajectory
@@ -32,7 +32,7 @@ class VideoPreset:
         rollout: frames that are generated in a long rollout, and how many videos.
         rollout_trajectory: of long rollouts, as long as they need; None for the same.
         window: w.
-        reverse_steps: M_AR, for outpainting; a staircase takes them in all for a frame's way from T to 0.
+        reverse_steps: M_AR, for outpainting; a pipelined schedule takes them in all for a frame's way from T to 0.
         schedule: of the noise levels.
         networks: architectures and their options, without ``memory``; the first unless a run asks for another.
         prediction: what they predict.

@@ -20,14 +20,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from arvdm_theory.data.clips import ClipError, to_unit
-from arvdm_theory.video.intervals import cluster_mean, cluster_rate
+from arvdm_theory.number import Number
+from arvdm_theory.video.intervals import cluster_rate, interval_columns
 from arvdm_theory.video.metrics import psnr, ssim
 
 __all__ = [
     "DISTRACTORS",
     "MINIMUM_DIFFERENCE",
     "SOURCES",
-    "RetrievalError",
     "blur",
     "eligible_distractors",
     "margin",
@@ -45,10 +45,6 @@ MINIMUM_DIFFERENCE = 0.15
 """Root mean squared difference, after the blur and on [-1, 1], of two different views: 19 levels of 255."""
 
 SOURCES = ("generated", "copy of the right memory frame", "copy of the last frame")
-
-
-class RetrievalError(ValueError):
-    """Queries that cannot be scored; the message says which and why."""
 
 
 def blur(frames: Array) -> Array:
@@ -156,8 +152,8 @@ def score_queries(
         columns episode, query, needle, source, eligible, distractors, complete, success, margin_db, psnr, ssim.
 
     Raises:
-        RetrievalError: if shapes or positions do not fit, or pixels are not bytes or floats in [-1, 1].
-        ValueError: if SSIM cannot be had.
+        ValueError: if shapes or positions do not fit, pixels are not bytes or floats in [-1, 1], or SSIM cannot be
+            had.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -170,13 +166,13 @@ def score_queries(
     places = np.asarray(poses)
     asked, found, ends = _checked(truth, places, queries, needles, generated, context, skip, last)
     if distractors < 1 or minimum_difference < 0:
-        raise RetrievalError(
+        raise ValueError(
             f"at least 1 distractor, of a view at least 0 away, got {distractors}, {minimum_difference}"
         )
     try:
         episode_pixels, own = to_unit(truth), to_unit(generated)
     except ClipError as error:
-        raise RetrievalError(str(error)) from error
+        raise ValueError(str(error)) from error
     blurred = blur(episode_pixels)
     rng = np.random.default_rng(seed)
     rows = []
@@ -194,38 +190,36 @@ def score_queries(
     return pd.DataFrame(rows)
 
 
-def retrieval_summary(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Rates and qualities of many episodes, a row a source; intervals cluster by episode.
+def retrieval_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Rates and qualities of many episodes, a row a source; 95 % intervals cluster by episode.
 
     The rate is over the complete queries only, with the interval of
     :func:`~arvdm_theory.video.intervals.cluster_rate`; ``left_out`` counts the others. PSNR and SSIM are over the
-    same queries, with that of :func:`~arvdm_theory.video.intervals.cluster_mean`.
+    same queries, with that of :meth:`~arvdm_theory.number.Number.clustered`.
 
     Args:
         table: what :func:`score_queries` gives, episodes with different labels stacked.
-        level: of the intervals.
 
     Returns:
         columns source, rate, rate_low, rate_high, chance, psnr, psnr_low, psnr_high, ssim, ssim_low, ssim_high,
         ssim_median, queries, left_out, episodes. Without a complete query the values are NaN.
 
     Raises:
-        RetrievalError: if the table has no rows.
+        ValueError: if the table has no rows.
     """
     if len(table) == 0:
-        raise RetrievalError("there are no queries to summarise")
+        raise ValueError("there are no queries to summarise")
     rows = []
     for source, group in table.groupby("source", sort=False):
         counted = group[group["complete"]]
-        rate = cluster_rate(counted["success"], counted["episode"], level)
-        row: dict[str, Any] = {"source": source, "rate": rate.value, "rate_low": rate.low, "rate_high": rate.high}
+        rate = cluster_rate(counted["success"], counted["episode"])
+        row: dict[str, Any] = {"source": source, **interval_columns("rate", rate)}
         row["chance"] = (1 / (1 + counted["distractors"])).mean()
         for name in ("psnr", "ssim"):
-            mean = cluster_mean(counted[name], counted["episode"], level)
-            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= interval_columns(name, Number.clustered(counted[name], counted["episode"]))
         row["ssim_median"] = counted["ssim"].median()
-        row |= {"queries": len(counted), "left_out": len(group) - len(counted), "episodes": rate.clusters}
-        rows.append(row)
+        row |= {"queries": len(counted), "left_out": len(group) - len(counted)}
+        rows.append({**row, "episodes": counted["episode"].nunique()})
     return pd.DataFrame(rows)
 
 
@@ -240,23 +234,23 @@ def _checked(
     last: Sequence[int] | None,
 ) -> tuple[list[int], list[int], list[int]]:
     if truth.ndim != 4 or 0 in truth.shape or min(truth.shape[1:3]) < 2:
-        raise RetrievalError(f"an episode has shape (frames, height, width, channels), got {truth.shape}")
+        raise ValueError(f"an episode has shape (frames, height, width, channels), got {truth.shape}")
     if poses.ndim != 2 or len(poses) != len(truth):
-        raise RetrievalError(f"poses have shape ({len(truth)}, p), one a frame of the episode, got {poses.shape}")
+        raise ValueError(f"poses have shape ({len(truth)}, p), one a frame of the episode, got {poses.shape}")
     asked, found = [int(query) for query in queries], [int(needle) for needle in needles]
     ends = [query - 1 for query in asked] if last is None else [int(end) for end in last]
     if not len(asked) == len(found) == len(ends) == len(generated):
-        raise RetrievalError(
+        raise ValueError(
             f"queries, needles, last frames and generated frames come in one number, got {len(asked)}, "
             f"{len(found)}, {len(ends)}, {len(generated)}"
         )
     if generated.shape[1:] != truth.shape[1:]:
-        raise RetrievalError(f"the generated frames are {generated.shape[1:]}, the true ones {truth.shape[1:]}")
+        raise ValueError(f"the generated frames are {generated.shape[1:]}, the true ones {truth.shape[1:]}")
     if context < 1 or skip < 1:
-        raise RetrievalError(f"the short context holds 1 frame or more, 1 or more apart, got {context}, {skip}")
+        raise ValueError(f"the short context holds 1 frame or more, 1 or more apart, got {context}, {skip}")
     for query, needle, end in zip(asked, found, ends, strict=True):
         if not 0 <= needle <= end < query < len(truth):
-            raise RetrievalError(
+            raise ValueError(
                 f"a needle is seen no later than the last given frame, and that before the query, within "
                 f"{len(truth)} frames; got needle {needle}, last {end}, query {query}"
             )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.number import Number
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.degradation import (
     error_gain,
@@ -26,7 +27,7 @@ from arvdm_theory.video.degradation import (
     predicted_degradation,
     step_response,
 )
-from arvdm_theory.video.intervals import cluster_mean
+from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.memory_plans import MemoryPlan
 from arvdm_theory.video.metrics import decibel, mean_squared_error, psnr, ssim
 from arvdm_theory.video.retrieval import SOURCES
@@ -107,8 +108,7 @@ def decay_table(samples: Samples, predicted: Mapping[str, NDArray[np.float64]]) 
             mean = float(errors[:, place].mean())
             row = {"source": source, "ahead": place + 1, "psnr": float(decibel(mean)), "mse": mean}
             for name, values in (("psnr_mean", each[:, place]), ("ssim", alike[:, place])):
-                interval = cluster_mean(values, videos)
-                row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+                row |= interval_columns(name, Number.clustered(values, videos))
             if source == SOURCES[0]:
                 row |= {f"predicted_{name}": float(decibel(part[place])) for name, part in predicted.items()}
             rows.append({**row, "videos": len(videos)})
@@ -132,7 +132,7 @@ def predict_decay(
         :mod:`arvdm_theory.video.degradation`.
 
     Raises:
-        DegradationError: if there are too few windows for a regression.
+        ValueError: if there are too few windows for a regression.
     """
     # One AR step: the frames that it puts out first.
     plan = dataclasses.replace(run.windows, generated=run.windows.plan.stride)

@@ -26,13 +26,15 @@ from arvdm_theory.data.dataset import Alignment
 from arvdm_theory.diffusion.sampler import generate
 from arvdm_theory.files import atomic_path, read_json, write_json
 from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.networks.denoiser import Architecture, Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import Architecture, DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.number import Number
 from arvdm_theory.training.checkpoint import differences, json_form, last_good, load_denoiser
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
 from arvdm_theory.training.sources import data_moments
 from arvdm_theory.video.data_sets import DataKind, Episodes, Split
-from arvdm_theory.video.intervals import cluster_mean
+from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
 from arvdm_theory.video.metrics import psnr, ssim
 from arvdm_theory.video.presets import VideoPreset, preset
@@ -43,7 +45,6 @@ __all__ = [
     "COMPRESSIONS",
     "STRUCTURES",
     "Compression",
-    "RunError",
     "Samples",
     "Structure",
     "VideoRun",
@@ -70,10 +71,6 @@ COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _CONTEXT_STRUCTURE = "cross"
 
 
-class RunError(ValueError):
-    """A run that cannot be made, or a folder that holds none; the message says why."""
-
-
 @dataclass(frozen=True)
 class VideoRun:
     """One network, and what it is trained on.
@@ -89,8 +86,8 @@ class VideoRun:
             row) or ``tokens`` (a fixed number of learned ones).
         plan: ``outpainting`` or ``fifo``.
         architecture: one of the preset's; None for its first.
-        told: what networks are told of a frame: its pose (``poses``), or raw ``actions`` alone. A network that is
-            shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
+        told: what conditions networks on a frame: its pose (``poses``), or raw ``actions`` alone. A network that
+            is shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
         seed: of weights, batches and samples; simulated worlds and test windows are the same for every seed.
         folder: of a data set; None simulates one.
         leads_to: of that data set, see :class:`~arvdm_theory.video.data_sets.Episodes`.
@@ -99,8 +96,7 @@ class VideoRun:
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
 
     Raises:
-        RunError: naming the field.
-        ValueError: if a plan or a network of these numbers cannot be.
+        ValueError: naming the field, or if a plan or a network of these numbers cannot be.
     """
 
     data: DataKind = "dmlab"
@@ -129,13 +125,13 @@ class VideoRun:
         for name, known in known_words.items():
             if getattr(self, name) not in known:
                 choices = ", ".join(str(word) for word in known if word)
-                raise RunError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
         for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise RunError(f"{name} is at least {least}, got {value}")
+                raise ValueError(f"{name} is at least {least}, got {value}")
         if self.memory == "none" and self.compress > 1:
-            raise RunError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
+            raise ValueError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
         _ = self.network(3, 0, 0.0, 1.0)
 
     @property
@@ -224,7 +220,7 @@ class VideoRun:
         side = round(self.compress**0.5)
         if self.compression == "spatial":
             if side * side != self.compress:
-                raise RunError(f"compress is a square number for squares of places, got {self.compress}")
+                raise ValueError(f"compress is a square number for squares of places, got {self.compress}")
             return {"compression": "spatial", "factor": side}
         patch = self.backbone[1].get("patch", 1)
         places = (self.settings.size // patch) ** 2
@@ -251,18 +247,18 @@ def load_run(folder: Path) -> VideoRun:
     Where the copy says something else, a warning names it.
 
     Raises:
-        RunError: if the folder holds no run.
+        ValueError: if the folder holds no run.
         CheckpointError: if none of its checkpoints is whole.
     """
     told = _told(folder)
     found = last_good(folder / "training")
     if found is None:
-        raise RunError(f"{folder}: no run of a video network: there is no checkpoint in its folder training")
+        raise ValueError(f"{folder}: no run of a video network: there is no checkpoint in its folder training")
     path, _, metadata = found
     try:
         run = VideoRun(**metadata["run"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: not a checkpoint of a video network ({error})") from error
+        raise ValueError(f"{path}: not a checkpoint of a video network ({error})") from error
     for difference in differences(json_form(run.to_json()), told.get("run"), "run"):
         warnings.warn(f"{folder / 'run.json'} is not what was trained: {difference} (there: {path})", stacklevel=2)
     return run
@@ -272,14 +268,14 @@ def run_store(folder: Path) -> Path:
     """The folder of the data of a trained run; it is kept as a path from the run's own folder.
 
     Raises:
-        RunError: if the folder holds no run, or its data are not where they were.
+        ValueError: if the folder holds no run, or its data are not where they were.
     """
     store = _told(folder).get("store")
     if not isinstance(store, str) or Path(store).is_absolute():
-        raise RunError(f"{folder / 'run.json'}: not what a training run writes (store is {store!r})")
+        raise ValueError(f"{folder / 'run.json'}: not what a training run writes (store is {store!r})")
     place = Path(os.path.normpath(folder / store))
     if not place.is_dir():
-        raise RunError(f"{folder}: its data are not at {place}: move that folder along with the run's")
+        raise ValueError(f"{folder}: its data are not at {place}: move that folder along with the run's")
     return place
 
 
@@ -287,9 +283,9 @@ def _told(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / "run.json")
     except FileNotFoundError as error:
-        raise RunError(f"{folder}: no run of a video network, no run.json, in this folder") from error
+        raise ValueError(f"{folder}: no run of a video network, no run.json, in this folder") from error
     except ValueError as error:
-        raise RunError(f"{error}: not what a training run writes") from error
+        raise ValueError(f"{error}: not what a training run writes") from error
 
 
 def train_run(run: VideoRun, folder: Path, store: Path | None = None, progress: bool = True) -> Trained:
@@ -355,11 +351,11 @@ def sample_run(
         progress: whether to show a progress bar.
 
     Raises:
-        RunError: for no window.
+        ValueError: for no window.
     """
     count = run.settings.windows if count is None else count
     if count < 1:
-        raise RunError(f"at least one window is sampled, got {count}")
+        raise ValueError(f"at least one window is sampled, got {count}")
     chosen = one_an_episode(source.windows, count)
     plan, clips = source.plan, source.take(chosen)
     made = continue_clips(run, denoiser, plan, clips, batch, progress)
@@ -481,8 +477,7 @@ def quality_summary(scores: pd.DataFrame) -> pd.DataFrame:
     for source, group in scores.groupby("source", sort=False):
         row: dict[str, Any] = {"source": source}
         for name in ("psnr", "ssim"):
-            mean = cluster_mean(group[name], group["episode"])
-            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= interval_columns(name, Number.clustered(group[name], group["episode"]))
         rows.append({**row, "frames": len(group), "episodes": group["episode"].nunique()})
     return pd.DataFrame(rows)
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.data.clips import to_unit
-from arvdm_theory.video.metrics import Quality, quality
+from arvdm_theory.data.clips import looks_side_by_side, to_unit
+from arvdm_theory.video.metrics import MetricError, Quality, quality
 from arvdm_theory.video.retrieval import MINIMUM_DIFFERENCE, blur, margin, view_differences
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "PSNR_THRESHOLD",
     "RULE",
     "Onset",
-    "SideBySideError",
     "SideBySideScore",
     "agreed_onset",
     "find_onset",
@@ -72,10 +71,6 @@ _CONTRAST = 0.25
 _INNER = (8, 12)
 # Without a border: the difference of the halves must at least double between one frame and all later ones.
 _RISE = 2.0
-
-
-class SideBySideError(ValueError):
-    """A clip that cannot be scored; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +126,13 @@ def halves(frames: NDArray[Any]) -> tuple[Array, Array]:
     """The left and the right picture, on [-1, 1].
 
     Raises:
-        SideBySideError: if the picture is not exactly twice as wide as high, or too small to have a border.
+        MetricError: if the picture is not exactly twice as wide as high, or too small to have a border.
     """
     height, width = frames.shape[1:3]
-    if width != 2 * height:
-        raise SideBySideError(f"two square pictures side by side are twice as wide as high, got {width}x{height}")
+    if not looks_side_by_side(frames):
+        raise MetricError(f"two square pictures side by side are twice as wide as high, got {width}x{height}")
     if height < 2 * (_INNER[1] + 1):
-        raise SideBySideError(f"pictures of at least {2 * (_INNER[1] + 1)} pixels a side, got {height}")
+        raise MetricError(f"pictures of at least {2 * (_INNER[1] + 1)} pixels a side, got {height}")
     pixels = to_unit(frames)
     return pixels[:, :, :height], pixels[:, :, height:]
 
@@ -198,14 +193,14 @@ def score_side_by_side(
         lpips: as :func:`arvdm_theory.video.features.load_lpips` gives it.
 
     Raises:
-        SideBySideError: if there is nothing to predict, or nothing is left of the picture.
-        MetricError: if the picture that is left is smaller than SSIM's window.
+        MetricError: if there is nothing to predict, nothing is left of the picture, or what is left is smaller
+            than SSIM's window.
     """
     side, first = left.shape[1], onset.frame
     if not 0 <= first < len(left):
-        raise SideBySideError(f"prediction begins within the clip's {len(left)} frames, got frame {first}")
+        raise MetricError(f"prediction begins within the clip's {len(left)} frames, got frame {first}")
     if not 0 <= crop < side // 2:
-        raise SideBySideError(f"cutting {crop} pixels off each side leaves nothing of {side}")
+        raise MetricError(f"cutting {crop} pixels off each side leaves nothing of {side}")
     inside = slice(crop, side - crop)
     truth, shown = left[:, inside, inside], right[:, inside, inside]
     memory, asked, predicted = truth[:first], truth[first:], shown[first:]

@@ -5,9 +5,9 @@ or of every ``skip``-th. A generated frame of it is a *query* when its pose was 
 the last given frames that every network sees nor among the frames generated before it: it can be shown right only
 by a network that remembers. A query *between* poses lies halfway between two remembered ones, never seen itself.
 
-What leads to a frame is told in one of two ways. As its pose seen from the last given frame (:func:`pose_code`):
-equal poses have equal codes, and a code says where a frame was taken, not what is seen there. Or as the raw
-actions since the frame before it, counted by kind: where they lead is then the network's to find out.
+Networks are conditioned on what leads to a frame in one of two ways. As its pose seen from the last given frame
+(:func:`pose_code`): equal poses have equal codes; a code says where a frame was taken, not what is seen there.
+Or as the raw actions since the frame before it, counted by kind: where they lead is then for the network to find.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ __all__ = [
     "Queries",
     "Told",
     "Window",
-    "WindowError",
     "WindowSource",
     "Windows",
     "find_windows",
@@ -47,10 +46,6 @@ _NEIGHBOURS = (0.5, 30.0)
 
 POSE_DIM = 2 * (len(_HARMONICS) + 2 * len(_PERIODS))
 """Numbers of a pose's code."""
-
-
-class WindowError(ValueError):
-    """Episodes that hold no window as asked for; the message says why."""
 
 
 def pose_code(poses: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -90,10 +85,10 @@ class EpisodeSet:
         poses: of each, float64 (T, 3); None for a data set that has none.
         actions: of each, the discrete action that led to each frame, (T,); negative where none is known.
         action_count: of the discrete actions.
-        told: what networks are told of a frame, ``poses`` (where there are any) or raw ``actions``.
+        told: what networks are conditioned on, ``poses`` (where there are any) or raw ``actions``.
 
     Raises:
-        WindowError: if there is no episode, or networks are to be told something else.
+        ValueError: if there is no episode, or they are conditioned on something else.
     """
 
     frames: Sequence[NDArray[np.uint8]]
@@ -105,9 +100,9 @@ class EpisodeSet:
 
     def __post_init__(self) -> None:
         if not len(self.frames):
-            raise WindowError("a data set needs at least one episode, got none")
+            raise ValueError("a data set needs at least one episode, got none")
         if self.told not in get_args(Told):
-            raise WindowError(f"networks are told {' or '.join(get_args(Told))}, got {self.told!r}")
+            raise ValueError(f"networks are conditioned on {' or '.join(get_args(Told))}, got {self.told!r}")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -117,11 +112,11 @@ class EpisodeSet:
 
     @property
     def action_dim(self) -> int:
-        """Of what a network is told of each frame: its pose's code, or a count of every action."""
+        """Of what a network is conditioned on, a frame: its pose's code, or a count of every action."""
         return self.action_count if self.poses is None or self.told == "actions" else POSE_DIM
 
-    def tell(self, episode: int, frames: slice, origin: int) -> NDArray[np.float32]:
-        """What a network is told of some frames, in equal steps; poses are seen from frame ``origin``."""
+    def conditions(self, episode: int, frames: slice, origin: int) -> NDArray[np.float32]:
+        """What conditions a network on some frames, in equal steps; poses are seen from frame ``origin``."""
         if self.poses is not None and self.told == "poses":
             poses = self.poses[episode]
             return pose_code(poses[frames], poses[origin])
@@ -198,7 +193,7 @@ def find_windows(
     """Every window with at least ``least`` queries; every window there is for episodes without poses.
 
     Raises:
-        WindowError: if there is none, or an argument is out of range.
+        ValueError: if there is none, or an argument is out of range.
 
     Example:
         >>> away_and_back = [*range(10), *range(8, 2, -1)]
@@ -209,14 +204,14 @@ def find_windows(
         Window(episode=0, start=0, queries=((6, 12), (5, 13), (4, 14), (3, 15)))
     """
     if least < 0 or skip < 1 or queries not in get_args(Queries):
-        raise WindowError(
+        raise ValueError(
             f"windows have 0 queries or more, {' or '.join(get_args(Queries))}, and skip 1 or more; "
             f"got {least}, {queries!r} and {skip}"
         )
     length = (plan.total_frames - 1) * skip + 1
     longest = max(len(frames) for frames in episodes.frames)
     if longest < length:
-        raise WindowError(f"windows of {length} frames are needed, but the longest episode has {longest}")
+        raise ValueError(f"windows of {length} frames are needed, but the longest episode has {longest}")
     counts = [max(len(frames) - length + 1, 0) for frames in episodes.frames]
     every = Windows(
         episodes,
@@ -230,7 +225,7 @@ def find_windows(
         return every
     kept = np.array([len(window.queries) >= least for window in every])
     if not kept.any():
-        raise WindowError(
+        raise ValueError(
             f"none of {len(episodes.frames)} episodes has a window of {length} frames of which {least} show again "
             f"what only the {plan.laid_out} frames behind the short context did: let it turn back sooner, or "
             "remember more frames"
@@ -296,7 +291,7 @@ class WindowSource:
         """See :class:`arvdm_theory.interfaces.VideoSource`.
 
         Raises:
-            WindowError: if the windows are shorter than ``frames``.
+            ValueError: if the windows are shorter than ``frames``.
         """
         chosen = torch.randint(len(self.windows), (videos,), generator=generator).tolist()
         return self.take(chosen, frames)
@@ -305,13 +300,13 @@ class WindowSource:
         """Windows by their numbers, the first ``frames`` frames of each."""
         frames = self.plan.total_frames if frames is None else frames
         if frames > self.plan.total_frames:
-            raise WindowError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
-        pictures, told = [], []
+            raise ValueError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
+        pictures, conditions = [], []
         for number in chosen:
             episode, start = int(self.windows.episode[number]), int(self.windows.start[number])
             part = self.windows.frames(start, frames)
             pictures.append(self.episodes.frames[episode][part])
             origin = start + (self.plan.prompt - 1) * self.windows.skip
-            told.append(self.episodes.tell(episode, part, origin))
+            conditions.append(self.episodes.conditions(episode, part, origin))
         values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
-        return VideoBatch(values.flatten(2), torch.from_numpy(np.stack(told)))
+        return VideoBatch(values.flatten(2), torch.from_numpy(np.stack(conditions)))

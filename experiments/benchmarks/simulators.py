@@ -23,10 +23,10 @@ from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoDmlab
 from arvdm_theory.video.simulators.dmlab import DmlabStandIn
-from arvdm_theory.video.simulators.episodes import Simulator
 from arvdm_theory.video.simulators.recording import Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.voxel import MinecraftStandIn
+from arvdm_theory.video.simulators.worlds import Simulator
 
 
 def drawing(simulator: Simulator, frames: int, worlds: int = 4) -> tuple[float, float]:

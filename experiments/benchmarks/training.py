@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.methods import fifo
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig

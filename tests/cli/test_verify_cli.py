@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 
 from arvdm_theory.cli import main
-from arvdm_theory.experiments.verify import finite, sweeps, verify
-from arvdm_theory.experiments.verify.run import Size
+from arvdm_theory.experiments import EXPERIMENTS
+from arvdm_theory.experiments.verify import checks as verify
+from arvdm_theory.experiments.verify import finite
+from arvdm_theory.experiments.verify import run as main_job
+from arvdm_theory.experiments.verify.cases import SIZES, Size
+from arvdm_theory.experiments.verify.sweeps import SWEEPS
 from arvdm_theory.tables import read_table
 
 TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)
-FIGURES = {
-    "accumulation", "decomposition", "dial", "impossibility", "ladder", "memory", "multimodal", "needle",
-    "noise_initialisation", "score_error", "step_count",
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(verify.SIZES, "smoke", TINY)
+    monkeypatch.setitem(SIZES, "smoke", TINY)
     one_video = {"two poses": finite.FINITE_VIDEOS["two poses"]}
     one_plan = {"outpainting, last 1": finite.FINITE_PLANS["outpainting, last 1"]}
     monkeypatch.setattr(finite, "FINITE_VIDEOS", one_video)
@@ -32,11 +32,14 @@ def test_verify_passes_writes_tables_and_draws_every_figure(
     shown = capsys.readouterr().out
     assert "checks hold" in shown
     assert "FAIL" not in shown
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == FIGURES
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {*EXPERIMENTS["verify"].figures, "needle"}
     checks = read_table(tmp_path / "checks.csv")
-    # Plans with w = Δ have one check more: the lower bound that no sampler beats.
-    counts = checks[checks.kind == "check"].groupby("plan").size().to_dict()
-    assert counts == {"outpainting, last 1": 9, "FIFO, last 3": 8}
+    terms = {plan: set(rows.term) for plan, rows in checks[checks.kind == "check"].groupby("plan")}
+    assert len(terms["FIFO, last 3"]) == 8
+    # What bounds KL(clean) from below is known for plans with w = Δ alone.
+    more = terms["outpainting, last 1"] - terms["FIFO, last 3"]
+    assert "IE + Σ MB ≤ KL(clean)" in more
+    assert all(term.endswith("≤ KL(clean)") for term in more)
     for name in ("checks", "finite_checks", "methods", "lemma"):
         assert (tmp_path / f"{name}.provenance.json").exists()
 
@@ -44,8 +47,7 @@ def test_verify_passes_writes_tables_and_draws_every_figure(
 def test_a_violated_bound_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sweeps, "SWEEPS", {"lemma": sweeps.lemma})
-    monkeypatch.setattr(finite, "FINITE_SWEEPS", {})
+    monkeypatch.setattr(main_job, "SWEEPS", {"lemma": SWEEPS["lemma"]})
     right = verify.trajectory_kl
     monkeypatch.setattr(verify, "trajectory_kl", lambda *arguments: right(*arguments) * (1 + 1e-6))
     assert main(["verify", "--size", "smoke", "--out", str(tmp_path), "--no-figures"]) == 1

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from arvdm_theory.cli import main
+from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.video import run as study
 from arvdm_theory.experiments.video.run import decode_picture
 
@@ -103,10 +104,7 @@ def test_the_same_network_twice_is_refused(tmp_path: Path, capsys: pytest.Captur
 def test_suites_are_known_by_name_and_name_each_network_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from arvdm_theory.cli.video_sweep import SUITES
-
-    assert tuple(study.SUITES) == SUITES
-    runs = study.suite(SUITES)
+    runs = study.suite(EXPERIMENTS["video"].presets)
     assert len(set(runs)) == len(runs)
     # Every network with a memory has its twin without one, but for the large one.
     twins = {study._name(run): run for run in runs}

@@ -21,7 +21,8 @@ from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.states import State
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 

@@ -125,6 +125,99 @@ def test_a_network_is_shown_pictures_actions_and_its_own_clock() -> None:
     assert torch.equal(acted, window_actions[3:].float())
 
 
+def _own_clock(level: Tensor) -> Tensor:
+    return 1000 * (1 - torch.exp(-level))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("clock", [_own_clock, lambda level: _own_clock(level).numpy()], ids=["tensor", "array"])
+def test_a_clock_works_with_every_prediction_whatever_it_returns(prediction: Prediction, clock: object) -> None:
+    covariance, mean = random_video(6, DIM, 0)
+    window, given = 2 * draw(9, 3, DIM), references(9)
+    a, s = scales()
+
+    def network(shown: Tensor, at: Tensor, told: ReferenceBatch, actions: Tensor | None) -> Tensor:
+        levels = -torch.log1p(-at / 1000)
+        shown = shown * (a + s) if prediction == "flow" else shown
+        return output_of(prediction, posterior_mean(covariance, mean, shown, levels, told), shown, levels)
+
+    score = NetworkScore(network, prediction, clock, dtype=torch.float64)  # type: ignore[arg-type]
+    expected = OracleScore(covariance, mean, DIM)(window, LEVELS, given)
+    # 1e-15 of the clock's 1000 is 1e-12 of σ² = 0.0067 at level 5, whose posterior and α it moves by 1e-10.
+    torch.testing.assert_close(score(window, LEVELS, given), expected, rtol=0, atol=1e-9)
+
+
+def test_a_clock_of_another_shape_is_refused() -> None:
+    score = NetworkScore(lambda window, levels, told, actions: window, "x0", clock=lambda level: level[:1])
+    with pytest.raises(ValueError, match=r"as many levels as it is given, \(3,\), got \(1,\)"):
+        score(draw(5, 3, DIM), LEVELS, references(5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_levels_are_never_coarser_than_float32(dtype: torch.dtype) -> None:
+    """bfloat16 holds 500 and 504, not 501."""
+    seen: list[tuple[Tensor, Tensor, ReferenceBatch]] = []
+
+    def network(window: Tensor, levels: Tensor, told: ReferenceBatch, actions: Tensor | None) -> Tensor:
+        seen.append((window, levels, told))
+        return window
+
+    window, given = draw(5, 3, DIM), references(5)
+    NetworkScore(network, "x0", clock=lambda level: 0 * level + 501, dtype=dtype)(window, LEVELS, given)
+    NetworkScore(network, "flow", dtype=dtype)(window.to(dtype), LEVELS, given)
+    (shown, clocked, told), (_, flow, _) = seen
+    at_least = torch.float64 if dtype == torch.float64 else torch.float32
+    assert shown.dtype == told.values.dtype == dtype
+    assert clocked.dtype == told.levels.dtype == flow.dtype == at_least
+    assert clocked.tolist() == [501] * 3
+    torch.testing.assert_close(told.levels, REFERENCE_LEVELS.to(at_least), rtol=0, atol=0)
+    a, s = (x.squeeze(-1) for x in scales())
+    # 1 - e^{-t}, written out above, loses 1/t = 50 roundings at the lowest level.
+    rounding = 4 * torch.finfo(at_least).eps + 50 * torch.finfo(torch.float64).eps
+    torch.testing.assert_close(flow.double(), s / (a + s), rtol=rounding, atol=0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_coarse_window_gets_the_score_that_its_values_have(prediction: Prediction) -> None:
+    """α, σ and the division are no coarser than float32; what is left is the rounding of window and result."""
+    window, given = draw(5, 3, DIM).bfloat16(), references(5)
+    score = NetworkScore(lambda shown, levels, told, actions: 0.5 * shown, prediction, dtype=torch.float64)
+    value = score(window, LEVELS, given)
+    assert value.dtype == torch.bfloat16
+    exact = score(window.double(), LEVELS, given)
+    # Half a last place of 8 bits; float32 adds 1e-7 of numbers that are 1/σ² = 50 times the score at the most.
+    torch.testing.assert_close(value.double(), exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_levels_may_be_told_a_sample_as_well_as_a_frame(prediction: Prediction) -> None:
+    covariance, mean = random_video(6, DIM, 0)
+    window, given = 2 * draw(5, 3, DIM), references(5)
+    levels = LEVELS * torch.linspace(0.5, 2, 5, dtype=torch.float64)[:, None]
+    shapes = []
+
+    def network(shown: Tensor, at: Tensor, told: ReferenceBatch, actions: Tensor | None) -> Tensor:
+        shapes.append(at.shape)
+        rows = []
+        for i, own in enumerate(at):
+            a, s = scales(own)
+            picture = shown[i : i + 1] * (a + s) if prediction == "flow" else shown[i : i + 1]
+            one = ReferenceBatch(told.values[i : i + 1], told.levels, told.frames, told.window_frames)
+            clean = posterior_mean(covariance, mean, picture, own, one)
+            rows.append(output_of(prediction, clean, picture, own))
+        return torch.cat(rows)
+
+    # With a clock that changes nothing, so that flow's network knows the OU level.
+    score = NetworkScore(network, prediction, clock=lambda level: level, dtype=torch.float64, batch=2)
+    value = score(window, levels, given)
+    assert shapes == [(2, 3), (2, 3), (1, 3)]
+    oracle = OracleScore(covariance, mean, DIM)
+    for i, own in enumerate(levels):
+        one = ReferenceBatch(given.values[i : i + 1], given.levels, given.frames, given.window_frames)
+        # x̂ is good to 1e-15 times a condition number below 20 and is divided by σ² = 0.01.
+        torch.testing.assert_close(value[i : i + 1], oracle(window[i : i + 1], own, one), rtol=0, atol=1e-11)
+
+
 def test_no_windows_give_no_scores() -> None:
     score = NetworkScore(lambda window, levels, told, actions: window, "x0")
     assert score(torch.zeros(0, 3, DIM), LEVELS, references(0)).shape == (0, 3, DIM)

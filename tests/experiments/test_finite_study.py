@@ -11,15 +11,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from arvdm_theory.experiments.verify.finite import (
-    FINITE_SWEEPS,
-    FINITE_VIDEOS,
-    finite_checks,
-    moment_matched,
-    walker,
-)
+from arvdm_theory.experiments.verify.cases import SIZES
+from arvdm_theory.experiments.verify.checks import Check
+from arvdm_theory.experiments.verify.finite import finite_checks, moment_matched, multimodal
 from arvdm_theory.experiments.verify.finite_figures import FIGURES
-from arvdm_theory.experiments.verify.run import SIZES
+from arvdm_theory.experiments.videos import FINITE_VIDEOS, walker
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.report.style import save, style
 from arvdm_theory.tables import read_table
@@ -68,22 +64,13 @@ def test_the_walker_takes_one_step_a_frame_and_rarely_turns() -> None:
 def test_all_checks_hold_and_have_the_columns_of_the_bound_checks(tmp_path: Path) -> None:
     table = finite_checks(SIZES["smoke"], tmp_path, progress=False)
     assert table.passed.all(), table[~table.passed]
-    columns = [
-        "video",
-        "plan",
-        "step",
-        "score_error",
-        "kind",
-        "term",
-        "value",
-        "relation",
-        "bound",
-        "slack",
-        "passed",
-    ]
+    columns = [*Check._fields, "kind", "video", "plan", "step", "score_error", "slack", "passed"]
     assert set(columns) <= set(table.columns)
     assert set(table.video) == set(FINITE_VIDEOS)
     assert table.term.nunique() == 7
+    # A sampled check's slack is the gap itself, whatever error is allowed it.
+    gap = np.where(table.relation == "=", -(table.bound - table.value).abs(), table.bound - table.value)
+    assert np.allclose(table.slack, gap, rtol=0, atol=1e-12)
     # Not all of them are trivial: most bottlenecks are positive beyond doubt.
     bottlenecks = table[table.term == "0 ≤ Σ MB"]
     assert (bottlenecks.bound > 3 * bottlenecks.stderr).sum() >= len(bottlenecks) / 2
@@ -91,7 +78,7 @@ def test_all_checks_hold_and_have_the_columns_of_the_bound_checks(tmp_path: Path
 
 
 def test_the_figure_is_drawn_from_the_saved_table(tmp_path: Path) -> None:
-    table = FINITE_SWEEPS["multimodal"](replace(SIZES["smoke"], reverse_steps=2), tmp_path, False)
+    table = multimodal(replace(SIZES["smoke"], reverse_steps=2), tmp_path, False)
     wide = table[table.method != "frames"].pivot_table(index=["method", "law"], columns="quantity", values="value")
     parts = wide[["nie_ar", "de", "see", "cross", "mb"]].sum(axis=1)
     total = wide.total.dropna()

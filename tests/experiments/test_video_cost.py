@@ -15,9 +15,10 @@ from arvdm_theory.diffusion.generate import generate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from arvdm_theory.experiments.video import cost as study
-from arvdm_theory.experiments.video import cost_figure as figure_of_cost
-from arvdm_theory.experiments.video.cost import (
+from arvdm_theory.experiments.video_cost import figures as figure_of_cost
+from arvdm_theory.experiments.video_cost import run as study
+from arvdm_theory.experiments.video_cost.peak_memory import peak_bytes
+from arvdm_theory.experiments.video_cost.run import (
     CostConfig,
     CostError,
     Seconds,
@@ -25,9 +26,8 @@ from arvdm_theory.experiments.video.cost import (
     calls_a_frame,
     step_inputs,
 )
-from arvdm_theory.experiments.video.peak_memory import peak_bytes
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import ModelError
+from arvdm_theory.networks.config import ModelError
 from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import read_table
 from arvdm_theory.video.runs import VideoRun

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 
 __all__ = ["ACTIONS", "BACKBONES", "MEMORIES", "REFERENCES", "WINDOW", "inputs", "network"]
 

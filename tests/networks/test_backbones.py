@@ -8,7 +8,8 @@ from network_cases import ACTIONS, BACKBONES, MEMORIES, inputs, network
 from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 
 PAIRS = [(backbone, memory) for backbone in BACKBONES for memory in MEMORIES]
 # Each structure and each compression once or more.
@@ -130,6 +131,26 @@ def test_float32_is_float64_rounded(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("memory", ["prepend-temporal", "concat-none", "cross-tokens"])
+def test_bfloat16_rounds_neither_levels_nor_times(backbone: str, memory: str) -> None:
+    net = network(backbone, memory)
+    window, levels, told = inputs(net, start=600)
+    told = dataclasses.replace(told, frames=(300, 343, 599))
+    expected = net(window, levels, told)
+    exact = net.backbone.stem.references(told)[1]  # type: ignore[union-attr]
+    value = net.bfloat16()(window, levels, told)
+    values = told.values.bfloat16()
+    actions = None if told.actions is None else told.actions.bfloat16()
+    coarse = dataclasses.replace(told, values=values, actions=actions)
+    known = net.backbone.stem.references(coarse)[1]  # type: ignore[union-attr]
+    # bfloat16 has no -257 and no -301.
+    assert known.times.tolist() == exact.times.tolist() == [-300, -257, -1]
+    # 8 bits an operation, a few dozen of them, on numbers of size 1 and parameters that are rounded too.
+    torch.testing.assert_close(known.condition.double(), exact.condition, rtol=0, atol=0.05)
+    assert (value.double() - expected).square().mean().sqrt().item() < 0.1
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_fresh_network_says_little(backbone: str) -> None:
     net = network(backbone, "none", prediction="x0")
     largest = net(*inputs(net)).abs().max().item()
@@ -148,8 +169,8 @@ def test_a_fresh_network_says_little(backbone: str) -> None:
         ("patches", {"absolute": True, "horizon_frames": 0}, "horizon_frames is a positive number, got 0"),
         ("unet", {"patch": 2}, "a U-Net has no option patch"),
         ("unet", {"width": 6}, "width is a multiple of 4 x heads, got 6 and 2"),
-        ("unet", {"multipliers": ()}, r"multipliers is a list of whole numbers, got \(\)"),
-        ("unet", {"multipliers": (1, 0)}, "multipliers is a whole number of at least 1, got 0"),
+        ("unet", {"multipliers": ()}, r"a list of whole numbers, each at least 1, got \(\)"),
+        ("unet", {"multipliers": (1, 0)}, r"a list of whole numbers, each at least 1, got \(1, 0\)"),
         ("unet", {"multipliers": (1, 1, 1, 1)}, "4 multipliers need a height and width that 8 divides, got 4 x 4"),
         ("unet", {"blocks": 0}, "blocks is a whole number of at least 1, got 0"),
     ],

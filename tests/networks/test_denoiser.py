@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.networks.denoiser import ARCHITECTURES, Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import ARCHITECTURES, Denoiser
 
 MEAN, SCALE = 0.7, 1.9
 LEVELS = torch.tensor([0.01, 0.6, 7.0], dtype=torch.float64)
@@ -87,6 +88,24 @@ def test_the_table_of_predictions(prediction: str, per_video: bool, recorder: Re
                 "v": MEAN + a * SCALE**2 / u**2 * (w - a * MEAN) - s * SCALE / u * f,
             }[prediction]
             torch.testing.assert_close(value[video, j], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_coarse_backbone_is_told_the_levels_as_they_are(prediction: str, recorder: Recorder) -> None:
+    """Only what the backbone sees and says is in bfloat16: neither levels nor α and σ are rounded to it."""
+    net, window = denoiser(prediction), draw(5, 3, 4)
+    recorder.bfloat16()
+    recorder.output = draw(5, 3, 4, seed=4).bfloat16()
+    value = net.as_score().network(window.float(), LEVELS.float(), told(), None)
+    assert recorder.shown is not None
+    shown, levels, references = recorder.shown
+    assert shown.dtype == references.values.dtype == torch.bfloat16
+    assert torch.equal(levels, LEVELS.float().expand(5, 3))
+    recorder.double().output = recorder.output.double()
+    exact = net(window.float().double(), LEVELS.float().double(), told())
+    assert value.dtype == torch.float32
+    # Float32's 6e-8 a few times, of numbers of size 1/α = 33 at the highest level.
+    torch.testing.assert_close(value.double(), exact, rtol=0, atol=1e-5)
 
 
 def test_v_is_velocity_prediction_for_unit_scale_and_has_unit_targets_for_any(recorder: Recorder) -> None:

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from arvdm_theory.diffusion.window import ar_window, init_window
 from oracle_score import OracleScore
 from reference_cases import random_video
 
-from arvdm_theory.diffusion.window import ar_window, init_window
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import LinearBackbone, linear_config
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References

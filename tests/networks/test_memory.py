@@ -8,7 +8,7 @@ from network_cases import MEMORIES, inputs, network
 
 from arvdm_theory.networks.attention import Attention, FrameAttention, on_grid
 from arvdm_theory.networks.compression import PlaceMerge, Resampler, TemporalMerge, merge_places
-from arvdm_theory.networks.denoiser import ModelError
+from arvdm_theory.networks.config import ModelError
 from arvdm_theory.networks.embeddings import Frames
 from arvdm_theory.networks.memory import MemoryOptions
 
@@ -38,14 +38,14 @@ def some_frames(batch: int, count: int, size: int = 8, seed: int = 1) -> Frames:
 )
 def test_options_that_do_not_fit_are_refused(given: object, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        MemoryOptions.read(given, 3)  # type: ignore[arg-type]
+        MemoryOptions.of(given, 3)  # type: ignore[arg-type]
 
 
 def test_a_memory_needs_references() -> None:
-    assert MemoryOptions.read({}, 0).structure == "none"
-    assert MemoryOptions.read({}, 1).structure == "prepend"
+    assert MemoryOptions.of({}, 0).structure == "none"
+    assert MemoryOptions.of({}, 1).structure == "prepend"
     with pytest.raises(ModelError, match="structure cross needs a config with references, got 0"):
-        MemoryOptions.read({"structure": "cross"}, 0)
+        MemoryOptions.of({"structure": "cross"}, 0)
 
 
 def test_a_factor_must_fit_the_grid() -> None:

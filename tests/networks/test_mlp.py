@@ -6,7 +6,8 @@ import pytest
 import torch
 from network_cases import inputs
 
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 
 
 def network(actions: int = 2, **options: object) -> Denoiser:
@@ -66,7 +67,30 @@ def test_videos_of_a_batch_do_not_meet() -> None:
     torch.testing.assert_close(after, net(window, levels, told)[order], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": -1}, {"heads": 2}])
-def test_options_that_do_not_fit_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="an MLP has options width ≥ 1, depth ≥ 0, absolute, horizon_frames; got"):
-        network(**options)  # type: ignore[arg-type]
+def test_levels_are_rounded_no_earlier_than_their_features() -> None:
+    """log(1.002) is 0.002; of the level rounded to bfloat16, 1, it would be 0."""
+    seen: list[torch.Tensor] = []
+    net = network(actions=0)
+    embed = net.backbone.embed  # type: ignore[union-attr]
+    embed.register_forward_pre_hook(lambda layer, given: seen.append(given[0].double()))
+    window, levels, told = inputs(net)
+    levels = torch.full_like(levels, 1.002)
+    net(window, levels, told)
+    net.bfloat16()(window, levels, told)
+    # Half a last place of 8 bits of every input, the window's after its scaling.
+    torch.testing.assert_close(seen[1], seen[0], rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "an MLP: width is a whole number of at least 1, got 0"),
+        ({"depth": -1}, "an MLP: depth is a whole number of at least 0, got -1"),
+        ({"width": 8.5}, "an MLP: width is a whole number of at least 1, got 8.5"),
+        ({"horizon_frames": float("nan")}, "an MLP: horizon_frames is a positive number, got nan"),
+        ({"heads": 2}, "an MLP has no option heads; it has absolute, depth, horizon_frames, width"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        network(**options)

@@ -9,7 +9,7 @@ import torch
 
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.linear import reference_video
-from arvdm_theory.networks.denoiser import DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
 from arvdm_theory.plan.methods import fifo
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig

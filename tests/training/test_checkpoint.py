@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from arvdm_theory.networks.denoiser import DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
 from arvdm_theory.training import checkpoint as checkpoint_module
 from arvdm_theory.training.checkpoint import (
     CheckpointError,

@@ -10,7 +10,8 @@ from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.linear import exponential_video, reference_video
 from arvdm_theory.laws.states import State
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan

@@ -15,7 +15,8 @@ from torch import Generator
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.linear import exponential_video, reference_video
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.references import References

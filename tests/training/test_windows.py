@@ -10,7 +10,8 @@ from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.laws.states import State
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig
+from arvdm_theory.networks.config import DenoiserConfig
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import linear_config
 from arvdm_theory.noise import alpha, sigma2
 from arvdm_theory.plan.methods import fifo, outpainting

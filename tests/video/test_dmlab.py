@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from arvdm_theory.video.simulators.dmlab import DmlabStandIn, simulator
-from arvdm_theory.video.simulators.episodes import Simulator, World, record
+from arvdm_theory.video.simulators.episodes import record
 from arvdm_theory.video.simulators.recording import Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.worlds import Simulator, World
 
 pytest.importorskip("labmaze", reason="labmaze is not installed (there is none for Python 3.13)")
 

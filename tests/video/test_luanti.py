@@ -10,14 +10,14 @@ import pytest
 from arvdm_theory.cli import main
 from arvdm_theory.video.simulators import luanti
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import SimulationError, Simulator, World
 from arvdm_theory.video.simulators.voxel import MinecraftStandIn
+from arvdm_theory.video.simulators.worlds import Simulator, World
 
 
 def _installed() -> bool:
     try:
         luanti.programs()
-    except SimulationError:
+    except ValueError:
         return False
     return True
 
@@ -75,7 +75,7 @@ def test_a_screen_file_is_read_as_the_format_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(luanti._framebuffer(tmp_path / "screen"), pixels.reshape(2, 3, 4))
     words[11] = 16
     (tmp_path / "screen").write_bytes(np.array(words, ">u4").tobytes() + content[100:])
-    with pytest.raises(SimulationError, match="16 bits a pixel"):
+    with pytest.raises(ValueError, match="16 bits a pixel"):
         luanti._framebuffer(tmp_path / "screen")
 
 
@@ -98,5 +98,5 @@ def test_without_the_programs_it_is_one_line_that_says_what_to_install(
 def test_what_luanti_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "dmlab", "--engine", "luanti", "--out", str(tmp_path)]) == 2
     assert "minecraft's landscapes alone" in capsys.readouterr().err
-    with pytest.raises(SimulationError, match="64 to 512"):
+    with pytest.raises(ValueError, match="64 to 512"):
         luanti.LuantiStandIn(32)

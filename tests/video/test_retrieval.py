@@ -1,6 +1,7 @@
 """Retrieval scores against a direct search, the chance level, and what the two references do."""
 
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,6 @@ from arvdm_theory.video.metrics import psnr, ssim
 from arvdm_theory.video.retrieval import (
     DISTRACTORS,
     SOURCES,
-    RetrievalError,
     blur,
     eligible_distractors,
     margin,
@@ -191,8 +191,7 @@ def test_queries_that_do_not_fit_are_refused(change: dict, words: str) -> None:
         "generated": truth[[3]],
         "context": 2,
     }
-    with pytest.raises(RetrievalError) as error:
+    with pytest.raises(ValueError, match=re.escape(words)):
         score_queries(**(given | change))
-    assert words in str(error.value)
-    with pytest.raises(RetrievalError, match="no queries"):
+    with pytest.raises(ValueError, match="no queries"):
         retrieval_summary(pd.DataFrame())

@@ -11,7 +11,8 @@ from torch import Tensor
 from arvdm_theory.data.clips import ClipError
 from arvdm_theory.diffusion.prediction import NetworkScore
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, ModelError
+from arvdm_theory.networks.config import ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.training import loop
 from arvdm_theory.training.config import TrainingError
 from arvdm_theory.training.loop import describe
@@ -19,7 +20,6 @@ from arvdm_theory.training.windows import WindowSampler
 from arvdm_theory.video.presets import PRESETS
 from arvdm_theory.video.runs import (
     STRUCTURES,
-    RunError,
     Samples,
     VideoRun,
     load_run,
@@ -96,7 +96,7 @@ def test_one_window_of_every_episode_comes_first(store: Path) -> None:
     more = sample_run(SMOKE, Oracle(), source, 10**6, batch=5, progress=False)  # type: ignore[arg-type]
     assert len(more.windows) == len(source.windows)
     assert set(few.windows) <= set(more.windows)
-    with pytest.raises(RunError, match="at least one window"):
+    with pytest.raises(ValueError, match="at least one window"):
         sample_run(SMOKE, Oracle(), source, 0, progress=False)  # type: ignore[arg-type]
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     with np.load(tmp_path / "clips" / "truth" / f"{samples.names[0]}.npz", allow_pickle=False) as clip:
         np.testing.assert_array_equal(clip["video"], samples.truth[0])
         assert [tuple(pair) for pair in clip["needles"]] == list(samples.windows[0].queries)
-    with pytest.raises(RunError, match="no run of a video network"):
+    with pytest.raises(ValueError, match="no run of a video network"):
         load_run(tmp_path / "clips")
 
 
@@ -208,14 +208,14 @@ def test_compressed_memories_are_smaller(memory: str, compression: str, compress
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"memory": "recurrent"}, RunError, "memory is one of none, prepend"),
-        ({"compress": 3}, RunError, "square number"),
-        ({"memory": "none", "compress": 4}, RunError, "no memory to compress"),
+        ({"memory": "recurrent"}, ValueError, "memory is one of none, prepend"),
+        ({"compress": 3}, ValueError, "square number"),
+        ({"memory": "none", "compress": 4}, ValueError, "no memory to compress"),
         ({"size": 18}, ModelError, "patch 4 does not divide"),
-        ({"size": 4}, RunError, "size is at least 12"),
-        ({"memory_frames": 0}, RunError, "memory_frames is at least 1"),
-        ({"told": "secrets"}, RunError, "told is one of poses, actions"),
-        ({"architecture": "mlp"}, RunError, "architecture is one of transformer, unet"),
+        ({"size": 4}, ValueError, "size is at least 12"),
+        ({"memory_frames": 0}, ValueError, "memory_frames is at least 1"),
+        ({"told": "secrets"}, ValueError, "told is one of poses, actions"),
+        ({"architecture": "mlp"}, ValueError, "architecture is one of transformer, unet"),
         ({"preset": "tiny"}, ValueError, "smoke, cpu"),
         ({"data": "doom"}, ValueError, "doom"),
     ],

@@ -21,7 +21,6 @@ from arvdm_theory.video.windows import (
     POSE_DIM,
     EpisodeSet,
     Window,
-    WindowError,
     WindowSource,
     find_windows,
     pose_code,
@@ -186,7 +185,7 @@ def test_a_source_shows_the_window_and_its_poses_from_the_last_given_frame() -> 
     np.testing.assert_array_equal(clip.actions[0], pose_code(poses, poses[11]))
     for needle, query in window.queries:
         assert torch.equal(clip.actions[0, needle], clip.actions[0, query])
-    with pytest.raises(WindowError, match="windows have 16"):
+    with pytest.raises(ValueError, match="windows have 16"):
         source.draw(1, 17, torch.Generator())
 
 
@@ -200,7 +199,8 @@ def test_episodes_without_poses_give_every_window_and_one_hot_actions() -> None:
     told = WindowSource(windows).take([1]).actions
     assert told is not None
     assert told[0].argmax(-1).tolist() == actions[1:17].tolist()
-    assert episodes.tell(0, slice(0, 1), 11).tolist() == [[0.0, 0.0, 0.0]]  # nothing is known of what led there
+    # Nothing is known of what led there.
+    assert episodes.conditions(0, slice(0, 1), 11).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_skipped_frames_are_not_shown_and_their_actions_are_counted() -> None:
@@ -246,19 +246,19 @@ def test_queries_between_poses_lie_halfway_between_two_remembered_ones() -> None
             assert at - 0.5 in memory
             assert at + 0.5 in memory
             assert abs(heading[window.start + seen] - at) == 0.5
-    with pytest.raises(WindowError, match="none of 1 episodes"):
+    with pytest.raises(ValueError, match="none of 1 episodes"):
         find_windows(episodes, plan, least=1, queries="same")
-    with pytest.raises(WindowError, match="same or between"):
+    with pytest.raises(ValueError, match="same or between"):
         find_windows(episodes, plan, queries="near")  # type: ignore[arg-type]
 
 
 def test_episodes_without_a_window_are_refused() -> None:
     plan = PLANS["outpainting"]
-    with pytest.raises(WindowError, match="longest episode has 15"):
+    with pytest.raises(ValueError, match="longest episode has 15"):
         find_windows(turning(8, 15), plan)
-    with pytest.raises(WindowError, match="none of 1 episodes"):
+    with pytest.raises(ValueError, match="none of 1 episodes"):
         find_windows(turning(40, 20), plan)
-    with pytest.raises(WindowError, match="at least one episode"):
+    with pytest.raises(ValueError, match="at least one episode"):
         EpisodeSet([], [], None, [], 3)
 
 

@@ -11,18 +11,12 @@ from arvdm_theory.data.dataset import ClipDataset
 from arvdm_theory.data.index import build_index
 from arvdm_theory.data.teco import TecoMinecraft
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import (
-    FORWARD,
-    MOVES,
-    SimulationError,
-    Simulator,
-    World,
-    record,
-)
-from arvdm_theory.video.simulators.recording import Recording, read_needles
+from arvdm_theory.video.simulators.episodes import record
+from arvdm_theory.video.simulators.recording import Recording
 from arvdm_theory.video.simulators.terrain import LEVELS_UP, SEA
 from arvdm_theory.video.simulators.trajectories import Kind, Trajectory
-from arvdm_theory.video.simulators.voxel import ACTION_COUNT, CELL, MinecraftStandIn, VoxelWorld, simulator
+from arvdm_theory.video.simulators.voxel import CELL, MinecraftStandIn, VoxelWorld, simulator
+from arvdm_theory.video.simulators.worlds import FORWARD, MOVES, Simulator, World
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +139,17 @@ def test_recordings_are_videos_as_the_readers_of_the_real_data_take_them(tmp_pat
     index = build_index(tmp_path, TecoMinecraft(), progress=False)
     assert index.skipped == ()
     (clip,) = ClipDataset(index, leads_to="next")
-    assert TecoMinecraft().action_count == ACTION_COUNT
-    assert set(np.unique(clip.actions[1:])) <= set(range(ACTION_COUNT - 1))
+    assert set(np.unique(clip.actions[1:])) <= set(range(TecoMinecraft().action_count - 1))
     assert (clip.actions == FORWARD).any()
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        episode = record(simulator(32), int(arrays["seed"]), trajectory)
+        episode, needles = record(simulator(32), int(arrays["seed"]), trajectory), arrays["needles"]
     np.testing.assert_array_equal(read_frames(path), episode.frames)
-    needles, _ = read_needles(path)
     np.testing.assert_array_equal(clip.frames[needles[:, 0]], clip.frames[needles[:, 1]])
 
 
 @pytest.mark.parametrize(("options", "message"), [({"size": 4}, "8 to 512"), ({"cells": 5}, "6 to 64")])
 def test_stand_ins_that_cannot_be(options: dict[str, int], message: str) -> None:
-    with pytest.raises(SimulationError, match=message):
+    with pytest.raises(ValueError, match=message):
         MinecraftStandIn(**options)
 
 

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from arvdm_theory.report.style import Figures
+
 __all__ = ["FIGURES", "clip_curves", "slopes"]
 
 _COLOURS = {"linear": "#0072b2", "nonlinear": "#d55e00"}
@@ -136,7 +138,7 @@ def slopes(table: pd.DataFrame) -> Figure:
     return figure
 
 
-FIGURES = {
+FIGURES: Figures = {
     "accumulation": ("accumulation", clip_curves),
     "accumulation-growth": ("accumulation", partial(clip_curves, bound=False)),
     "accumulation-slopes": ("accumulation-slopes", slopes),

@@ -24,19 +24,26 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.scores import stage_score
 from arvdm_theory.diffusion.window import AffineMap, ar_window, init_window
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, source_of, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.networks import (
+    Job,
+    Network,
+    Preset,
+    Setting,
+    clip_frames,
+    frames_kl,
+    source_of,
+    train_job,
+)
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.decoded import decoded_kl
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.rollout.measure import measured_clip_kl
 from arvdm_theory.rollout.predict import predicted_clip_kl
 from arvdm_theory.training.config import TrainingConfig
@@ -101,14 +108,13 @@ def _job(preset: Preset, video: str, plan: str, network: Network | None = None) 
     training = dataclasses.replace(preset.training, ar_steps=_TRAINED[plan])
     if network is not None:
         training = dataclasses.replace(training, weighting="x0", **preset.options["linear"])
-    return Job(SUBJECTS[video](), _PLANS[plan](preset.reverse_steps), network or preset.network, training)
+    return Job(VIDEOS[video](), _PLANS[plan](preset.reverse_steps), network or preset.network, training)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    jobs = [_job(chosen, video, plan) for video in chosen.options["videos"] for plan in _PLANS]
-    return jobs + [_job(chosen, video, plan, _LINEAR) for video, plan in _linear_places(chosen)]
+    jobs = [_job(preset, video, plan) for video in preset.options["videos"] for plan in _PLANS]
+    return jobs + [_job(preset, video, plan, _LINEAR) for video, plan in _linear_places(preset)]
 
 
 def _linear_places(preset: Preset) -> list[tuple[str, str]]:
@@ -137,7 +143,7 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
 
     ``linear``: expected losses of linear denoisers, exact: see :func:`linear_losses`.
     """
-    preset, tail = PRESETS[setting.preset], (setting.folder, setting.seed, setting.progress)
+    preset = PRESETS[setting.preset]
     cells = [
         {"video": video, "plan": plan, "denoiser": denoiser}
         for video in preset.options["videos"]
@@ -145,19 +151,16 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
         for denoiser in _DENOISERS
     ]
     columns = ["repeat", "ar_step", "curve", "value", "stderr"]
-    repeats = run_cells(
-        "accumulation-repeats", cells, lambda cell: pd.DataFrame(_curves(preset, cell, setting), columns=columns),
-        *tail,
-    )  # fmt: skip
+    repeats = setting.table("accumulation-repeats", cells, lambda cell: _curves(preset, cell, setting), columns)
 
     def part(cell: Cell) -> pd.DataFrame:
         return repeats[(repeats[list(cell)] == pd.Series(dict(cell))).all(axis=1)]
 
     fits = [{"video": video, "plan": plan} for video, plan in _linear_places(preset)]
     return {
-        "accumulation": run_cells("accumulation", cells, lambda cell: _pooled(part(cell)), *tail),
-        "accumulation-slopes": run_cells("accumulation-slopes", cells, lambda cell: _slopes(part(cell)), *tail),
-        "linear": run_cells("linear", fits, lambda cell: _losses(preset, cell, setting), *tail),
+        "accumulation": setting.table("accumulation", cells, lambda cell: _pooled(part(cell))),
+        "accumulation-slopes": setting.table("accumulation-slopes", cells, lambda cell: _slopes(part(cell))),
+        "linear": setting.table("linear", fits, lambda cell: _losses(preset, cell, setting)),
     }
 
 
@@ -170,17 +173,16 @@ _WHOLE = -1
 def _curves(preset: Preset, cell: Cell, setting: Setting) -> Iterator[Row]:
     """All curves of a denoiser: predictions repeat by repeat, rollouts as a whole and in parts."""
     job, steps = _job(preset, cell["video"], cell["plan"]), preset.ar_steps
-    video, plan, repeats = job.video, job.plan, preset.options["repeats"]
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
+    video, plan, repeats = job.law, job.plan, preset.options["repeats"]
     linear = cell["denoiser"] == "linear"
     denoiser = _fitted(preset, job, setting.seed) if linear else train_job(job, setting)
     score = denoiser.as_score()
     if isinstance(video, GaussianVideo):
         for curve, known in (("exact score", None), ("closed form", score)):
             if known is None or linear:
-                table = ledger(video, plan, steps, known, girsanov_points=0, closed=False, memory=False).table
-                for k, value in enumerate(table[table.term == "CLIP_KL"].value, 1):
-                    yield _WHOLE, k, curve, float(value), 0.0
+                result = ledger(video, plan, steps, known, girsanov_points=0, closed=False, memory=False)
+                for k, value in enumerate(result.column("CLIP_KL"), 1):
+                    yield _WHOLE, k, curve, value, 0.0
     for repeat in range(repeats):
         seed = setting.seed * repeats + repeat
         predicted = predicted_clip_kl(
@@ -188,24 +190,20 @@ def _curves(preset: Preset, cell: Cell, setting: Setting) -> Iterator[Row]:
         )
         for row in predicted.itertuples():
             yield repeat, int(row.ar_step), str(row.form).removeprefix("moment_"), row.value, row.stderr  # type: ignore[arg-type, misc]
-    made = generate(
-        score, plan, steps, preset.rollouts, video.frame_dim, seed=setting.seed, progress=setting.progress
-    )
+    made = setting.generate(score, plan, steps, preset.rollouts, video.frame_dim)
     yield from _measured(video, plan, steps, made, _WHOLE, setting.seed)
     for part, some in enumerate(made.chunk(preset.options["parts"])):
         yield from _measured(video, plan, steps, some, part, setting.seed + 1 + part)
 
 
-def _measured(
-    video: GaussianVideo | FiniteStateVideo, plan: Plan, steps: int, made: Tensor, part: int, seed: int
-) -> Iterator[Row]:
+def _measured(video: Video, plan: Plan, steps: int, made: Tensor, part: int, seed: int) -> Iterator[Row]:
     # A finite-state video's moments come from true videos, of which many cost little.
     found = measured_clip_kl(video, made, plan, steps, samples=16 * len(made), seed=seed)
     for row in found.itertuples():
         yield part, int(row.ar_step), "measured", float(row.value), float(row.stderr)  # type: ignore[arg-type]
     if isinstance(video, FiniteStateVideo):
         for k in range(1, steps + 1):
-            read = decoded_kl(video, made, tuple(plan.window_frames(k)[: plan.stride]), plan.floor)
+            read = frames_kl(video, plan, made, clip_frames(plan, k))
             yield part, k, "decoded", read.value, read.stderr
 
 

@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from arvdm_theory.report.style import Figures
+
 __all__ = ["FIGURES", "windows"]
 
 _COLOURS = ("#d55e00", "#e69f00", "#0072b2", "#009e73")
@@ -104,4 +106,4 @@ def _shared(size: float) -> list[Line2D | Patch]:
     ]  # fmt: skip
 
 
-FIGURES = {"blind-metrics": ("blind-metrics", windows)}
+FIGURES: Figures = {"blind-metrics": ("blind-metrics", windows)}

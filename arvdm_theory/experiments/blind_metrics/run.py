@@ -31,22 +31,18 @@ from torch import Tensor
 
 from arvdm_theory.decomposition.memory import memory_bottleneck
 from arvdm_theory.decomposition.state_kernels import frames_law
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.diffusion.kernel import stage_kernel
 from arvdm_theory.diffusion.rollout import SamplerLaw
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, frames_kl, train_job
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import MarkovChain
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.noise import alpha, sigma2, standard_normal
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.decoded import decoded_kl
-from arvdm_theory.rollout.measure import divergence_from_known
+from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain
+from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
+from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.frechet import feature_distance, frechet_distance
 
@@ -104,7 +100,7 @@ def _plan(preset: Preset, memory: int) -> Plan:
 
 def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
     """Of a stationary video all AR steps are alike once m frames are out: it is trained on these alone."""
-    video, training = SUBJECTS[name](), preset.training
+    video, training = VIDEOS[name](), preset.training
     moving = name == "needle"
     steps = frames - 1 if moving else max(memory, 1)
     training = TrainingConfig.from_json({**training.to_json(), "ar_steps": steps})
@@ -115,11 +111,10 @@ def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
     return Job(video, _plan(preset, memory), network, training, absolute=moving)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    videos: Mapping[str, tuple[int, tuple[int, ...]]] = chosen.options["videos"]
-    return [_job(chosen, name, frames, m) for name, (frames, memories) in videos.items() for m in memories]
+    videos: Mapping[str, tuple[int, tuple[int, ...]]] = preset.options["videos"]
+    return [_job(preset, name, frames, m) for name, (frames, memories) in videos.items() for m in memories]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -132,7 +127,7 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     nats, ``mb``, the memory bottleneck summed over all AR steps (nats), and ``seen_from``, whose value is the
     length from which the distance sees it (NaN: not in this video).
     """
-    preset, tail = PRESETS[setting.preset], (setting.folder, setting.seed, setting.progress)
+    preset = PRESETS[setting.preset]
     cells = [{"video": name, "source": source} for name in preset.options["videos"] for source in _SOURCES]
     drawn: dict[tuple[str, str, int], Tensor] = {}  # a cell's rollouts, if this run made them
 
@@ -142,25 +137,26 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
             drawn[key] = _SOURCES[cell["source"]](preset, cell["video"], memory, setting)
         return drawn[key]
 
-    def distances(cell: Cell) -> pd.DataFrame:
+    def distances(cell: Cell) -> Iterator[tuple[int, int, int, int, float]]:
         made = {m: rollouts(cell, m) for m in preset.options["videos"][cell["video"]][1]}
-        columns = ["size", "repeat", "memory", "length", "fd"]
-        return pd.DataFrame(_distances(preset, cell["video"], made, setting), columns=columns)
+        return _distances(preset, cell["video"], made, setting)
 
-    repeats = run_cells("blind-metrics-repeats", cells, distances, *tail)
+    columns = ["size", "repeat", "memory", "length", "fd"]
+    repeats = setting.table("blind-metrics-repeats", cells, distances, columns)
 
-    def summary(cell: Cell) -> pd.DataFrame:
-        part = repeats[(repeats.video == cell["video"]) & (repeats.source == cell["source"])]
-        rows = list(_summary(part))
+    def summary(cell: Cell) -> Iterator[Row]:
+        yield from _summary(repeats[(repeats.video == cell["video"]) & (repeats.source == cell["source"])])
         for memory in preset.options["videos"][cell["video"]][1]:
             if cell["source"] == _PERFECT:
-                rows += _exact(preset, cell["video"], memory)
+                yield from _exact(preset, cell["video"], memory)
             else:
-                rows += _measured(preset, cell["video"], memory, rollouts(cell, memory))
-        return pd.DataFrame(rows, columns=["memory", "quantity", "size", "length", "value", "stderr"])
+                yield from _measured(preset, cell["video"], memory, rollouts(cell, memory))
 
-    table = run_cells("blind-metrics", cells, summary, *tail)
-    return {"blind-metrics": table, "blind-metrics-repeats": repeats}
+    columns = ["memory", "quantity", "size", "length", "value", "stderr"]
+    return {
+        "blind-metrics": setting.table("blind-metrics", cells, summary, columns),
+        "blind-metrics-repeats": repeats,
+    }
 
 
 Row = tuple[int, str, float, int, float, float]
@@ -233,7 +229,7 @@ def _true_videos(video: Video, frames: int, count: int, generator: torch.Generat
 
 def _perfect(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
     """As many as the largest size asks for, (videos, frames, d)."""
-    video, frames = SUBJECTS[name](), preset.options["videos"][name][0]
+    video, frames = VIDEOS[name](), preset.options["videos"][name][0]
     count = preset.options["repeats"] * max(preset.options["sizes"])
     generator = torch.Generator().manual_seed(1000 * setting.seed + memory)
     if isinstance(video, FiniteStateVideo):
@@ -246,11 +242,7 @@ def _trained(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor
     frames = preset.options["videos"][name][0]
     job = _job(preset, name, frames, memory)
     score = train_job(job, setting).as_score()
-    assert isinstance(job.video, GaussianVideo | FiniteStateVideo)
-    return generate(
-        score, job.plan, frames - 1, preset.rollouts, job.video.frame_dim, seed=setting.seed + 1,
-        progress=setting.progress,
-    )  # fmt: skip
+    return setting.generate(score, job.plan, frames - 1, preset.rollouts, job.law.frame_dim, seed=setting.seed + 1)
 
 
 _SOURCES = {_PERFECT: _perfect, _TRAINED: _trained}
@@ -263,7 +255,7 @@ def _distances(
     preset: Preset, name: str, made: Mapping[int, Tensor], setting: Setting
 ) -> Iterator[tuple[int, int, int, int, float]]:
     """(size, repeat, memory, length, distance); all memories of a repeat are held against the same true videos."""
-    video, (frames, _) = SUBJECTS[name](), preset.options["videos"][name]
+    video, (frames, _) = VIDEOS[name](), preset.options["videos"][name]
     repeats, each = preset.options["repeats"], min(map(len, made.values())) // preset.options["repeats"]
     generator = torch.Generator().manual_seed(1000 * setting.seed + 999)
     for repeat in range(repeats):
@@ -276,7 +268,7 @@ def _distances(
             for length in range(1, frames + 1):
                 features = [part[:size, -length:].flatten(1).numpy() for part in (truth, *sets.values())]
                 for memory, generated in zip(sets, features[1:], strict=True):
-                    yield size, repeat, memory, length, feature_distance(features[0], generated).value
+                    yield size, repeat, memory, length, feature_distance(features[0], generated).distance.value
 
 
 def _summary(rows: pd.DataFrame) -> Iterator[Row]:
@@ -309,7 +301,7 @@ def seen_from(excess: NDArray[np.float64], deviations: float = 2.0) -> float:
 
 def _exact(preset: Preset, name: str, memory: int) -> Iterator[Row]:
     """Of the perfect sampler: distance and divergence of windows, and the memory bottleneck of all AR steps."""
-    video, frames = SUBJECTS[name](), preset.options["videos"][name][0]
+    video, frames = VIDEOS[name](), preset.options["videos"][name][0]
     if isinstance(video, FiniteStateVideo):
         yield from _exact_finite(video, frames, memory)
         return
@@ -368,17 +360,12 @@ def _window_moments(video: FiniteStateVideo, length: int) -> tuple[Tensor, Tenso
 
 def _measured(preset: Preset, name: str, memory: int, made: Tensor) -> Iterator[Row]:
     """The divergence of a trained network's windows, from all its rollouts."""
-    video, frames = SUBJECTS[name](), made.shape[1]
+    video, frames = VIDEOS[name](), made.shape[1]
     for length in range(1, frames + 1):
-        if isinstance(video, FiniteStateVideo):
-            # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
-            if length > preset.options["read"]:
-                break
-            found = decoded_kl(video, made, range(frames - length, frames), _FLOOR)
-        else:
-            mean, covariance = _true_law(video, frames)
-            own = slice(-length * video.frame_dim, None)
-            found = divergence_from_known(mean[own], covariance[own, own], made[:, -length:].flatten(1).numpy())
+        # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
+        if isinstance(video, FiniteStateVideo) and length > preset.options["read"]:
+            break
+        found = frames_kl(video, _plan(preset, memory), made, range(frames - length, frames))
         yield memory, "kl", len(made), length, found.value, found.stderr
 
 

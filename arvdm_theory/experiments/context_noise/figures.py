@@ -1,4 +1,4 @@
-"""Figure of the noise-augmentation dial with trained networks."""
+"""Figure of the context-noise sweep with trained networks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "noise_dial"]
+from arvdm_theory.report.style import Figures, shared_legend
+
+__all__ = ["FIGURES", "context_noise"]
 
 
-def noise_dial(table: pd.DataFrame) -> Figure:
+def context_noise(table: pd.DataFrame) -> Figure:
     """Clip KL of the first and last AR step and the last memory bottleneck against ρ, a column a video."""
     videos = list(table.video.unique())
     figure, axes = plt.subplots(1, len(videos), figsize=(4.6 * len(videos), 3.8), squeeze=False)
@@ -40,9 +42,8 @@ def noise_dial(table: pd.DataFrame) -> Figure:
         panel.set(title=video, xlabel="level ρ of the references", ylabel="nats")
         panel.set_xticks(list(place.values()), [f"{level:g}" for level in place])
         panel.set_ylim(bottom=min(0.0, *panel.get_ylim()))
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    shared_legend(figure, axes[0, 0], 2)
     return figure
 
 
-FIGURES = {"noise-dial": ("noise-dial", noise_dial)}
+FIGURES: Figures = {"noise-dial": ("noise-dial", context_noise)}

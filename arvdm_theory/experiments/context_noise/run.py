@@ -12,17 +12,21 @@ from collections.abc import Iterator
 import pandas as pd
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.finite_score import ExactFiniteScore
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.networks import (
+    Job,
+    Network,
+    Preset,
+    Setting,
+    clip_frames,
+    exact_score,
+    frames_kl,
+    train_job,
+)
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.decoded import decoded_kl
-from arvdm_theory.rollout.measure import measured_clip_kl
+from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["PRESETS", "headline", "networks", "run"]
@@ -65,13 +69,12 @@ def _plan(preset: Preset, video: str, level: float) -> Plan:
 
 
 def _job(preset: Preset, video: str, level: float) -> Job:
-    return Job(SUBJECTS[video](), _plan(preset, video, level), preset.network, preset.training)
+    return Job(VIDEOS[video](), _plan(preset, video, level), preset.network, preset.training)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return [_job(chosen, video, level) for video in _VIDEOS for level in chosen.options["levels"]]
+    return [_job(preset, video, level) for video in _VIDEOS for level in preset.options["levels"]]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -83,16 +86,18 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     preset = PRESETS[setting.preset]
     cells = [{"video": video, "level": level} for video in _VIDEOS for level in preset.options["levels"]]
 
-    def compute(cell: Cell) -> pd.DataFrame:
+    def rows(cell: Cell) -> Iterator[Row]:
         job = _job(preset, cell["video"], cell["level"])
-        score = train_job(job, setting).as_score()
-        rows = list(_theory(job, preset, setting)) + list(_measured(job, preset, setting, score, "trained"))
-        if isinstance(job.video, FiniteStateVideo):
-            rows += _measured(job, preset, setting, ExactFiniteScore(job.video), "exact score")
-        return pd.DataFrame(rows, columns=["ar_step", "quantity", "source", "value", "stderr"])
+        yield from _theory(job, preset, setting)
+        yield from _measured(job, preset, setting, train_job(job, setting).as_score(), "trained")
+        if isinstance(job.law, FiniteStateVideo):
+            yield from _measured(job, preset, setting, exact_score(job.law), "exact score")
 
-    table = run_cells("noise-dial", cells, compute, setting.folder, setting.seed, setting.progress)
-    return {"noise-dial": table}
+    return {
+        "noise-dial": setting.table(
+            "noise-dial", cells, rows, ["ar_step", "quantity", "source", "value", "stderr"]
+        )
+    }
 
 
 Row = tuple[int, str, str, float, float]
@@ -100,8 +105,7 @@ Row = tuple[int, str, str, float, float]
 
 def _theory(job: Job, preset: Preset, setting: Setting) -> Iterator[Row]:
     """The exact score's clip KL, where it has a closed form, and the memory bottleneck."""
-    assert isinstance(job.video, GaussianVideo | FiniteStateVideo)
-    result = ledger(job.video, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed)
+    result = ledger(job.law, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed)
     names = {"MB": "mb", "CLIP_KL": "clip_kl"}
     for row in result.table[result.table.term.isin(list(names))].itertuples():
         yield int(row.ar_step), names[str(row.term)], "exact", float(row.value), float(row.stderr)  # type: ignore[arg-type]
@@ -109,23 +113,9 @@ def _theory(job: Job, preset: Preset, setting: Setting) -> Iterator[Row]:
 
 def _measured(job: Job, preset: Preset, setting: Setting, score: Score, source: str) -> Iterator[Row]:
     """The clip KL of a rollout."""
-    plan, video = job.plan, job.video
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
-    made = generate(
-        score,
-        plan,
-        preset.ar_steps,
-        preset.rollouts,
-        video.frame_dim,
-        seed=setting.seed,
-        progress=setting.progress,
-    )
-    if isinstance(video, GaussianVideo):
-        for row in measured_clip_kl(video, made, plan, preset.ar_steps).itertuples():
-            yield int(row.ar_step), "clip_kl", source, float(row.value), float(row.stderr)  # type: ignore[arg-type]
-        return
+    made = setting.generate(score, job.plan, preset.ar_steps, preset.rollouts, job.law.frame_dim)
     for k in range(1, preset.ar_steps + 1):
-        found = decoded_kl(video, made, tuple(plan.window_frames(k)[: plan.stride]), plan.floor)
+        found = frames_kl(job.law, job.plan, made, clip_frames(job.plan, k))
         yield k, "clip_kl", source, found.value, found.stderr
 
 

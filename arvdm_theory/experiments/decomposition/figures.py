@@ -8,12 +8,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES
+from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures, stack
 
 __all__ = ["FIGURES", "decomposition", "excess"]
 
@@ -32,7 +31,7 @@ def decomposition(table: pd.DataFrame) -> Figure:
     grey = "#595959"
     own: dict[str, Artist] = {
         "left: trained network": Rectangle((0, 0), 1, 1, color=grey),
-        "right, pale: exact score": Rectangle((0, 0), 1, 1, color=_pale(grey)),
+        "right, pale: exact score": Rectangle((0, 0), 1, 1, color="#bdbdbd"),
         "sum of terms (path KL)": Line2D([], [], color="black", marker="_", linestyle="", markersize=11),
         "KL of all clean frames, measured": Line2D(
             [], [], color="black", marker="o", linestyle="", markersize=4.5
@@ -54,14 +53,8 @@ def excess(table: pd.DataFrame) -> Figure:
 
     def draw(panel: Axes, place: int, rows: dict[str, pd.DataFrame]) -> None:
         trained, exact = rows["trained"], rows["exact"]
-        above = below = 0.0
-        for term in ("ie", "see", "cross"):
-            value = float(trained.value[term] - exact.value[term])
-            panel.bar(
-                place - _WIDTH / 2, value, _WIDTH, bottom=above if value >= 0 else below, color=TERM_COLOURS[term],
-                edgecolor="white", linewidth=0.4,
-            )  # fmt: skip
-            above, below = above + max(value, 0.0), below + min(value, 0.0)
+        above = {term: trained.value[term] - exact.value[term] for term in ("ie", "see", "cross")}
+        stack(panel, place - _WIDTH / 2, above, _WIDTH, linewidth=0.4)
         panel.errorbar(
             place + _WIDTH / 2, float(trained.value["kl"] - exact.value["kl"]),
             2 * float((trained.stderr["kl"] ** 2 + exact.stderr["kl"] ** 2) ** 0.5), fmt="o", color="black",
@@ -106,25 +99,14 @@ def _panels(table: pd.DataFrame, draw: Callable[[Axes, int, dict[str, pd.DataFra
 
 def _bar(panel: Axes, at: float, rows: pd.DataFrame, trained: bool) -> None:
     """One stack, negative terms downwards, with its sum and the KL that was measured."""
-    above = below = 0.0
-    for term, colour in TERM_COLOURS.items():
-        value = float(rows.value[term])
-        panel.bar(
-            at, value, _WIDTH, bottom=above if value >= 0 else below, color=colour if trained else _pale(colour),
-            edgecolor="white", linewidth=0.4,
-        )  # fmt: skip
-        above, below = above + max(value, 0.0), below + min(value, 0.0)
+    terms = {term: rows.value[term] for term in TERM_COLOURS}
+    stack(panel, at, terms, _WIDTH, linewidth=0.4, pale=not trained)
     total, error = float(rows.value["path_kl"]), float(rows.stderr["path_kl"])
     panel.errorbar(at, total, 2 * error, fmt="_", color="black", markersize=11, capsize=2, elinewidth=0.8)
     panel.errorbar(
         at, float(rows.value["kl"]), 2 * float(rows.stderr["kl"]), fmt="o", color="black", markersize=4.5,
         markerfacecolor="black" if trained else "white", capsize=2, elinewidth=0.8, zorder=5,
     )  # fmt: skip
-
-
-def _pale(colour: str) -> tuple[float, ...]:
-    """The colour mixed with white: unlike a transparent one it hides the grid."""
-    return tuple(1 - 0.4 * (1 - part) for part in to_rgb(colour))
 
 
 def _frames(part: pd.DataFrame) -> int:
@@ -140,7 +122,7 @@ def _legend(figure: Figure, colours: dict[str, str], own: dict[str, Artist]) -> 
     figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=4)
 
 
-FIGURES = {
+FIGURES: Figures = {
     "decomposition-trained": ("decomposition", decomposition),
     "decomposition-excess": ("decomposition", excess),
 }

@@ -19,21 +19,25 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from arvdm_theory.decomposition.finite import FiniteLedger, estimate
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.finite_score import ExactFiniteScore
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.networks import (
+    Job,
+    Network,
+    Preset,
+    Setting,
+    clip_frames,
+    exact_score,
+    frames_kl,
+    path_terms,
+    total,
+    train_job,
+)
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.number import Number
+from arvdm_theory.laws.chains import FiniteStateVideo
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.decoded import decoded_kl
-from arvdm_theory.rollout.measure import divergence_from_known
+from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["METHODS", "PRESETS", "TERMS", "headline", "networks", "plan_of", "run"]
@@ -105,7 +109,7 @@ def plan_of(video: str, method: str, steps_a_frame: int) -> Plan:
     """A method's plan; for a finite-state video it stops at δ = 0.02 on geometric levels."""
     own = METHODS[method]
     plan = own.build(References.last(own.references), steps_a_frame // own.share, steps_a_frame)
-    if isinstance(SUBJECTS[video](), FiniteStateVideo):
+    if isinstance(VIDEOS[video](), FiniteStateVideo):
         empty: dict[str, object] = {"output_levels": (), "ar_grid": (), "init_grid": ()}
         plan = dataclasses.replace(plan, floor=0.02, spacing="geometric", **empty)  # type: ignore[arg-type]
     return plan
@@ -113,13 +117,12 @@ def plan_of(video: str, method: str, steps_a_frame: int) -> Plan:
 
 def _job(preset: Preset, video: str, method: str) -> Job:
     training = dataclasses.replace(preset.training, ar_steps=METHODS[method].trained)
-    return Job(SUBJECTS[video](), plan_of(video, method, preset.reverse_steps), preset.network, training)
+    return Job(VIDEOS[video](), plan_of(video, method, preset.reverse_steps), preset.network, training)
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return [_job(chosen, video, method) for video in _VIDEOS for method in chosen.options["methods"]]
+    return [_job(preset, video, method) for video in _VIDEOS for method in preset.options["methods"]]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -137,70 +140,43 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
         for steps in preset.options["steps_a_frame"]
     ]
 
-    def compute(cell: Cell) -> pd.DataFrame:
+    def rows(cell: Cell) -> pd.DataFrame:
         job = _job(preset, cell["video"], cell["method"])
         plan = plan_of(cell["video"], cell["method"], cell["steps_a_frame"])
         ar_steps = preset.options["frames"][cell["video"]] // plan.stride - (not plan.overlapping)
-        rows = []
-        for source, score in (("trained", train_job(job, setting).as_score()), ("exact", None)):
-            rows += [(source, *row) for row in _accounted(job, plan, ar_steps, score, preset, setting)]
-        table = pd.DataFrame(rows, columns=["source", "quantity", "value", "stderr"])
-        table.insert(0, "reverse_steps", plan.reverse_steps)
-        table.insert(1, "ar_steps", ar_steps)
-        return table
+        found = [
+            (plan.reverse_steps, ar_steps, source, *row)
+            for source, score in (("trained", train_job(job, setting).as_score()), ("exact", None))
+            for row in _accounted(job.law, plan, ar_steps, score, preset, setting)
+        ]
+        return pd.DataFrame(found, columns=["reverse_steps", "ar_steps", "source", "quantity", "value", "stderr"])
 
-    return {
-        "decomposition": run_cells("decomposition", cells, compute, setting.folder, setting.seed, setting.progress)
-    }
+    return {"decomposition": setting.table("decomposition", cells, rows)}
 
 
 Row = tuple[str, float, float]
 
 
 def _accounted(
-    job: Job, plan: Plan, ar_steps: int, score: Score | None, preset: Preset, setting: Setting
+    video: Video, plan: Plan, ar_steps: int, score: Score | None, preset: Preset, setting: Setting
 ) -> Iterator[Row]:
     """The ledger's terms of a score (None: the exact one), and the KL of what it generates."""
-    video = job.video
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
     result = ledger(
         video, plan, ar_steps, score, girsanov_points=0, closed=False, samples=preset.samples, seed=setting.seed
     )
-
-    def total(name: str) -> float:
-        value = result.totals[name]
-        assert value is not None  # every step adds noise, and nothing was left out that is asked for here
-        return value
-
-    errors = result.stderr
-    if isinstance(result, FiniteLedger):
-        yield "ie", *estimate(result.terms.init_path)
-    else:
-        yield "ie", total("nie_init") + total("path_init"), errors.get("path_init", 0.0)
+    yield "ie", *path_terms(result)["ie"]
     for name in (*TERMS[1:], "path_kl"):
-        yield name, total(name), errors.get(name, 0.0)
-    if score is None and isinstance(video, GaussianVideo):
-        clips = result.table[result.table.term == "CLIP_KL"].value
-        yield "kl", total("kl"), 0.0
-        yield "last_clip_kl", float(clips.iloc[-1]), 0.0
+        yield name, *total(result, name)
+    if score is None and result.totals["kl"] is not None:
+        yield "kl", result.totals["kl"], 0.0
+        yield "last_clip_kl", result.column("CLIP_KL")[-1], 0.0
         return
-    if score is None:
-        assert isinstance(video, FiniteStateVideo)
-        score = ExactFiniteScore(video)
-    made = generate(
-        score, plan, ar_steps, preset.rollouts, video.frame_dim, seed=setting.seed, progress=setting.progress
-    )
-    frames = plan.clean_frames(ar_steps)
-    for name, first in (("kl", 0), ("last_clip_kl", frames - plan.stride)):
-        found: Number
-        if isinstance(video, GaussianVideo):
-            part = slice(first * video.frame_dim, frames * video.frame_dim)
-            generated = made[:, first:frames].flatten(1).numpy()
-            found = divergence_from_known(
-                video.mean(frames)[0, part], video.covariance(frames)[0, part, part], generated
-            )
-        else:
-            found = decoded_kl(video, made, tuple(range(first, frames)), plan.floor)
+    made = setting.generate(score or exact_score(video), plan, ar_steps, preset.rollouts, video.frame_dim)
+    for name, frames in (
+        ("kl", range(plan.clean_frames(ar_steps))),
+        ("last_clip_kl", clip_frames(plan, ar_steps)),
+    ):
+        found = frames_kl(video, plan, made, frames)
         yield name, found.value, found.stderr
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from arvdm_theory.report.style import Figures, shared_legend
 
 __all__ = ["FIGURES", "memory_length", "memory_structure"]
 
@@ -20,11 +21,6 @@ _NAMES = {
 
 def _rows(table: pd.DataFrame, quantity: str, source: str) -> pd.DataFrame:
     return table[(table.quantity == quantity) & (table.source == source)]
-
-
-def _shared_legend(figure: Figure, panel: Axes) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
 
 def memory_length(table: pd.DataFrame) -> Figure:
@@ -55,7 +51,7 @@ def memory_length(table: pd.DataFrame) -> Figure:
         panel.margins(x=0.15)
         panel.axhline(0, color="0.4", lw=0.8)
     axes[0, 0].set_ylabel("nats")
-    _shared_legend(figure, axes[0, 0])
+    shared_legend(figure, axes[0, 0], 2)
     return figure
 
 
@@ -97,8 +93,8 @@ def memory_structure(table: pd.DataFrame) -> Figure:
         panel.set_xticks(list(place.values()), [_memory_name(*key) for key in keys])
         panel.axhline(0, color="0.4", lw=0.8)
         panel.grid(axis="x", visible=False)
-    _shared_legend(figure, axes[0, 0])
+    shared_legend(figure, axes[0, 0], 2)
     return figure
 
 
-FIGURES = {"memory": ("memory", memory_length), "memory-structure": ("memory", memory_structure)}
+FIGURES: Figures = {"memory": ("memory", memory_length), "memory-structure": ("memory", memory_structure)}

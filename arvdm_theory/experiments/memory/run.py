@@ -28,34 +28,37 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks, memory_bottleneck_from_scores
 from arvdm_theory.decomposition.memory import memory_bottleneck
-from arvdm_theory.diffusion.finite_score import ExactFiniteScore
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, Video, source_of, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.networks import (
+    Job,
+    Network,
+    Preset,
+    Setting,
+    exact_score,
+    frames_kl,
+    source_of,
+    train_job,
+)
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.discrete import information_of_blocks
-from arvdm_theory.information.gaussian import condition
-from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.interfaces import Score
+from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.laws.gaussian import GaussianVideo, State
 from arvdm_theory.laws.long_memory import NeedleVideo
 from arvdm_theory.laws.sampled_information import sampled_information
-from arvdm_theory.laws.states import State
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.rollout.decoded import decoded_kl, decoded_law
-from arvdm_theory.rollout.measure import divergence_from_known
+from arvdm_theory.rollout.decoded import decoded_law
 from arvdm_theory.training.config import TrainingConfig
 
-__all__ = ["FIXED", "PRESETS", "ExactGaussianScore", "headline", "networks", "run"]
+__all__ = ["FIXED", "PRESETS", "headline", "networks", "run"]
 
 FIXED = (("reference", 1), ("needle", 2), ("walker on a circle", 1))
 """The cases (video, references) chosen before training."""
@@ -125,37 +128,12 @@ it is trained on, and the rollouts and samples of its measurements; of finite-st
 of the training set, which is drawn faster than fresh videos."""
 
 
-@dataclass(frozen=True, eq=False)
-class ExactGaussianScore:
-    """s*(W, R) = ∇_W log p(W | R) of a Gaussian video, from the joint covariance of the states it is shown.
-
-    Attributes:
-        video: its true law, of one mode.
-    """
-
-    video: GaussianVideo
-
-    def __call__(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
-        """See :class:`arvdm_theory.interfaces.Score`."""
-        entries = window[0].numel()
-        states = [
-            State(frame, float(level))
-            for frames, at in ((references.window_frames, levels), (references.frames, references.levels))
-            for frame, level in zip(frames, at, strict=True)
-        ]
-        mean, covariance = (part[0] for part in self.video.joint(states))
-        gain, residual = condition(covariance, range(entries), range(entries, len(mean)))
-        shift = (references.values.flatten(1) - mean[entries:]) @ gain.mT
-        rest = window.flatten(1) - mean[:entries] - shift
-        return -torch.cholesky_solve(rest.mT, torch.linalg.cholesky(residual)).mT.reshape(window.shape)
-
-
 def _video(name: str, ar_steps: int) -> Video:
     if name == "needle":
         return NeedleVideo(
             query_start=_STRIDE * ar_steps, seen=2, queries=_STRIDE, strength=2.0, background_correlation=0.5
         )
-    return SUBJECTS[name]()
+    return VIDEOS[name]()
 
 
 def _plan(preset: Preset, references: References) -> Plan:
@@ -212,10 +190,9 @@ def _cells(preset: Preset) -> list[Cell]:
     ]
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return list(itertools.chain.from_iterable(_pair(chosen, cell) for cell in _cells(chosen)))
+    return list(itertools.chain.from_iterable(_pair(preset, cell) for cell in _cells(preset)))
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -231,18 +208,17 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     """
     preset = PRESETS[setting.preset]
 
-    def compute(cell: Cell) -> pd.DataFrame:
-        told, whole = _pair(preset, cell)
-        own = preset
+    def rows(cell: Cell) -> Iterator[Row]:
+        pair, own = _pair(preset, cell), preset
         if cell["structure"] != _SLOTS:
             rollouts, samples = preset.options["structured_size"]
             own = dataclasses.replace(preset, rollouts=rollouts, samples=samples)
-        score, score_with_past = (train_job(job, setting).as_score() for job in (told, whole))
-        rows = [*_bottleneck(told, own, setting, score, score_with_past)]
-        rows += _excess((told, whole), (score, score_with_past), own, setting)
-        return pd.DataFrame(rows, columns=["quantity", "source", "value", "stderr"])
+        scores = [train_job(job, setting).as_score() for job in pair]
+        yield from _bottleneck(pair[0], own, setting, *scores)
+        yield from _excess(pair, scores, own, setting)
 
-    return {"memory": run_cells("memory", _cells(preset), compute, setting.folder, setting.seed, setting.progress)}
+    columns = ["quantity", "source", "value", "stderr"]
+    return {"memory": setting.table("memory", _cells(preset), rows, columns)}
 
 
 Row = tuple[str, str, float, float]
@@ -250,16 +226,16 @@ Row = tuple[str, str, float, float]
 
 def _bottleneck(job: Job, preset: Preset, setting: Setting, score: Score, score_with_past: Score) -> Iterator[Row]:
     """MB of the last AR step, true and estimated."""
-    video, plan, k = job.video, job.plan, preset.ar_steps
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
+    video, plan, k = job.law, job.plan, preset.ar_steps
     frames = plan.total_frames(k)
-    exact: Score
+    # Not a seed of the training's: its draws are named by a digest.
+    held_out = torch.Generator().manual_seed(2**31 + setting.seed)
+    videos = few = source_of(video).draw(preset.samples, frames, held_out).frames
     if isinstance(video, GaussianVideo):
         covariance = video.covariance(frames)
         yield "mb", "closed form", float(memory_bottleneck(covariance, video.frame_dim, plan, k).sum()), 0.0
         clocks = memory_bottleneck_along_clocks(covariance, video.frame_dim, plan, k)
         yield "mb", "clocks", float(clocks.sum()), 0.0
-        exact = ExactGaussianScore(video)
     else:
         out, past, given = (
             [State(frame, plan.floor) for frame in group]
@@ -267,12 +243,9 @@ def _bottleneck(job: Job, preset: Preset, setting: Setting, score: Score, score_
         )
         generator = torch.Generator().manual_seed(setting.seed)
         sampled = sampled_information(video, out, past, given, preset.samples, generator)
-        yield "mb", "closed form", sampled.value, sampled.stderr
-        exact = ExactFiniteScore(video)
-    # Not a seed of the training's: its draws are named by a digest.
-    held_out = torch.Generator().manual_seed(2**31 + setting.seed)
-    videos = source_of(video).draw(preset.samples, frames, held_out).frames
-    few = videos if isinstance(video, GaussianVideo) else videos[: max(preset.samples // 16, 2)]
+        yield "mb", "closed form", sampled.value, sampled.standard_error
+        few = videos[: max(preset.samples // 16, 2)]
+    exact = exact_score(video)
     for source, shown, pair in (
         ("exact scores", few, (exact, exact)),
         ("trained", videos, (score, score_with_past)),
@@ -281,7 +254,7 @@ def _bottleneck(job: Job, preset: Preset, setting: Setting, score: Score, score_
         yield "mb", source, found.value, found.stderr
 
 
-def _excess(jobs: tuple[Job, Job], scores: tuple[Score, Score], preset: Preset, setting: Setting) -> Iterator[Row]:
+def _excess(jobs: Sequence[Job], scores: Sequence[Score], preset: Preset, setting: Setting) -> Iterator[Row]:
     """What the rollout without the memory costs, and what ideal kernels would."""
     found = [_rollout_kl(job, preset, setting, score) for job, score in zip(jobs, scores, strict=True)]
     for source, kl in zip(("without", "with"), found, strict=True):
@@ -293,16 +266,10 @@ def _excess(jobs: tuple[Job, Job], scores: tuple[Score, Score], preset: Preset, 
 
 def _rollout_kl(job: Job, preset: Preset, setting: Setting, score: Score) -> Number:
     """KL of a rollout: of all clean frames, or of what is read in the last two windows."""
-    video, plan = job.video, job.plan
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
-    made = generate(
-        score, plan, preset.ar_steps, preset.rollouts, video.frame_dim, seed=setting.seed,
-        progress=setting.progress,
-    )  # fmt: skip
-    if isinstance(video, FiniteStateVideo):
-        return decoded_kl(video, made, _last_windows(plan, preset.ar_steps), plan.floor)
-    mean, covariance = video.joint([State(frame, plan.floor) for frame in range(made.shape[1])])
-    return divergence_from_known(mean[0], covariance[0], made.flatten(1).numpy())
+    made = setting.generate(score, job.plan, preset.ar_steps, preset.rollouts, job.law.frame_dim)
+    finite = isinstance(job.law, FiniteStateVideo)
+    frames = _last_windows(job.plan, preset.ar_steps) if finite else range(made.shape[1])
+    return frames_kl(job.law, job.plan, made, frames)
 
 
 def _last_windows(plan: Plan, ar_steps: int) -> tuple[int, ...]:
@@ -312,11 +279,10 @@ def _last_windows(plan: Plan, ar_steps: int) -> tuple[int, ...]:
 
 def _ideal_excess(job: Job, ar_steps: int) -> float:
     """The excess KL of ideal kernels that are told the plan's references: see the module."""
-    video, plan = job.video, job.plan
+    video, plan = job.law, job.plan
     if isinstance(video, GaussianVideo):
         covariance, steps = video.covariance(plan.total_frames(ar_steps)), range(1, ar_steps + 1)
         return sum(float(memory_bottleneck(covariance, video.frame_dim, plan, k).sum()) for k in steps)
-    assert isinstance(video, FiniteStateVideo)
     law = decoded_law(video, _last_windows(plan, ar_steps), plan.floor)
     told = min(len(plan.references_at(ar_steps)), plan.stride)
     open_frames, symbols = plan.stride - told, law.shape[0]

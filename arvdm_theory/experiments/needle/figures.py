@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from arvdm_theory.report.style import Figures, shared_legend
+
 __all__ = ["FIGURES", "retrieval"]
 
 _LINES = {
@@ -37,8 +39,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
         panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.03)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    shared_legend(figure, axes[0, 0], 4)
     return figure
 
 
@@ -55,4 +56,4 @@ def _panel(panel: Axes, rows: pd.DataFrame) -> None:
     )  # fmt: skip
 
 
-FIGURES = {"needle-trained": ("needle", retrieval)}
+FIGURES: Figures = {"needle-trained": ("needle", retrieval)}

@@ -4,9 +4,9 @@ Two walkers in randomly coloured maps and one Gaussian video, whose last frame s
 first, each with the last m frames as references. Everything is measured twice:
 
 - ``true frames``: one AR step at a time behind true frames, which is what the closed forms of
-  :mod:`arvdm_theory.laws.gridworld.retrieval` are about. A walker's frame is right if every cell that it shows has the map's
-  colour, and only revisits count; the Gaussian video's number is the correlation of the generated query with the
-  latent.
+  :mod:`arvdm_theory.laws.gridworld.retrieval` are about. A walker's frame is right if every cell that it shows has
+  the map's colour, and only revisits count; the Gaussian video's number is the correlation of the generated query
+  with the latent.
 - ``rollout``: behind its own frames. A cell is right if it has the colour that the same video showed at first; the
   correlation is that of the generated query with the mean of the generated frames that first show the latent.
 
@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from arvdm_theory.diffusion.generate import generate
 from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.record import Cell
 from arvdm_theory.information.gaussian import condition
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
@@ -138,9 +137,9 @@ def _jobs(preset: Preset) -> list[tuple[str, int, Job]]:
     return grid + [(_TWIN, memory, _twin_job(preset, memory)) for memory in preset.options["twin"][2]]
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    return [job for _, _, job in _jobs(PRESETS[preset])]
+    return [job for _, _, job in _jobs(preset)]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -152,14 +151,13 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     preset = PRESETS[setting.preset]
     jobs = {(video, memory): job for video, memory, job in _jobs(preset)}
 
-    def compute(cell: Cell) -> pd.DataFrame:
+    def rows(cell: Cell) -> Iterator[Row]:
         job = jobs[cell["video"], cell["memory"]]
         measure = _walker if isinstance(job.video, GridVideo) else _latent
-        rows = measure(preset, job, train_job(job, setting).as_score(), setting)
-        return pd.DataFrame(rows, columns=_COLUMNS)
+        return measure(preset, job, train_job(job, setting).as_score(), setting)
 
     cells = [{"video": video, "memory": memory} for video, memory in jobs]
-    return {"needle": run_cells("needle", cells, compute, setting.folder, setting.seed, setting.progress)}
+    return {"needle": setting.table("needle", cells, rows, _COLUMNS)}
 
 
 def _exact(behind: str, source: str, rate: float) -> Row:
@@ -184,21 +182,12 @@ def _walker(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterato
     actions, flat = grid_source(video).actions(truth.paths), truth.frames.flatten(2)
     after_true = truth.frames.clone()
     for k in range(1, steps + 1):
-        made = generate(
-            score, plan, k, count, flat.shape[-1], seed=_seed(setting, k), actions=actions, prompt=flat[:, :k],
-            progress=setting.progress,
-        )  # fmt: skip
+        made = setting.generate(
+            score, plan, k, count, flat.shape[-1], seed=_seed(setting, k), actions=actions, prompt=flat[:, :k]
+        )
         after_true[:, k] = made[:, k].reshape(truth.frames[:, k].shape)
-    own = generate(
-        score,
-        plan,
-        steps,
-        count,
-        flat.shape[-1],
-        seed=_seed(setting, 0),
-        actions=actions,
-        progress=setting.progress,
-    ).reshape(truth.frames.shape)
+    own = setting.generate(score, plan, steps, count, flat.shape[-1], seed=_seed(setting, 0), actions=actions)
+    own = own.reshape(truth.frames.shape)
 
     visible = torch.from_numpy(video.visible)[truth.paths]
     again = _again(visible)
@@ -209,7 +198,7 @@ def _walker(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterato
     ):
         right = ((video.read(frames, truth.paths) == wanted) | ~visible).all(-1)[again].numpy()
         found = cluster_rate(right, clusters)
-        yield behind, "trained", found.value, found.low, found.high, found.samples, found.clusters
+        yield behind, "trained", found.value, found.ci_low, found.ci_high, len(right), len(np.unique(clusters))
         yield _exact(behind, "chance", chance)
     second = video.prior.square().sum(-1)
     kept = unbroken(visible, plan, steps)
@@ -320,11 +309,10 @@ def _latent(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterato
     yield _exact(_TRUE, "sample", sample)
     truth = law.sample(count, _QUERY + 2, torch.Generator().manual_seed(setting.seed + 1))[:, 0]
     prompt = truth[:, 1 : _QUERY + 1]
-    options = {"progress": setting.progress}
-    made = generate(score, plan, _QUERY, count, 1, prompt=prompt, seed=_seed(setting, 1), **options)  # type: ignore[arg-type]
+    made = setting.generate(score, plan, _QUERY, count, 1, prompt=prompt, seed=_seed(setting, 1))
     yield _correlation(_TRUE, truth[:, 0, 0], made[:, _QUERY, 0])
     yield _exact(_TRUE, "chance", 0.0)
-    made = generate(score, plan, _QUERY, count, 1, seed=_seed(setting, 0), **options)[..., 0]  # type: ignore[arg-type]
+    made = setting.generate(score, plan, _QUERY, count, 1, seed=_seed(setting, 0))[..., 0]
     yield _correlation(_OWN, made[:, :_SEEN].mean(-1), made[:, _QUERY])
     yield _exact(_OWN, "chance", 0.0)
     yield _exact(_OWN, "sample", _query_correlation(ideal_rollout(_frames(video), memory)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from arvdm_theory.report.style import FRONT_KEY, Figures, front
 
 __all__ = ["FIGURES", "pareto"]
 
@@ -33,17 +34,11 @@ def pareto(table: pd.DataFrame) -> Figure:
         row[1].set(ylabel="NIE + DE + SEE + cross (nats a frame)", yscale="log")
         row[0].set_ylabel("growth of the pair KL (nats)")
         row[0].axhline(0, color="0.4", lw=0.8)
-        _front(row[0], part)
+        best = part[part.front].sort_values("mb")
+        front(row[0], best.mb, best.growth)
     figure.legend(handles=_key(list(table.method.unique()), size, bool((table.level > 0).any())),
                   loc="outside lower center", ncols=4)  # fmt: skip
     return figure
-
-
-def _front(panel: Axes, part: pd.DataFrame) -> None:
-    """The staircase below which no network lies."""
-    front = part[part.front].sort_values("mb")
-    panel.step(front.mb, front.growth, where="post", color="black", lw=1.0, ls="--", zorder=5)
-    panel.plot(front.mb, front.growth, "o", ms=14, mfc="none", mec="black", mew=1.0, zorder=5)
 
 
 def _key(methods: list[str], size: dict[int, float], noised: bool) -> list[Line2D]:
@@ -56,8 +51,8 @@ def _key(methods: list[str], size: dict[int, float], noised: bool) -> list[Line2
     ]
     if noised:
         handles.append(Line2D([], [], ls="", marker="o", color="0.3", mfc="white", label="noised references"))
-    handles.append(Line2D([], [], ls="--", color="black", marker="o", ms=12, mfc="none", label="Pareto front"))
+    handles.append(Line2D([], [], label="Pareto front", **FRONT_KEY))
     return handles
 
 
-FIGURES = {"pareto": ("pareto", pareto)}
+FIGURES: Figures = {"pareto": ("pareto", pareto)}

@@ -28,23 +28,27 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from arvdm_theory.decomposition.finite import FiniteLedger, estimate
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.front import pareto_front
+from arvdm_theory.experiments.networks import (
+    Job,
+    Network,
+    Preset,
+    Setting,
+    frames_kl,
+    path_terms,
+    total,
+    train_job,
+)
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.files import write_json
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo, State
-from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan, References
 from arvdm_theory.provenance import provenance
-from arvdm_theory.rollout.decoded import decoded_kl
-from arvdm_theory.rollout.measure import divergence_from_known
 from arvdm_theory.tables import write_table
 from arvdm_theory.training.config import TrainingConfig
 
-__all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "pareto_front", "run"]
+__all__ = ["METHODS", "PRESETS", "correlations", "headline", "networks", "run"]
 
 Array = NDArray[np.float64]
 
@@ -144,7 +148,7 @@ def _job(preset: Preset, cell: Cell) -> Job:
         warmup=min(preset.training.warmup, cell["steps"] // 4),
     )
     video = cell["video"]
-    return Job(SUBJECTS[video](), plan, preset.network, training, videos=preset.options["videos"][video][0])
+    return Job(VIDEOS[video](), plan, preset.network, training, videos=preset.options["videos"][video][0])
 
 
 def _cells(preset: Preset) -> list[Cell]:
@@ -158,10 +162,9 @@ def _cells(preset: Preset) -> list[Cell]:
     ]
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    chosen = PRESETS[preset]
-    return [_job(chosen, cell) for cell in _cells(chosen)]
+    return [_job(preset, cell) for cell in _cells(preset)]
 
 
 _COLUMNS = ("mb", "see", "path", "first", "last", "growth")
@@ -178,14 +181,12 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     """
     preset = PRESETS[setting.preset]
 
-    def compute(cell: Cell) -> pd.DataFrame:
-        job = _job(preset, cell)
-        found = dict(_measured(job, preset, setting))
-        row = {name: found[name][0] for name in _COLUMNS}
-        row |= {f"{name}_stderr": found[name][1] for name in _COLUMNS}
-        return pd.DataFrame([row])
+    def rows(cell: Cell) -> list[dict[str, float]]:
+        found = dict(_measured(_job(preset, cell), preset, setting))
+        values = {name: found[name][0] for name in _COLUMNS}
+        return [values | {f"{name}_stderr": found[name][1] for name in _COLUMNS}]
 
-    table = run_cells("pareto", _cells(preset), compute, setting.folder, setting.seed, setting.progress)
+    table = setting.table("pareto", _cells(preset), rows)
     parts = [
         part.assign(front=pareto_front(np.stack([_rounded(part.mb), part.growth.to_numpy()], -1)))
         for _, part in table.groupby("video", sort=False)
@@ -202,36 +203,17 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
 
 def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str, tuple[float, float]]]:
     """The columns of one network."""
-    video, plan, frames = job.video, job.plan, preset.options["frames"]
-    assert isinstance(video, GaussianVideo | FiniteStateVideo)
+    video, plan, frames = job.law, job.plan, preset.options["frames"]
     ar_steps = _ar_steps(plan, frames)
     score = train_job(job, setting).as_score()
     result = ledger(
         video, plan, ar_steps, score, girsanov_points=0, closed=False, samples=preset.samples, seed=setting.seed
     )
-    for name in ("mb", "see"):
-        total = result.totals[name]
-        assert total is not None  # nothing that is asked for here is left out
-        yield name, (total / frames, result.stderr.get(name, 0.0) / frames)
-    if isinstance(result, FiniteLedger):
-        path = estimate(result.terms.ar_path.sum(-1))
-    else:
-        terms = [result.totals[name] for name in ("nie_ar", "de", "see", "cross")]
-        # The fit's errors in SEE and CROSS come from the same videos: their sum bounds that of both.
-        path = sum(term or 0.0 for term in terms), result.stderr["see"] + result.stderr["cross"]
-    yield "path", (path[0] / frames, path[1] / frames)
-    made = generate(
-        score, plan, ar_steps, preset.rollouts, video.frame_dim, seed=setting.seed, progress=setting.progress
-    )
-
-    def pair(start: int) -> Number:
-        if isinstance(video, FiniteStateVideo):
-            return decoded_kl(video, made, tuple(range(start, start + _PAIR)), plan.floor)
-        law = video.joint([State(frame, plan.floor) for frame in range(start, start + _PAIR)])
-        generated = made[:, start : start + _PAIR].flatten(1).numpy()
-        return divergence_from_known(law[0][0], law[1][0], generated)
-
-    first, last = pair(0), pair(frames - _PAIR)
+    sums = {"mb": total(result, "mb"), "see": total(result, "see"), "path": path_terms(result)["ar"]}
+    for name, (value, error) in sums.items():
+        yield name, (value / frames, error / frames)
+    made = setting.generate(score, plan, ar_steps, preset.rollouts, video.frame_dim)
+    first, last = (frames_kl(video, plan, made, range(at, at + _PAIR)) for at in (0, frames - _PAIR))
     yield "first", (first.value, first.stderr)
     yield "last", (last.value, last.stderr)
     # The pairs of a video share what they share of its noise: this error is too large rather than too small.
@@ -240,19 +222,6 @@ def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str,
 
 def _rounded(bottleneck: pd.Series[float]) -> Array:
     return np.round(bottleneck.to_numpy() / _RESOLUTION)
-
-
-def pareto_front(points: Array) -> NDArray[np.bool_]:
-    """Which of the points (n, 2) no other one lies at or below in both numbers and strictly below in one, (n,).
-
-    Example:
-        >>> pareto_front(np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 3.0], [2.0, 0.0]])).tolist()
-        [True, True, False, True]
-    """
-    no_worse = (points[:, None] <= points).all(-1)
-    better = (points[:, None] < points).any(-1)
-    front: NDArray[np.bool_] = np.logical_not((no_worse & better).any(0))
-    return front
 
 
 def _spearman(x: Array, y: Array) -> Array:

@@ -31,7 +31,7 @@ from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.provenance import provenance
 
-__all__ = ["NeedleConfig", "NeedleResult", "needle_checks", "run_needle", "write_needle"]
+__all__ = ["NeedleConfig", "NeedleResult", "headline", "run_needle", "write_needle"]
 
 # Frames of one sampled video that a figure may show.
 _SHOWN = 12
@@ -202,28 +202,6 @@ def _played(video: GridVideo, config: NeedleConfig, memory: int) -> dict[str, fl
     }
 
 
-def needle_checks(result: NeedleResult) -> pd.DataFrame:
-    """The study's checks, in the columns of every table of checks.
-
-    Played games must agree with the closed form within five standard errors, and the best rate must lie within
-    what the two inequalities between memory bottleneck and retrieval leave open.
-    """
-    config, rows = result.config, []
-    for row in result.asked.to_dict("records"):
-        plan = f"last {row['memory']}"
-        for column, name in (("mb_per_step", "MB"), ("cell_rate", "best retrieval rate")):
-            if row.get(f"played_{column}_error", 0.0) > 0:
-                gap, room = abs(row[f"played_{column}"] - row[column]), 5 * row[f"played_{column}_error"]
-                rows.append((plan, f"needle: {name}, played = exact within 5 SE", gap, room))
-        if row["frame_rate"] == row["frame_rate"]:
-            rows.append((plan, "needle: e^-MB ≤ best retrieval rate", row["frame_rate_low"], row["frame_rate"]))
-            rows.append((plan, "needle: best retrieval rate ≤ Fano", row["frame_rate"], row["frame_rate_high"]))
-    table = pd.DataFrame(rows, columns=["plan", "term", "value", "bound"])
-    video = f"{config.world} of {config.cells}, {config.colours} colours"
-    slack = table.bound - table.value
-    return table.assign(video=video, step="-", score_error=0.0, relation="<=", slack=slack, passed=slack >= -1e-9)
-
-
 def write_needle(result: NeedleResult, path: str | Path) -> None:
     """Writes ``rows`` (the memory lengths asked for), ``curve`` (all), ``notes`` and their provenance as JSON.
 
@@ -238,3 +216,35 @@ def write_needle(result: NeedleResult, path: str | Path) -> None:
         "notes": dict(result.notes),
     }
     write_json(path, content)
+
+
+def headline(result: NeedleResult) -> str:
+    """The table as text: exact values, and played ones with one standard error."""
+    config, rows = result.config, result.asked.sort_values("memory")
+    names = {
+        "memory": "m",
+        "mb_total": "MB total",
+        "mb_per_step": "MB per step",
+        "frame_rate": "whole frame",
+        "cell_rate": "per cell",
+        "lost_per_revisit": "nats lost a revisit",
+        "frame_rate_high": "Fano bound",
+    }
+    shown = rows[list(names)].rename(columns=names)
+    played = {"mb_per_step": "played MB", "frame_rate": "played frame", "cell_rate": "played cell"}
+    for column, name in played.items():
+        if f"played_{column}" in rows:
+            pairs = zip(rows[f"played_{column}"], rows[f"played_{column}_error"], strict=True)
+            shown[name] = [f"{mean:.4f}±{error:.4f}" if mean == mean else "-" for mean, error in pairs]
+    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6f}")
+    lines = [
+        f"{config.world} of {config.cells} cells, {config.colours} colours, {config.path} path, "
+        f"{config.view} view: {config.frames} frames, {config.ar_steps} AR steps of {config.window}",
+        "MB in nats; rates of the "
+        + ("best generator" if config.guess == "best" else "generator that samples the true conditional")
+        + " on revisits: every cell of the frame right, and per cell seen before",
+        "",
+        text,
+        *(f"{name}: {reason}" for name, reason in result.notes.items()),
+    ]
+    return "\n".join(lines)

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from arvdm_theory.report.style import Figures
+
 __all__ = ["FIGURES", "linear_law", "trained_trends"]
 
 
@@ -48,7 +50,7 @@ def trained_trends(table: pd.DataFrame) -> Figure:
     return figure
 
 
-FIGURES = {
+FIGURES: Figures = {
     "see-laws-linear": ("see-laws-linear", linear_law),
     "see-laws": ("see-laws", trained_trends),
 }

@@ -1,7 +1,8 @@
 """Laws of the score estimation error: against training-set size, training steps and width.
 
-For the linear denoiser the law against training-set size is exact (:mod:`arvdm_theory.decomposition.least_squares_see`): one noise
-draw a video, as the law asks for; the same fits with every video noised 16 times show what fresh noise is worth.
+For the linear denoiser the law against training-set size is exact
+(:mod:`arvdm_theory.decomposition.least_squares_see`): one noise draw a video, as the law asks for; the same fits
+with every video noised 16 times show what fresh noise is worth.
 For nonlinear networks SEE is the ledger's average over true data, which has no law to be held against but its own
 trend.
 """
@@ -18,9 +19,9 @@ import torch
 
 from arvdm_theory.decomposition.least_squares_see import expected_see
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.networks import SUBJECTS, Job, Network, Preset, Setting, source_of, train_job
-from arvdm_theory.experiments.record import Cell, run_cells
-from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, source_of, total, train_job
+from arvdm_theory.experiments.record import Cell
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan
@@ -74,7 +75,7 @@ def _plan(preset: Preset) -> Plan:
 
 def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job]]:
     """(axis, its value, the network): one axis is varied at a time, the others stand at their largest."""
-    own, training = SUBJECTS[video](), preset.training
+    own, training = VIDEOS[video](), preset.training
     jobs = []
     for videos in preset.options["videos"]:
         job = Job(own, _plan(preset), preset.network, training, videos=videos)
@@ -89,9 +90,9 @@ def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job]]:
     return jobs
 
 
-def networks(preset: str) -> list[Job]:
+def networks(preset: Preset) -> list[Job]:
     """The networks that a preset trains."""
-    return [job for video in _VIDEOS for _, _, job in _jobs(PRESETS[preset], video)]
+    return [job for video in _VIDEOS for _, _, job in _jobs(preset, video)]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -104,34 +105,31 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     """
     preset = PRESETS[setting.preset]
     sizes = preset.options["pairs"]
-    linear = run_cells(
+    linear = setting.table(
         "see-laws-linear",
         [{"pairs": pairs, "resamples": resamples} for resamples in (1, _RESAMPLES) for pairs in sizes],
-        lambda cell: pd.DataFrame(_linear(preset, cell, setting.seed), columns=["source", "value", "stderr"]),
-        setting.folder, setting.seed, setting.progress,
-    )  # fmt: skip
+        lambda cell: _linear(preset, cell, setting.seed),
+        ["source", "value", "stderr"],
+    )
     cells = [{"video": video, "axis": axis, "at": at} for video in _VIDEOS for axis, at, _ in _jobs(preset, video)]
 
-    def compute(cell: Cell) -> pd.DataFrame:
+    def rows(cell: Cell) -> list[tuple[str, float, float]]:
         places = {(axis, at): job for axis, at, job in _jobs(preset, cell["video"])}
         job = places[cell["axis"], cell["at"]]
-        assert isinstance(job.video, GaussianVideo | FiniteStateVideo)
         score = train_job(job, setting).as_score()
         result = ledger(
-            job.video, job.plan, preset.ar_steps, score, girsanov_points=0, memory=False, samples=preset.samples,
+            job.law, job.plan, preset.ar_steps, score, girsanov_points=0, memory=False, samples=preset.samples,
             seed=setting.seed,
         )  # fmt: skip
-        names = ("see", "cross", "de")
-        rows = [(name, result.totals[name], result.stderr.get(name, 0.0)) for name in names]
-        return pd.DataFrame(rows, columns=["term", "value", "stderr"])
+        return [(name, *total(result, name)) for name in ("see", "cross", "de")]
 
-    trained = run_cells("see-laws", cells, compute, setting.folder, setting.seed, setting.progress)
+    trained = setting.table("see-laws", cells, rows, ["term", "value", "stderr"])
     return {"see-laws-linear": linear, "see-laws": trained}
 
 
 def _linear(preset: Preset, cell: Cell, seed: int) -> Iterator[tuple[str, float, float]]:
     """Σ SEE over all AR steps of least-squares fits, exact for each, and its law."""
-    video, plan, pairs, resamples = SUBJECTS["reference"](), _plan(preset), cell["pairs"], cell["resamples"]
+    video, plan, pairs, resamples = VIDEOS["reference"](), _plan(preset), cell["pairs"], cell["resamples"]
     assert isinstance(video, GaussianVideo)
     if resamples == 1:
         # Both AR steps have two references, and least squares in each stage has n pairs of its own.

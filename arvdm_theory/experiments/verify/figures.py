@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from arvdm_theory.experiments.verify.finite_figures import FIGURES as FINITE_FIGURES
-from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures
+from arvdm_theory.report.style import TERM_COLOURS, Figures, stack
 
 __all__ = ["FIGURES"]
 
@@ -23,43 +26,58 @@ def decomposition(table: pd.DataFrame) -> Figure:
     wide = _wide(table, "method")
     figure, axis = plt.subplots(figsize=(9, 4.6))
     x = np.arange(len(wide))
-    bottom = np.zeros(len(wide))
-    for term, colour in TERM_COLOURS.items():
-        axis.bar(x, wide[term], 0.62, bottom=bottom, color=colour, label=TERM_NAMES[term], edgecolor="white")
-        bottom += wide[term].to_numpy()
+    tops = stack(axis, x, {term: wide[term] for term in TERM_COLOURS}, 0.62)
     axis.hlines(wide["trajectory_kl"], x - 0.22, x + 0.22, color="k", linewidth=1.8, label="KL(trajectory)")
     axis.plot(x, wide["kl"], "kD", markersize=6, markerfacecolor="white", label="KL(clean frames)")
     axis.set_xticks(x, wide.index)
     axis.set_ylabel("nats, 12 frames")
     axis.set_title("Where the error comes from: the exact ledger of six methods on one video")
     axis.legend(loc="upper right", ncols=2)
-    axis.set_ylim(0, 1.28 * bottom.max())
+    axis.set_ylim(0, 1.28 * tops.max())
     axis.grid(axis="x", visible=False)
     return figure
 
 
-def ladder(table: pd.DataFrame) -> Figure:
-    """Each rung of the ladder on a log axis: what is lost by each inequality."""
-    rungs = {
-        "lower_bound": ("IE + Σ MB, unbeatable", "v"),
-        "kl": ("KL(clean frames)", "D"),
-        "trajectory_kl": ("KL(trajectory) = ledger", "o"),
-        "girsanov": ("Girsanov form", "s"),
-        "closed": ("closed bound", "^"),
-    }
+_BOUNDS = {
+    "floor": ("Σ I(output; past | clean references): no sampler beats it", "<"),
+    "lower_bound": ("IE + Σ MB: no sampler beats it behind this first input", "v"),
+    "kl": ("KL(clean frames)", "D"),
+    "trajectory_kl": ("KL(trajectory) = ledger", "o"),
+    "girsanov": ("Girsanov form", "s"),
+    "closed": ("closed bound", "^"),
+}
+
+
+def bounds(table: pd.DataFrame) -> Figure:
+    """Every bound of the KL on a log axis, a row a method: what each inequality loses; why a mark is missing."""
     wide = _wide(table, "method")
-    figure, axis = plt.subplots(figsize=(9, 4.2))
+    shown = {name: look for name, look in _BOUNDS.items() if name in wide}
+    figure, axis = plt.subplots(figsize=(9.6, 5.4))
     y = np.arange(len(wide))[::-1]
     axis.hlines(y, wide["kl"], wide["closed"], color="0.8", zorder=1)
-    for colour, (name, (label, marker)) in zip(sns.color_palette("colorblind"), rungs.items(), strict=False):
-        if name in wide:
-            axis.scatter(wide[name], y, marker=marker, s=52, color=colour, label=label, zorder=2)
+    for colour, (name, (label, marker)) in zip(sns.color_palette("colorblind"), shown.items(), strict=False):
+        axis.scatter(wide[name], y, marker=marker, s=52, color=colour, label=label, zorder=2)
     axis.set_xscale("log")
-    axis.set_yticks(y, [name.replace("\n", ", ") for name in wide.index])
-    axis.set_xlabel("nats (log scale)")
-    axis.set_title("The ladder: how loose each inequality is")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=5, columnspacing=1.0, handletextpad=0.2)
+    axis.set_yticks(y, [_one_line(str(name)) for name in wide.index])
+    axis.set_xlabel("\n".join(["nats (log scale)", *_missing(table, shown)]))
+    axis.set_title("How loose each bound is")
+    figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
     return figure
+
+
+def _one_line(method: str) -> str:
+    return method.replace("\n", ", ")
+
+
+def _missing(table: pd.DataFrame, shown: Mapping[str, object]) -> list[str]:
+    """For every reason a line: which methods lack which marks by it."""
+    lost = table[table.quantity.isin(list(shown)) & ~np.isfinite(table.value)]
+    missing = []
+    for reason, rows in lost.groupby("note", sort=False):
+        marks = " and ".join(_BOUNDS[name][0].split(":")[0] for name in rows.quantity.unique())
+        methods = "; ".join(map(_one_line, rows.method.unique()))
+        missing.append(textwrap.fill(f"No mark of {marks} for {methods}: {reason}.", 110))
+    return missing
 
 
 def step_count(table: pd.DataFrame) -> Figure:
@@ -154,8 +172,8 @@ def memory(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def dial(table: pd.DataFrame) -> Figure:
-    """Noise-augmented context: drift against memory bottleneck, an exact Pareto front, and the price in KL."""
+def context_noise(table: pd.DataFrame) -> Figure:
+    """The context-noise sweep: drift against memory bottleneck, an exact Pareto front, and the price in KL."""
     wide = _wide(table, "level")
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2))
     level = wide.index.to_numpy()
@@ -200,13 +218,13 @@ def impossibility(table: pd.DataFrame) -> Figure:
 
 FIGURES: Figures = {
     "decomposition": ("methods", decomposition),
-    "ladder": ("methods", ladder),
+    "ladder": ("methods", bounds),
     "step_count": ("steps", step_count),
     "noise_initialisation": ("horizon", noise_initialisation),
     "score_error": ("score_error", score_error),
     "accumulation": ("accumulation", accumulation),
     "memory": ("memory", memory),
-    "dial": ("dial", dial),
+    "dial": ("dial", context_noise),
     "impossibility": ("lemma", impossibility),
     **FINITE_FIGURES,
 }

@@ -17,15 +17,16 @@ from arvdm_theory.bounds.impossibility import check_gaussian_lemma, check_lemma
 from arvdm_theory.decomposition.ledger import Ledger, ledger
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
-from arvdm_theory.experiments.verify.grid import VIDEOS
-from arvdm_theory.experiments.verify.run import Size
+from arvdm_theory.experiments.verify.cases import Size
+from arvdm_theory.experiments.verify.finite import multimodal
+from arvdm_theory.experiments.videos import GAUSSIAN_VIDEOS
 from arvdm_theory.information.discrete import FiniteLaw
 from arvdm_theory.laws.linear import ar1, exponential_video, reference_video
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 
-__all__ = ["SWEEPS", "accumulation", "dial", "horizon", "lemma", "memory", "methods", "score_error", "steps"]
+__all__ = ["SWEEPS"]
 
 # The decomposition's methods, on one video and one budget of clean frames (12 frames put out in all).
 _METHODS: dict[str, tuple[Callable[[int], Plan], int]] = {
@@ -51,13 +52,18 @@ def _totals(result: Ledger, *names: str) -> dict[str, float | None]:
 
 
 def methods(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
-    """Totals of every method on the reference video, 12 frames each, score error 0.05."""
+    """Totals of every method on the reference video, 12 frames each, score error 0.05.
+
+    A total that a method does not have is NaN, with the reason in ``note``.
+    """
     cells = [{"method": name, "reverse_steps": 2 * size.reverse_steps} for name in _METHODS]
 
     def compute(cell: Cell) -> pd.DataFrame:
         build, ar_steps = _METHODS[cell["method"]]
         plan = build(cell["reverse_steps"])
-        return _tidy(ledger(reference_video(), plan, ar_steps, PerturbedScore(0.05), girsanov_points=32).totals)
+        result = ledger(reference_video(), plan, ar_steps, PerturbedScore(0.05), girsanov_points=32)
+        rows = [(name, value, result.notes.get(name, "")) for name, value in result.totals.items()]
+        return pd.DataFrame(rows, columns=["quantity", "value", "note"])
 
     return run_cells("methods", cells, compute, folder, progress=progress)
 
@@ -90,7 +96,7 @@ def horizon(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = outpainting(2, References.last(2), 2, 2, cell["horizon"])
-        terms = ledger(VIDEOS[cell["video"]](), plan, 3).terms
+        terms = ledger(GAUSSIAN_VIDEOS[cell["video"]](), plan, 3).terms
         nie = float(terms.over_modes(terms.nie_ar).sum())
         bound = float(terms.over_modes(terms.nie_ar_closed).sum())
         return pd.DataFrame({"quantity": ["exact", "closed bound"], "value": [nie, bound]})
@@ -143,14 +149,14 @@ def memory(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
 
     def compute(cell: Cell) -> pd.DataFrame:
         plan = outpainting(2, References.last(cell["references"]), 10, 10)
-        result = ledger(VIDEOS[cell["video"]](), plan, 6, girsanov_points=0)
+        result = ledger(GAUSSIAN_VIDEOS[cell["video"]](), plan, 6, girsanov_points=0)
         return _tidy(_totals(result, "mb", "kl") | {"clip_kl": result.column("CLIP_KL")[-1]})
 
     return run_cells("memory", cells, compute, folder, progress=progress)
 
 
-def dial(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
-    """The noise-augmentation dial: drift, memory bottleneck and clean KL against the context's noise level ρ."""
+def context_noise(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """The context-noise sweep: drift, memory bottleneck and clean KL against the context's noise level ρ."""
     levels = [0.0, *np.geomspace(0.005, 2.0, 2 * size.sweep)]
     cells = [{"level": float(level)} for level in levels]
 
@@ -211,7 +217,8 @@ SWEEPS: dict[str, Callable[[Size, Path, bool], pd.DataFrame]] = {
     "score_error": score_error,
     "accumulation": accumulation,
     "memory": memory,
-    "dial": dial,
+    "dial": context_noise,
     "lemma": lemma,
+    "multimodal": multimodal,
 }
 """Every sweep by the name of its table."""

@@ -12,9 +12,9 @@ from arvdm_theory.experiments.video.families_figure import (
     COLOURS,
     alike,
     main_setting,
-    setting,
-    structure_key,
+    structure_legend,
     structures,
+    titled,
 )
 from arvdm_theory.video.retrieval import SOURCES
 
@@ -35,8 +35,8 @@ def decay(table: pd.DataFrame) -> Figure:
     picture can be, it is cut off.
 
     Args:
-        table: ``video-rollouts`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
-            networks.
+        table: ``video-rollouts`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
+            with most networks.
     """
     part = alike(main_setting(table), "plan")
     plans = [plan for plan in _PLANS if plan in set(part["plan"])]
@@ -52,13 +52,11 @@ def decay(table: pd.DataFrame) -> Figure:
         axes[0, 0].set_ylim(0, 1.05 * max(panel.dataLim.y1 for panel in axes[:, 0]))
     for panel in axes[-1]:
         panel.set_xlabel("frames after the last given one")
-    handles = structure_key(structures(part))
-    handles.append(Line2D([], [], color="0.35", ls=":", lw=1.4, label="last given frame, held"))
+    handles = [Line2D([], [], color="0.35", ls=":", lw=1.4, label="last given frame, held")]
     if _PREDICTED in part:
         handles.append(Line2D([], [], color="0.35", ls="--", lw=0.9, label="predicted from one AR step"))
-    first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    titled(figure, part)
+    structure_legend(figure, part, *handles, ncols=3)
     return figure
 
 

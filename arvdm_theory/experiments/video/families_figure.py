@@ -27,8 +27,9 @@ __all__ = [
     "mode",
     "saying_so",
     "setting",
-    "structure_key",
+    "structure_legend",
     "structures",
+    "titled",
 ]
 
 COLOURS: dict[str, str] = {"none": "#7f7f7f", "concat": "#e69f00", "prepend": "#0072b2", "cross": "#009e73"}
@@ -146,6 +147,13 @@ def error_bars(part: pd.DataFrame, name: str) -> NDArray[np.float64]:
     return ends
 
 
-def structure_key(names: list[str]) -> list[Line2D]:
-    """Entries of a legend: the colour of every structure."""
-    return [Line2D([], [], color=COLOURS[name], lw=3, label=NAMES[name]) for name in names]
+def titled(figure: Figure, part: pd.DataFrame) -> None:
+    """Says above the panels what the data set and preset of the networks are about."""
+    first = part.iloc[0]
+    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
+
+
+def structure_legend(figure: Figure, part: pd.DataFrame, *others: Line2D, ncols: int = 4, **look: float) -> None:
+    """The legend below the panels: the colour of every structure in ``part``, and other entries."""
+    colours = [Line2D([], [], color=COLOURS[name], lw=3, label=NAMES[name]) for name in structures(part)]
+    figure.legend(handles=[*colours, *others], loc="outside lower center", ncols=ncols, **look)

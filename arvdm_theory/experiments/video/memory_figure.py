@@ -20,9 +20,9 @@ from arvdm_theory.experiments.video.families_figure import (
     error_bars,
     main_setting,
     measures,
-    setting,
-    structure_key,
+    structure_legend,
     structures,
+    titled,
 )
 from arvdm_theory.video.retrieval import SOURCES
 
@@ -31,7 +31,6 @@ __all__ = ["COMPRESSIONS", "LINES", "compression", "length"]
 COMPRESSIONS = {"spatial": "places merged", "temporal": "frames merged", "tokens": "learned tokens"}
 """What becomes one in a compressed memory."""
 
-# Those of the cost figure.
 LINES: dict[str, dict[str, Any]] = {
     "spatial": {"ls": "--", "marker": "s"},
     "temporal": {"ls": ":", "marker": "^"},
@@ -71,7 +70,7 @@ def length(table: pd.DataFrame) -> Figure:
         _points(panel, start["memory_frames"], start, name, COLOURS["none"], "o")
         panel.set_xticks(sorted(part["memory_frames"].unique()))
         panel.set_xlabel("remembered frames M")
-    figure.legend(handles=structure_key(structures(part)), loc="outside lower center", ncols=4)
+    structure_legend(figure, part)
     return figure
 
 
@@ -121,9 +120,8 @@ def compression(table: pd.DataFrame) -> Figure:
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel("compression of the memory, so many to 1")
     kinds = [kind for kind in COMPRESSIONS if kind in set(part.loc[part["compress"] > 1, "compression"])]
-    handles = structure_key(structures(part))
-    handles += [Line2D([], [], color="0.35", lw=1.2, ms=5, label=COMPRESSIONS[k], **LINES[k]) for k in kinds]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=3.0)
+    handles = [Line2D([], [], color="0.35", lw=1.2, ms=5, label=COMPRESSIONS[k], **LINES[k]) for k in kinds]
+    structure_legend(figure, part, *handles, handlelength=3.0)
     return figure
 
 
@@ -138,8 +136,7 @@ def _panels(part: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, str]]]:
         panel.set_ylabel(MEASURES[name])
     if "rate" in shown:
         axes[0, 0].set_ylim(-0.03, 1.05)
-    first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
+    titled(figure, part)
     return figure, list(zip(axes[0], shown, strict=True))
 
 

@@ -17,11 +17,11 @@ from arvdm_theory.experiments.video.families_figure import (
     error_bars,
     main_setting,
     mode,
-    setting,
-    structure_key,
-    structures,
+    structure_legend,
+    titled,
 )
 from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS
+from arvdm_theory.report.style import FRONT_KEY, front
 
 __all__ = ["VARIANTS", "pareto", "variants"]
 
@@ -50,8 +50,8 @@ def pareto(table: pd.DataFrame) -> Figure:
     network of the data set and preset is better on both axes than one on the front.
 
     Args:
-        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
-            networks.
+        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
+            with most networks.
 
     Raises:
         NothingToDraw: if fewer than two networks have a slope and a rate, or nats.
@@ -65,16 +65,14 @@ def pareto(table: pd.DataFrame) -> Figure:
     for panel, name in zip(axes[0], shown, strict=True):
         _panel(panel, part, name)
     axes[0, 0].set_ylabel("slope of the PSNR (dB a frame; more is better)")
-    first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
-    handles = structure_key(structures(part))
-    handles += [
+    titled(figure, part)
+    handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=variant)
         for variant, marker in VARIANTS.items()
         if variant in set(part["variant"])
     ]
-    handles.append(Line2D([], [], ls="--", color="black", marker="o", ms=12, mfc="none", label="Pareto front"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    handles.append(Line2D([], [], label="Pareto front", **FRONT_KEY))
+    structure_legend(figure, part, *handles)
     return figure
 
 
@@ -105,8 +103,7 @@ def _panel(panel: Axes, part: pd.DataFrame, name: str) -> None:
     # From the most remembered on: what a network is better than lies to the right of it and below.
     order = part.loc[part[f"front_{name}"]].sort_values(name, ascending=False)
     x = values.loc[order.index]
-    panel.step(x, order["slope"], where="post", color="black", lw=1.0, ls="--", zorder=5)
-    panel.plot(x, order["slope"], "o", ms=14, mfc="none", mec="black", mew=1.0, zorder=5)
+    front(panel, x, order["slope"])
     panel.axhline(0, color="0.4", lw=0.8)
     panel.set_xlabel(_LABELS[name])
     if name == "nats":

@@ -15,9 +15,8 @@ from arvdm_theory.experiments.video.families_figure import (
     NothingToDraw,
     error_bars,
     main_setting,
-    setting,
-    structure_key,
-    structures,
+    structure_legend,
+    titled,
 )
 from arvdm_theory.video.decay import DecayError, rank_agreement
 from arvdm_theory.video.rollouts import PROXIES
@@ -43,8 +42,8 @@ def prediction(table: pd.DataFrame) -> Figure:
     interval and permutation p-value, as ``video-agreement`` has it. An error that stays constant has no slope.
 
     Args:
-        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset with most
-            networks.
+        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
+            with most networks.
 
     Raises:
         NothingToDraw: if there are too few networks of any plan to be ranked.
@@ -66,16 +65,14 @@ def prediction(table: pd.DataFrame) -> Figure:
             panel.xaxis.set_major_locator(MaxNLocator(5))
             panel.set_xlabel(f"predicted {label}")
         row[0].set_ylabel(f"measured {label}")
-    handles = structure_key(structures(part))
-    handles += [
+    handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=name)
         for plan, (name, marker) in _PLANS.items()
         if plan in set(part["plan"])
     ]
     handles.append(Line2D([], [], color="0.35", ls=":", lw=1.0, label="predicted = measured"))
-    first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    titled(figure, part)
+    structure_legend(figure, part, *handles)
     return figure
 
 
@@ -98,7 +95,8 @@ def _agreement(part: pd.DataFrame, measure: str, proxy: str, seed: int) -> list[
         except DecayError:
             continue  # too few networks to rank, or a proxy that has no such measure
         # Two equal orders have no interval.
-        interval = f" [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.low) else ""
+        rho = found.correlation
+        interval = f" [{rho.ci_low:.2f}, {rho.ci_high:.2f}]" if np.isfinite(rho.ci_low) else ""
         name, _ = _PLANS[str(plan)]
-        lines.append(f"{name}: ρ = {found.value:.2f}{interval}, p = {found.pvalue:.2g}, n = {found.runs}")
+        lines.append(f"{name}: ρ = {rho.value:.2f}{interval}, p = {found.pvalue:.2g}, n = {rho.n}")
     return lines

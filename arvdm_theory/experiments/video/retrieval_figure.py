@@ -16,9 +16,8 @@ from arvdm_theory.experiments.video.families_figure import (
     alike,
     error_bars,
     measures,
-    saying_so,
     setting,
-    structure_key,
+    structure_legend,
     structures,
 )
 from arvdm_theory.experiments.video.film_figure import film_strips
@@ -26,7 +25,7 @@ from arvdm_theory.experiments.video.memory_figure import compression, length
 from arvdm_theory.report.style import Figures
 from arvdm_theory.video.retrieval import SOURCES
 
-__all__ = ["CHANCE", "FIGURES", "RETRIEVAL", "retrieval"]
+__all__ = ["CHANCE", "RETRIEVAL", "retrieval"]
 
 _GENERATED, _NEEDLE, _LAST = SOURCES
 CHANCE = "#d55e00"
@@ -54,11 +53,10 @@ def retrieval(table: pd.DataFrame) -> Figure:
         if "rate" in shown:
             _by_place(row[-1], part[part["ahead"] > 0])
         row[0].set_title(setting(data, preset), loc="left")
-    handles = structure_key(structures(table))
-    handles += [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
+    handles = [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
     if "rate" in shown:
         handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    structure_legend(figure, table, *handles)
     return figure
 
 
@@ -105,5 +103,3 @@ RETRIEVAL: Figures = {
     "video-film-strips": ("video-film", film_strips),
 }
 """Figures of a sweep without rollouts."""
-
-FIGURES: Figures = saying_so(RETRIEVAL)

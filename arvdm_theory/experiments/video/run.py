@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from arvdm_theory.experiments.front import pareto_front
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.files import write_json
 from arvdm_theory.networks.denoiser import Denoiser
@@ -29,6 +30,7 @@ from arvdm_theory.tables import read_table, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
 from arvdm_theory.video.information import information_of_runs
+from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
@@ -185,9 +187,9 @@ class _Work:
         slope = decay_slope(
             psnr(samples.truth[:, made], samples.generated[:, made]),
             [window.episode for window in samples.windows],
-        ).of_mean
+        )
         own = table["source"] == SOURCES[0]
-        for name, value in (("slope", slope.value), ("slope_low", slope.low), ("slope_high", slope.high)):
+        for name, value in interval_columns("slope", slope).items():
             table.loc[own, name] = value
         return table
 
@@ -198,9 +200,8 @@ class _Work:
         found = information_of_runs(
             run, self.network(run), twin, self.network(twin), store, progress=self.progress
         )  # fmt: skip
-        value = found.per_frame
-        row = {"nats": value.value, "nats_low": value.ci_low, "nats_high": value.ci_high, "stop": found.stop}
-        return pd.DataFrame([{**row, "clips": value.n}])
+        row = {**interval_columns("nats", found.per_frame), "stop": found.stop, "clips": found.window.n}
+        return pd.DataFrame([row])
 
 
 def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dict[str, pd.DataFrame]:
@@ -208,7 +209,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
     summary = _summary(tables)
     write_table(summary, folder / "video-summary.csv")
     rows = []
-    # Other pictures decay for other reasons, and what a staircase's window hands on is not predicted at all.
+    # Other pictures decay for other reasons, and what a FIFO window hands on is not predicted at all.
     for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
         for proxy in PROXIES:
             for measure in ("slope", "end"):
@@ -216,7 +217,8 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
                     found = rank_agreement(group[f"{measure}_{proxy}"], group[measure], seed=seed)
                 except DecayError:
                     continue  # too few networks to rank, or a proxy that has no such measure
-                values = (found.value, found.low, found.high, found.pvalue, found.runs, found.exact)
+                rho = found.correlation
+                values = (rho.value, rho.ci_low, rho.ci_high, found.pvalue, rho.n, found.exact)
                 rows.append((data, preset, plan, proxy, measure, *values))
     agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
@@ -255,7 +257,7 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
         row[f"end{name}"] = float(decibel(last.mean()))
         # What is constant has no slope but that of the frames of one window.
         if name and name != "_constant":
-            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).of_mean.value
+            row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).value
     row["slope_constant"] = math.nan
     return {**row, "psnr_first": rolled["psnr"].iloc[0]}
 
@@ -263,9 +265,7 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
 def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:
     """Which points no other one is at least as good as on both axes and better on one; more is better on both."""
     points = np.stack([gain, slope], 1)
-    no_worse = (points[:, None] >= points).all(-1)
-    better = (points[:, None] > points).any(-1)
-    front: NDArray[np.bool_] = ~(no_worse & better).any(0) & np.isfinite(points).all(1)
+    front: NDArray[np.bool_] = pareto_front(-points) & np.isfinite(points).all(1)
     return front
 
 

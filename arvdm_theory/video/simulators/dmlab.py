@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.episodes import MOVES, SimulationError
 from arvdm_theory.video.simulators.raycaster import Scene, render
 from arvdm_theory.video.simulators.textures import (
     SKY_STYLES,
@@ -28,6 +27,7 @@ from arvdm_theory.video.simulators.textures import (
     read_picture,
     wall_textures,
 )
+from arvdm_theory.video.simulators.worlds import MOVES
 
 __all__ = ["DmlabStandIn", "MazeWorld", "simulator"]
 
@@ -40,7 +40,7 @@ _SHARE_OF_WALLS_WITH_PICTURES = 0.15
 
 @dataclass(frozen=True, eq=False)
 class MazeWorld:
-    """A maze of one seed; a :class:`~arvdm_theory.video.simulators.episodes.World`.
+    """A maze of one seed; a :class:`~arvdm_theory.video.simulators.worlds.World`.
 
     Attributes:
         scene: the maze and its textures.
@@ -61,14 +61,14 @@ class MazeWorld:
 
 @dataclass(frozen=True)
 class DmlabStandIn:
-    """Mazes of coloured corridors and rooms; a :class:`~arvdm_theory.video.simulators.episodes.Simulator`.
+    """Mazes of coloured corridors and rooms; a :class:`~arvdm_theory.video.simulators.worlds.Simulator`.
 
     Attributes:
         size: height and width of the pictures, 8 to 512 pixels.
         cells: rows and columns of a maze, walls included; odd, from 7.
 
     Raises:
-        SimulationError: if a number is out of range, or, for :meth:`world`, if ``labmaze`` is not installed.
+        ValueError: if a number is out of range, or, for :meth:`world`, if ``labmaze`` is not installed.
     """
 
     size: int = 64
@@ -77,9 +77,9 @@ class DmlabStandIn:
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 512:
-            raise SimulationError(f"the pictures are 8 to 512 pixels high and wide, got {self.size}")
+            raise ValueError(f"the pictures are 8 to 512 pixels high and wide, got {self.size}")
         if self.cells % 2 == 0 or not 7 <= self.cells <= 99:
-            raise SimulationError(f"a maze has an odd number of rows and columns, 7 to 99, got {self.cells}")
+            raise ValueError(f"a maze has an odd number of rows and columns, 7 to 99, got {self.cells}")
 
     def world(self, seed: int) -> MazeWorld:
         """The maze of a seed: always the same for the same version of ``labmaze``."""

@@ -1,7 +1,7 @@
 """Episodes: what a simulator shows along a walk, and which frames it shows twice.
 
 A *simulator* draws a *world* from a seed. A world says between which cells of its grid one can pass, and renders
-the picture seen at any pose (:class:`Simulator`, :class:`World`). A *trajectory*
+the picture seen at any pose (:mod:`arvdm_theory.video.simulators.worlds`). A *trajectory*
 (:class:`~arvdm_theory.video.simulators.trajectories.Trajectory`) walks from cell to cell. :func:`record` puts them
 together: the same simulator, seed and trajectory give the same bytes.
 """
@@ -10,88 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.worlds import Simulator
 
-__all__ = [
-    "ACTIONS",
-    "FORWARD",
-    "LEFT",
-    "MOVES",
-    "RIGHT",
-    "Episode",
-    "SimulationError",
-    "Simulator",
-    "World",
-    "episode_seed",
-    "record",
-]
-
-LEFT, RIGHT, FORWARD = 0, 1, 2
-ACTIONS = ("turn left", "turn right", "forward")
-
-# Steps (row, column) to the neighbours north, east, south and west: rows count southwards, columns eastwards.
-MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
-
-
-class SimulationError(ValueError):
-    """No such simulator, world or walk; the message names what is wrong and what was expected."""
-
-
-@runtime_checkable
-class World(Protocol):
-    """A place to walk in: a grid of unit cells, of which (row, column) has its middle at (column, row) + 1/2."""
-
-    @property
-    def passages(self) -> NDArray[np.bool_]:
-        """Whether one can go from a cell to its neighbour north, east, south, west; shape (rows, columns, 4).
-
-        A passage can be walked both ways, and none leads off the grid. A cell without passages is no floor.
-        """
-        ...
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """What there is to know about this world, as JSON would hold it."""
-        ...
-
-    def render(self, poses: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The pictures seen at the poses; equal poses give equal bytes, whatever else is in the batch.
-
-        Args:
-            poses: shape (frames, 3): x east and y south in cells, heading in degrees clockwise from north.
-
-        Returns:
-            shape (frames, size, size, 3).
-        """
-        ...
-
-
-@runtime_checkable
-class Simulator(Protocol):
-    """A source of worlds.
-
-    Attributes:
-        name: what tables and file headers call it.
-        size: height and width of its pictures, in pixels.
-    """
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        ...
-
-    @property
-    def size(self) -> int:  # noqa: D102
-        ...
-
-    def world(self, seed: int) -> World:
-        """The world of a seed, always the same."""
-        ...
+__all__ = ["Episode", "episode_seed", "record"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +29,7 @@ class Episode:
         frames: uint8, shape (T, size, size, 3).
         actions: int64, shape (T,); action t is taken at frame t and leads to frame t + 1. The last one leads to a
             frame that is not recorded.
-        poses: float64, shape (T, 3); x, y in cells and heading in degrees, as :meth:`World.render` takes them.
+        poses: float64, shape (T, 3); x, y in cells and heading in degrees, as a world renders them.
         needles: int64, shape (n, 2): pairs (frame seen, frame queried) of equal pose, so of equal pixels. ``seen``
             is the last frame before ``queried`` at that pose, and lies more than ``context`` frames back: a model
             that remembers no more than ``context`` frames has lost it.
@@ -129,7 +56,7 @@ def record(simulator: Simulator, seed: int, trajectory: Trajectory) -> Episode:
     A pose that is met again is rendered once.
 
     Raises:
-        SimulationError: if the world has no room for such a walk.
+        ValueError: if the world has no room for such a walk.
     """
     world_seed, walk_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     world = simulator.world(world_seed)

@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import SimulationError
 from arvdm_theory.video.simulators.voxel import MinecraftStandIn, VoxelWorld
 from arvdm_theory.video.simulators.voxel_rays import VIEW
 
@@ -83,7 +82,7 @@ _SECONDS_STILL = 1.0
 
 @dataclass(frozen=True)
 class LuantiStandIn:
-    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.episodes.Simulator`.
+    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.worlds.Simulator`.
 
     Attributes:
         size: height and width of the pictures, 64 to 512 pixels.
@@ -91,7 +90,7 @@ class LuantiStandIn:
             :class:`~arvdm_theory.video.simulators.voxel.MinecraftStandIn`, of which this draws the same worlds.
 
     Raises:
-        SimulationError: if a number is out of range, or a program is missing.
+        ValueError: if a number is out of range, or a program is missing.
     """
 
     size: int = 128
@@ -100,7 +99,7 @@ class LuantiStandIn:
 
     def __post_init__(self) -> None:
         if not 64 <= self.size <= 512:
-            raise SimulationError(f"Luanti's pictures are 64 to 512 pixels high and wide, got {self.size}")
+            raise ValueError(f"Luanti's pictures are 64 to 512 pixels high and wide, got {self.size}")
         programs()
 
     def world(self, seed: int) -> LuantiWorld:
@@ -110,7 +109,7 @@ class LuantiStandIn:
 
 @dataclass(frozen=True, eq=False)
 class LuantiWorld:
-    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.episodes.World`.
+    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.worlds.World`.
 
     Attributes:
         model: the landscape as the ray caster knows it.
@@ -132,7 +131,7 @@ class LuantiWorld:
         """The pictures seen at the poses (frames, 3): x, y in cells and heading in degrees.
 
         Raises:
-            SimulationError: if a program is missing, stops or does not answer in time.
+            ValueError: if a program is missing, stops or does not answer in time.
         """
         frames = np.empty((len(poses), self.model.size, self.model.size, 3), np.uint8)
         if len(poses):
@@ -151,7 +150,7 @@ def programs() -> tuple[str, str]:
     """The paths of the client and of Xvfb.
 
     Raises:
-        SimulationError: if one is missing.
+        ValueError: if one is missing.
     """
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/games"])
     client = shutil.which("luanti", path=path) or shutil.which("minetest", path=path)
@@ -160,7 +159,7 @@ def programs() -> tuple[str, str]:
         missing = " and ".join(
             name for name, found in (("minetest (or luanti)", client), ("Xvfb", screen)) if found is None
         )
-        raise SimulationError(f"the Luanti engine needs {missing}; on Debian: apt-get install minetest xvfb")
+        raise ValueError(f"the Luanti engine needs {missing}; on Debian: apt-get install minetest xvfb")
     return client, screen
 
 
@@ -224,9 +223,9 @@ class _Engine:
 
     def _check(self, limit: float) -> None:
         if self._client.poll() is not None:
-            raise SimulationError(f"Luanti stopped with exit code {self._client.returncode}")
+            raise ValueError(f"Luanti stopped with exit code {self._client.returncode}")
         if time.monotonic() > limit:
-            raise SimulationError("Luanti did not show a pose in time; is the machine very busy?")
+            raise ValueError("Luanti did not show a pose in time; is the machine very busy?")
 
 
 @contextmanager
@@ -250,7 +249,7 @@ def _engine(model: VoxelWorld) -> Iterator[_Engine]:
         with os.fdopen(numbers) as line:
             display = line.readline().strip()
         if not display:
-            raise SimulationError("Xvfb did not start")
+            raise ValueError("Xvfb did not start")
         environment = {**os.environ, "DISPLAY": f":{display}", "HOME": str(folder)}
         environment |= {"LIBGL_ALWAYS_SOFTWARE": "1", "XDG_RUNTIME_DIR": str(folder)}
         command = [client, "--go", "--gameid", "minetest", "--world", str(world), "--config", str(folder / "conf")]
@@ -334,5 +333,5 @@ def _framebuffer(path: Path) -> NDArray[np.uint8]:
         words = struct.unpack(">25I", file.read(100))
     header, width, height, bits, line, colours = (words[i] for i in (0, 4, 5, 11, 12, 19))
     if bits != 32 or line != 4 * width:
-        raise SimulationError(f"Xvfb keeps {bits} bits a pixel and {line} bytes a line of {width} pixels")
+        raise ValueError(f"Xvfb keeps {bits} bits a pixel and {line} bytes a line of {width} pixels")
     return np.memmap(path, np.uint8, "r", header + 12 * colours, (height, width, 4))

@@ -23,12 +23,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.data.npz import npz_array
 from arvdm_theory.files import atomic_path, write_json
-from arvdm_theory.video.simulators.episodes import Episode, SimulationError, Simulator, episode_seed, record
+from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
 from arvdm_theory.video.simulators.trajectories import Trajectory
+from arvdm_theory.video.simulators.worlds import Simulator
 
-__all__ = ["Layout", "Recording", "read_needles", "write_episode"]
+__all__ = ["Layout", "Recording", "write_episode"]
 
 Layout = Literal["npz", "mp4"]
 
@@ -55,9 +55,9 @@ class Recording:
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
-            raise SimulationError(f"the layout is one of {', '.join(get_args(Layout))}, got {self.layout!r}")
+            raise ValueError(f"the layout is one of {', '.join(get_args(Layout))}, got {self.layout!r}")
         if self.seed < 0:
-            raise SimulationError(f"a seed is not negative, got {self.seed}")
+            raise ValueError(f"a seed is not negative, got {self.seed}")
 
     def write(self, folder: str | Path, train: int, test: int = 0, workers: int = 0) -> Iterator[Path]:
         """Makes what is missing of so many episodes, and yields each finished file, those found there included.
@@ -69,10 +69,10 @@ class Recording:
             workers: processes beside this one; 0 does the work here.
 
         Raises:
-            SimulationError: if the folder holds another data set, or an episode cannot be made.
+            ValueError: if the folder holds another data set, or an episode cannot be made.
         """
         if min(train, test, workers) < 0 or train + test == 0:
-            raise SimulationError(f"at least one episode, got {train} and {test} with {workers} workers")
+            raise ValueError(f"at least one episode, got {train} and {test} with {workers} workers")
         folder = Path(folder)
         self._claim(folder)
         missing = []
@@ -106,10 +106,10 @@ class Recording:
         try:
             held = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise SimulationError(f"{file}: not what a simulation writes") from error
+            raise ValueError(f"{file}: not what a simulation writes") from error
         if held != what:
             differ = [key for key in what if held.get(key) != what[key]]
-            raise SimulationError(f"{folder}: holds another data set, which differs in {', '.join(differ)}")
+            raise ValueError(f"{folder}: holds another data set, which differs in {', '.join(differ)}")
 
     def _make(self, path: Path, split: str, number: int) -> Path:
         seed = episode_seed(self.seed, _SPLITS.index(split), number)
@@ -131,7 +131,7 @@ class Recording:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         except BrokenProcessPool as error:
-            raise SimulationError("a worker process died; was there memory for so many?") from error
+            raise ValueError("a worker process died; was there memory for so many?") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -140,7 +140,7 @@ def write_episode(episode: Episode, path: Path) -> None:
     """Writes an episode, atomically, to an ``.npz`` or to an ``.mp4`` with an ``.npz`` beside it.
 
     Raises:
-        SimulationError: if the ending of the path is neither.
+        ValueError: if the ending of the path is neither.
         OSError: if it cannot be written.
     """
     arrays: dict[str, Any] = {
@@ -155,22 +155,12 @@ def write_episode(episode: Episode, path: Path) -> None:
     if path.suffix == ".npz":
         arrays["video"] = episode.frames
     elif path.suffix != ".mp4":
-        raise SimulationError(f"{path}: an episode is an .npz or an .mp4 file")
+        raise ValueError(f"{path}: an episode is an .npz or an .mp4 file")
     with atomic_path(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, **arrays)
     if path.suffix == ".mp4":  # last, so that where there is a video, its actions are there too
         with atomic_path(path) as temporary:
             _encode(episode.frames, temporary)
-
-
-def read_needles(path: str | Path) -> tuple[NDArray[np.int64], int]:
-    """The needles (seen, queried) of an episode file, and the context that they lie outside of.
-
-    Raises:
-        ClipError: if the file is not an episode's.
-    """
-    file = Path(path).with_suffix(".npz")
-    return npz_array(file, "needles"), int(npz_array(file, "context"))
 
 
 def _encode(frames: NDArray[np.uint8], path: Path) -> None:

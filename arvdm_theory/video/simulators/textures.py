@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.episodes import SimulationError
-
 __all__ = [
     "LEVELS",
     "SKY_STYLES",
@@ -44,13 +42,13 @@ def labmaze() -> ModuleType:
     """The ``labmaze`` package with its assets.
 
     Raises:
-        SimulationError: if it is not installed.
+        ValueError: if it is not installed.
     """
     try:
         module = importlib.import_module("labmaze")
         importlib.import_module("labmaze.assets")
     except ImportError as error:
-        raise SimulationError(
+        raise ValueError(
             "the DMLab stand-in needs the package labmaze, which there is for Python below 3.13: "
             f"pip install 'arvdm-theory[video]' ({error})"
         ) from error

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.episodes import FORWARD, LEFT, MOVES, RIGHT, SimulationError
+from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, MOVES, RIGHT
 
 __all__ = ["Kind", "Path", "Trajectory"]
 
@@ -85,7 +85,7 @@ class Trajectory:
         turn_steps: turn steps in a full circle, a multiple of 4.
 
     Raises:
-        SimulationError: if a number is out of range, or no needle fits into so few frames.
+        ValueError: if a number is out of range, or no needle fits into so few frames.
 
     Example:
         >>> corridor = np.zeros((1, 9, 4), dtype=bool)
@@ -106,14 +106,14 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise SimulationError(f"a trajectory is one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+            raise ValueError(f"a trajectory is one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.frames < 2 or self.context < 1 or self.cell_steps < 1:
-            raise SimulationError("a trajectory has at least 2 frames, a context of 1 frame and 1 step a cell")
+            raise ValueError("a trajectory has at least 2 frames, a context of 1 frame and 1 step a cell")
         if self.turn_steps < 4 or self.turn_steps % 4:
-            raise SimulationError(f"the turn steps of a full circle are a multiple of 4, got {self.turn_steps}")
+            raise ValueError(f"the turn steps of a full circle are a multiple of 4, got {self.turn_steps}")
         fewest, most = self._sweeps()
         if self.kind == "turn" and fewest > most:
-            raise SimulationError(
+            raise ValueError(
                 f"turning in place, no needle fits: turning away (by at most {most} steps) and back must take "
                 f"more than {self.context} frames (the context) and fewer than {self.frames}"
             )
@@ -122,15 +122,15 @@ class Trajectory:
         """Walks through a world.
 
         Args:
-            passages: as :attr:`~arvdm_theory.video.simulators.episodes.World.passages`.
+            passages: as :attr:`~arvdm_theory.video.simulators.worlds.World.passages`.
             rng: source of every choice.
 
         Raises:
-            SimulationError: if the world has no passage, or no ``walk`` of a fitting length is found.
+            ValueError: if the world has no passage, or no ``walk`` of a fitting length is found.
         """
         floor: list[_Cell] = [(int(row), int(column)) for row, column in np.argwhere(passages.any(-1))]
         if not floor:
-            raise SimulationError("the world has no two cells to walk between")
+            raise ValueError("the world has no two cells to walk between")
         outing = {"turn": self._turn, "walk": self._walk, "explore": self._explore}[self.kind]
         lattice, actions = self._follow(*outing(passages, floor, rng))
         poses = np.empty((self.frames, 3))
@@ -169,7 +169,7 @@ class Trajectory:
                 heading, legs = rounds[int(rng.integers(len(rounds)))]
                 halfway = [_Leg(leg.action, leg.steps, self.between) for leg in legs]
                 return floor[start], heading, cycle([*legs, *halfway])
-        raise SimulationError(
+        raise ValueError(
             f"no way there and back was found that takes more than {self.context} frames (the context), fewer "
             f"than two thirds of all {self.frames} and at most {self.farthest or 'as many'} steps"
         )

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from arvdm_theory.video.simulators.blocks import AIR, BLOCKS, block
-from arvdm_theory.video.simulators.episodes import MOVES, SimulationError
 from arvdm_theory.video.simulators.terrain import SEA, Terrain, landscape, value_noise
 from arvdm_theory.video.simulators.voxel_rays import VIEW, Sky, render
+from arvdm_theory.video.simulators.worlds import MOVES
 
-__all__ = ["ACTION_COUNT", "CELL", "MinecraftStandIn", "VoxelWorld", "simulator"]
-
-ACTION_COUNT = 4
+__all__ = ["CELL", "MinecraftStandIn", "VoxelWorld", "simulator"]
 
 # Side of a cell of the walker's grid, in blocks.
 CELL = 3
@@ -39,7 +37,7 @@ _CLIMB = 2
 
 @dataclass(frozen=True, eq=False)
 class VoxelWorld:
-    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.episodes.World`.
+    """A landscape of one seed; a :class:`~arvdm_theory.video.simulators.worlds.World`.
 
     Attributes:
         terrain: the blocks, those that can only be seen included.
@@ -86,14 +84,14 @@ class VoxelWorld:
 
 @dataclass(frozen=True)
 class MinecraftStandIn:
-    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.episodes.Simulator`.
+    """Landscapes of blocks; a :class:`~arvdm_theory.video.simulators.worlds.Simulator`.
 
     Attributes:
         size: height and width of the pictures, 8 to 512 pixels.
         cells: rows and columns of the walker's grid, 6 to 64; a cell has 3 x 3 blocks.
 
     Raises:
-        SimulationError: if a number is out of range.
+        ValueError: if a number is out of range.
     """
 
     size: int = 128
@@ -102,9 +100,9 @@ class MinecraftStandIn:
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 512:
-            raise SimulationError(f"the pictures are 8 to 512 pixels high and wide, got {self.size}")
+            raise ValueError(f"the pictures are 8 to 512 pixels high and wide, got {self.size}")
         if not 6 <= self.cells <= 64:
-            raise SimulationError(f"the walker's grid has 6 to 64 rows and columns, got {self.cells}")
+            raise ValueError(f"the walker's grid has 6 to 64 rows and columns, got {self.cells}")
 
     def world(self, seed: int) -> VoxelWorld:
         """The landscape of a seed: the first one drawn of which two fifths can be walked without a break."""

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from arvdm_theory import experiments
 from arvdm_theory.cli import main
-from arvdm_theory.experiments import EXPERIMENTS, PRESET_NAMES, experiment
+from arvdm_theory.experiments import EXPERIMENTS, TRAINED, experiment
 from arvdm_theory.experiments.networks import Setting, train_job
 from arvdm_theory.tables import read_table
 
 
 def test_the_list_names_them_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment", "--list"]) == 0
-    assert capsys.readouterr().out.split() == list(EXPERIMENTS)
+    assert capsys.readouterr().out.split() == TRAINED
 
 
 def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +27,7 @@ def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
         assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_smoke(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It runs, draws, and finds everything done when it is asked again."""
     words = ["experiment", name, "--preset", "smoke", "--device", "cpu", "--out", str(tmp_path)]
@@ -45,19 +46,39 @@ def test_smoke(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.splitlines()[:3] == said.splitlines()[:3]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [name for name, each in EXPERIMENTS.items() if each.presets])
+def test_the_registry_names_what_there_is_to_run(name: str) -> None:
+    each = EXPERIMENTS[name]
+    assert tuple(getattr(each.module("run"), each.named)) == each.presets
+
+
+def test_every_folder_is_an_experiment_with_words_and_figures_of_its_own() -> None:
+    package = Path(experiments.__file__).parent
+    folders = [each.folder for each in EXPERIMENTS.values()]
+    assert sorted(folders) == sorted(path.parent.name for path in package.glob("*/run.py"))
+    for name in TRAINED:
+        assert EXPERIMENTS[name].figures
+        assert callable(EXPERIMENTS[name].module("run").headline)
+
+
+def test_an_experiment_of_another_command_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "verify"]) == 2
+    assert "(verify runs that)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_presets_say_what_they_are_meant_for(name: str) -> None:
-    module = experiment(name)
-    assert set(module.PRESETS) == set(PRESET_NAMES)
+    module = experiment(name).module("run")
     assert "GiB" in module.PRESETS["gpu"].note
     assert "hour" in module.PRESETS["gpu"].note or "minute" in module.PRESETS["gpu"].note
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_full_size_networks_take_a_step(name: str, tmp_path: Path) -> None:
     """One of each kind that the gpu preset trains: built, stepped once on the smallest batch, and finite."""
     kinds = {}
-    for job in experiment(name).networks("gpu"):
+    run = experiment(name).module("run")
+    for job in run.networks(run.PRESETS["gpu"]):
         kinds.setdefault((job.network.architecture, job.video_name.split()[0], str(job.network.options)), job)
     largest: dict[str, int] = {}
     for (architecture, _, options), job in sorted(kinds.items(), key=lambda item: -len(item[0][2])):

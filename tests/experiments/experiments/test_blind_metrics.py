@@ -19,7 +19,7 @@ from arvdm_theory.experiments.blind_metrics.run import (
     seen_from,
     with_memory,
 )
-from arvdm_theory.experiments.networks import SUBJECTS
+from arvdm_theory.experiments.videos import VIDEOS
 from arvdm_theory.information.gaussian import kl_divergence
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
@@ -28,13 +28,13 @@ from arvdm_theory.plan.references import References
 
 
 def _gaussian(name: str) -> GaussianVideo:
-    video = SUBJECTS[name]()
+    video = VIDEOS[name]()
     assert isinstance(video, GaussianVideo)
     return video
 
 
 def _walker() -> FiniteStateVideo:
-    video = SUBJECTS["walker on a circle"]()
+    video = VIDEOS["walker on a circle"]()
     assert isinstance(video, FiniteStateVideo)
     return video
 

@@ -8,7 +8,8 @@ import pytest
 
 from arvdm_theory.experiments.decomposition import run as decomposition
 from arvdm_theory.experiments.decomposition.run import METHODS, PRESETS, TERMS, plan_of
-from arvdm_theory.experiments.networks import SUBJECTS, Setting
+from arvdm_theory.experiments.networks import Setting
+from arvdm_theory.experiments.videos import VIDEOS
 
 
 @pytest.mark.parametrize("video", ["reference", "two poses"])
@@ -46,7 +47,9 @@ def test_the_exact_score_has_the_reference_tables_numbers(method: str, kl: float
     """Two reference cases: six digits of KL(clean) and of the last clip's, and terms that sum to the path KL."""
     preset = PRESETS["cpu"]
     job = decomposition._job(preset, "reference", method)
-    rows = decomposition._accounted(job, plan_of("reference", method, 20), 5, None, preset, Setting("cpu", Path()))
+    rows = decomposition._accounted(
+        job.law, plan_of("reference", method, 20), 5, None, preset, Setting("cpu", Path())
+    )
     found = {name: value for name, value, _ in rows}
     assert found["kl"] == pytest.approx(kl, abs=6e-7)
     assert found["last_clip_kl"] == pytest.approx(clip, abs=6e-7)
@@ -55,6 +58,6 @@ def test_the_exact_score_has_the_reference_tables_numbers(method: str, kl: float
 
 
 def test_videos_are_of_both_kinds() -> None:
-    kinds = {type(SUBJECTS[video]()).__name__ for video in decomposition._VIDEOS}
+    kinds = {type(VIDEOS[video]()).__name__ for video in decomposition._VIDEOS}
     assert "FiniteStateVideo" in kinds
     assert len(kinds) == 2

@@ -10,7 +10,7 @@ from oracle_score import OracleScore
 
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.experiments.memory import run as memory
-from arvdm_theory.experiments.networks import Setting
+from arvdm_theory.experiments.networks import ExactGaussianScore, Setting
 from arvdm_theory.information.discrete import FiniteLaw, conditional_mutual_information
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.gaussian import GaussianVideo
@@ -34,7 +34,7 @@ def test_the_exact_score_is_the_joint_precision_s(frames: tuple[int, ...]) -> No
     at = torch.tensor([0.02, 0.4][: len(frames)], dtype=torch.float64)
     references = ReferenceBatch(values, at, frames, (4, 5))
     mean, covariance = video.mean(6)[0].numpy(), video.covariance(6)[0].numpy()
-    found = memory.ExactGaussianScore(video)(window, levels, references)
+    found = ExactGaussianScore(video)(window, levels, references)
     expected = OracleScore(covariance, mean, 2)(window, levels, references)
     # Conditioning against the whole joint precision: both solve 8 x 8 systems of condition number below 1e3.
     torch.testing.assert_close(found, torch.as_tensor(expected), rtol=1e-10, atol=1e-10)
@@ -86,7 +86,7 @@ def test_both_networks_of_a_pair_are_trained_alike() -> None:
 
 def test_exact_scores_reach_the_closed_form(tmp_path: object) -> None:
     told, _ = memory._pair(SMOKE, _cell("needle", 2))
-    exact = memory.ExactGaussianScore(told.video)  # type: ignore[arg-type]
+    exact = ExactGaussianScore(told.video)  # type: ignore[arg-type]
     setting = Setting("smoke", tmp_path, device="cpu", progress=False)  # type: ignore[arg-type]
     rows = {source: (value, error) for _, source, value, error in
             memory._bottleneck(told, SMOKE, setting, exact, exact)}  # fmt: skip

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.experiments.record import Cell, run_cells
-from arvdm_theory.experiments.video.peak_memory import peak_bytes
+from arvdm_theory.experiments.video_cost.peak_memory import peak_bytes
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.denoiser import Denoiser, DenoiserConfig, ModelError
+from arvdm_theory.networks.config import DenoiserConfig, ModelError
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.training.devices import Device, resolve_device
 from arvdm_theory.video.data_sets import DataKind
@@ -116,7 +117,8 @@ def video_cost(config: CostConfig, folder: Path, seed: int = 0, progress: bool =
           ``videos``, times :func:`calls_a_frame`;
         - ``baseline_seconds_frame`` of the network without memory that took turns with it, the ``ratio`` of the
           two, and ``cpu_ratio``, that of the processor's seconds;
-        - ``peak_mib``: :func:`~arvdm_theory.experiments.video.peak_memory.peak_bytes` of a call on one video, in MiB.
+        - ``peak_mib``: :func:`~arvdm_theory.experiments.video_cost.peak_memory.peak_bytes` of a call on one
+          video, in MiB.
 
     Raises:
         ValueError: if there is no such preset or device, or no plan for so many frames.

@@ -1,40 +1,16 @@
-"""The videos and plans that the bound-checking experiments run over, by name."""
+"""The plans that the bounds are checked on, by name, and how much of the grid is run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.laws.linear import ar1, reference_video, state_space
-from arvdm_theory.laws.long_memory import NeedleVideo, fractional_gaussian_noise
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.experiments.videos import GAUSSIAN_VIDEOS
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References, causal_mask
 
-__all__ = ["PLANS", "VIDEOS"]
-
-
-def _hidden() -> GaussianVideo:
-    """A hidden rotation seen in noise: the observed frames have unbounded memory."""
-    turn = ((0.94, -0.25), (0.25, 0.94))
-    noise = ((0.05, 0.0), (0.0, 0.05))
-    return state_space(turn, noise, ((1.0, 0.0), (0.5, 1.0)), ((0.1, 0.0), (0.0, 0.1)), name="hidden state")
-
-
-VIDEOS: dict[str, Callable[[], GaussianVideo]] = {
-    "AR(1) 0.8": lambda: ar1(0.8, name="AR(1) 0.8"),
-    "reference": lambda: reference_video(),
-    "hidden state": _hidden,
-    "long memory": lambda: fractional_gaussian_noise(0.85, name="long memory"),
-    "needle": lambda: NeedleVideo(
-        query_start=8, seen=2, queries=6, strength=2.0, background_correlation=0.5, length=32, name="needle"
-    ),
-    "pixels 8x8": lambda: PixelVideo(
-        8, 8, PowerLaw(), ExponentialMemory(tau=8.0, exponent=1.0), name="pixels 8x8"
-    ),
-}
-"""Videos by name; each has at least 32 frames."""
+__all__ = ["PLANS", "SIZES", "Size"]
 
 
 def _chunks(reverse_steps: int, init_steps: int) -> Plan:
@@ -59,3 +35,46 @@ PLANS: dict[str, Callable[[int, int], Plan]] = {
     ),
 }
 """Plans by name, from the numbers of reverse steps (AR step, initialisation); T = 6 throughout."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the grid is run.
+
+    Attributes:
+        videos: names of :data:`arvdm_theory.experiments.videos.GAUSSIAN_VIDEOS`.
+        plans: names of :data:`PLANS`.
+        steps: reverse steps.
+        score_errors: e of the score s* - e W.
+        ar_steps: K.
+        reverse_steps: M_AR.
+        init_steps: M_init.
+        sweep: points of each figure's sweep.
+        laws: random joint laws for the lemma.
+    """
+
+    videos: tuple[str, ...]
+    plans: tuple[str, ...]
+    steps: tuple[str, ...]
+    score_errors: tuple[float, ...]
+    ar_steps: int
+    reverse_steps: int
+    init_steps: int
+    sweep: int
+    laws: int
+
+
+SIZES: dict[str, Size] = {
+    "smoke": Size(
+        ("AR(1) 0.8", "needle"), ("outpainting, last 1", "FIFO, last 3"), ("exponential", "ancestral"),
+        (0.05,), 3, 4, 6, 4, 60,
+    ),
+    "default": Size(
+        tuple(GAUSSIAN_VIDEOS), tuple(PLANS), ("exponential", "euler", "ancestral"), (0.0, 0.05), 4, 8, 12, 7, 400
+    ),
+    "full": Size(
+        tuple(GAUSSIAN_VIDEOS), tuple(PLANS), ("exponential", "euler", "ancestral"), (0.0, 0.01, 0.05, -0.05),
+        7, 20, 20, 10, 4000,
+    ),
+}  # fmt: skip
+"""The sizes of the main job by name."""

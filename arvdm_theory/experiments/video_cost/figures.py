@@ -11,24 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from arvdm_theory.experiments.video.cost import BASELINE
 from arvdm_theory.experiments.video.families_figure import COLOURS, NAMES
+from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS, LINES
+from arvdm_theory.experiments.video_cost.run import BASELINE
 from arvdm_theory.report.style import Figures
 
 __all__ = ["FIGURES", "cost"]
 
-_LINES: dict[str, Any] = {
-    "none": {"ls": "-", "marker": "o"},
-    "spatial": {"ls": "--", "marker": "s"},
-    "temporal": {"ls": ":", "marker": "^"},
-    "tokens": {"ls": "-.", "marker": "D"},
-}
-_COMPRESSED = {
-    "none": "not compressed",
-    "spatial": "places merged",
-    "temporal": "frames merged",
-    "tokens": "learned tokens",
-}
+_LINES: dict[str, Any] = {"none": {"ls": "-", "marker": "o"}, **LINES}
+_COMPRESSED = {"none": "not compressed", **COMPRESSIONS}
 
 
 def cost(table: pd.DataFrame) -> Figure:
@@ -37,7 +28,7 @@ def cost(table: pd.DataFrame) -> Figure:
     The line of the network without memory against itself shows how far a ratio is off by chance.
 
     Args:
-        table: of :func:`arvdm_theory.experiments.video.cost.video_cost`, for one preset, plan and device.
+        table: of :func:`arvdm_theory.experiments.video_cost.run.video_cost`, for one preset, plan and device.
 
     Raises:
         ValueError: if it holds several.

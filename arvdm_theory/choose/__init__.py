@@ -1,0 +1,1 @@
+"""What the ledger is for: schedules chosen by the exact theory."""
