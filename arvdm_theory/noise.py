@@ -11,9 +11,9 @@ Source: arXiv 2503.10704, section 3 (the OU forward process).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 __all__ = [
+    "SPACINGS",
     "DiscreteVP",
-    "Spacing",
     "VPSchedule",
     "alpha",
     "clock_from_flow",
@@ -37,7 +37,7 @@ __all__ = [
     "transition",
 ]
 
-Spacing = Literal["uniform", "geometric"]
+Array = NDArray[np.float64]
 
 
 def alpha(level: Tensor) -> Tensor:
@@ -284,11 +284,52 @@ class DiscreteVP:
         return result
 
 
-def time_grid(start: float, end: float, steps: int, spacing: Spacing = "uniform") -> tuple[float, ...]:
+def _sigma(level: Array) -> Array:
+    """EDM's σ of OU levels, √(e^t - 1): the inverse of :func:`clock_from_sigma`."""
+    return np.sqrt(np.expm1(level))
+
+
+def _flow_time(level: Array, shift: float) -> Array:
+    """Flow-matching time σ/(1 + σ) before its shift."""
+    time = _sigma(level) / (1 + _sigma(level))
+    return time / (shift - (shift - 1) * time)
+
+
+_SPACINGS: dict[str, tuple[float | None, Callable[[Array, Any], Array], Callable[[Array, Any], Array]]] = {
+    "uniform": (None, lambda t, _: t, lambda u, _: u),
+    "geometric": (None, lambda t, _: np.log(t), lambda u, _: np.exp(u)),
+    "karras": (7.0, lambda t, rho: _sigma(t) ** (1 / rho), lambda u, rho: clock_from_sigma(u**rho)),
+    "tangent": (1.0, lambda t, c: np.arctan(_sigma(t) / c), lambda u, c: clock_from_sigma(c * np.tan(u))),
+    "flow": (1.0, _flow_time, lambda u, s: clock_from_flow(s * u / (1 + (s - 1) * u))),
+    "cosine": (
+        0.008,
+        lambda t, c: VPSchedule("cosine", offset=c).native(t),
+        lambda u, c: VPSchedule("cosine", offset=c).clock(u),
+    ),
+}
+"""Spacings by name: the default parameter, the coordinate of a level in which levels are equally far apart, and back."""
+
+SPACINGS = tuple(_SPACINGS)
+"""The names of spacings; see :func:`time_grid`."""
+
+
+def time_grid(start: float, end: float, steps: int, spacing: str = "uniform") -> tuple[float, ...]:
     """Falling levels from ``start`` to ``end`` in ``steps`` reverse steps: ``steps + 1`` values, exact ends.
 
-    ``uniform`` levels are equally far apart; ``geometric`` levels fall by equal factors, which needs
-    ``end`` > 0 (early stopping) and spends its steps where the score changes fastest.
+    The levels between are equally far apart in a coordinate of the level t, with σ = √(e^t - 1):
+
+    =============  ==============================================================================================
+    spacing        equally far apart
+    =============  ==============================================================================================
+    uniform        t
+    geometric      log t (``end`` must be above 0: stop early)
+    karras:ρ       σ^{1/ρ}, ρ = 7 if left out (Karras et al. 2022, eq. 5)
+    tangent:c      θ in σ = c tan θ, c = 1 if left out: equal angles multiply the ratio of generated to true deviation
+                   of a Gaussian of variance c² under DDIM by the same factor (the schedule of 2601.13602)
+    flow:s         flow-matching time before its resolution shift s, 1 if left out (Esser et al. 2024, eq. 23)
+    cosine:c       time of the cosine schedule of offset c, 0.008 if left out (Nichol and Dhariwal 2021, eq. 17);
+                   between the same ends this is tangent:1 but for the offset
+    =============  ==============================================================================================
 
     Raises:
         ValueError: if a level is negative, not finite or rises, without a step, or for another spacing.
@@ -296,17 +337,30 @@ def time_grid(start: float, end: float, steps: int, spacing: Spacing = "uniform"
     Example:
         >>> time_grid(1.0, 0.0, 4)
         (1.0, 0.75, 0.5, 0.25, 0.0)
+        >>> [round(level, 4) for level in time_grid(6.0, 0.0, 3, "karras:7")]
+        [6.0, 0.3175, 0.0002, 0.0]
     """
     if steps < 1:
         raise ValueError(f"a grid needs at least one reverse step, got {steps}")
     if not (math.isfinite(start) and math.isfinite(end) and start >= end >= 0):
         raise ValueError(f"levels must be finite and fall to a level ≥ 0, got {start} to {end}")
-    if spacing == "uniform":
-        inner = [start + (m / steps) * (end - start) for m in range(1, steps)]
-    elif spacing == "geometric":
-        if end <= 0:
-            raise ValueError("a geometric grid must stop at a level above 0: stop early")
-        inner = [start * (end / start) ** (m / steps) for m in range(1, steps)]
-    else:
-        raise ValueError(f"spacing is 'uniform' or 'geometric', got {spacing!r}")
-    return (start, *inner, end)
+    name, _, given = spacing.partition(":")
+    if name not in _SPACINGS or (given and _SPACINGS[name][0] is None):
+        raise ValueError(
+            f"a spacing is one of {', '.join(SPACINGS)}, the last four also with a number, as in 'karras:7'; got "
+            f"{spacing!r}"
+        )
+    if name == "geometric" and end <= 0:
+        raise ValueError("a geometric grid must stop at a level above 0: stop early")
+    default, coordinate, level = _SPACINGS[name]
+    try:
+        parameter = float(given) if given else default
+    except ValueError:
+        parameter = math.nan
+    if parameter is not None and not 0 < parameter < math.inf:
+        raise ValueError(f"the number of a spacing must be positive and finite, got {spacing!r}")
+    first, last = coordinate(np.array([start, end], dtype=np.float64), parameter)
+    inner = level(first + np.arange(1, steps) / steps * (last - first), parameter)
+    # Rounding may have left a level a hair above the one before it, or below the end.
+    falling = np.minimum.accumulate(np.clip(inner, end, start))
+    return (start, *falling.tolist(), end)

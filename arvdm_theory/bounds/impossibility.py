@@ -415,8 +415,13 @@ def _condition_number(covariance: Tensor) -> Tensor:
 
 
 def _within(gap: float | Tensor, rounding: float | Tensor) -> bool:
-    return bool((torch.as_tensor(gap).abs() <= torch.as_tensor(rounding)).all())
+    # Without the type, Python's floats would be compared in float32.
+    return bool((_float64(gap).abs() <= _float64(rounding)).all())
 
 
 def _below(small: float | Tensor, large: float | Tensor, rounding: float | Tensor) -> bool:
-    return bool((torch.as_tensor(small) <= torch.as_tensor(large) + torch.as_tensor(rounding)).all())
+    return bool((_float64(small) <= _float64(large) + _float64(rounding)).all())
+
+
+def _float64(value: float | Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64)

@@ -14,8 +14,8 @@ martingale up to scale), E[W_u | W^m, R] = (W^m + v s*(W^m))/a and E ⟨W_j, s*_
 level m times a smooth function of u, but for tr J_j(u) = E ‖s*_j(W_u)‖²: with ε_j = s_θ,j - s*_j,
 
     E ‖Δ_j(u)‖² = tr J_j(u) + (1 - 2a) tr J_j(0) + E ‖ε_j‖² + 2 (1 - a) E ⟨s*_j, ε_j⟩       and for Euler-Maruyama
-                  + ¼ E ‖(W_u - W^m)_j‖² + d (1 - a)²/a - (v/a) tr J_j(0)
-                  - ((1 - a)/a) E ⟨W_j, ε_j⟩ - (v/a) E ⟨s*_j, ε_j⟩.
+                  + ¼ E ‖(W_u - W^m)_j‖² - (1 - a) (d + tr J_j(0) + E ⟨s*_j, ε_j⟩)
+                  - ((1 - a)/a) E ⟨W_j + s*_j, s_θ,j⟩.
 
 All integrals over u are elementary. That of e^{xu} - 1 is D(x) = (e^x - 1)/x - 1, and Σ_j h_j ∫ tr J_j du, whose
 integrand peaks at u = 1 near a singular covariance, follows from a determinant: along the clocks (log det Cov(W_u | R))' = d Σ_j h_j - Σ_j h_j tr J_j(u), so it is
@@ -115,8 +115,10 @@ def girsanov_path_bound(law: WindowLaw, moments: Moments, step: ReverseStep) -> 
         far = far - 4 * (alpha(high) * alpha(low) - alpha(high) ** 2) / wide + alpha(high) ** 2
         stretched = (law.second_moments() - d) * torch.where(small, near, far)
         moved = (d * (twice - 2 * falling) + stretched - d * twice) / 4
-        square = square + moved + d * (rising + falling) - (rising - falling) * (trace + moments.with_exact)
-        square = square - rising * moments.with_window
+        square = square + moved + falling * (d + trace + moments.with_exact)
+        # Over a long step 1/a is huge where E ⟨W + s*, s_θ⟩ vanishes: only their product has a size.
+        still = law.per_frame(torch.diagonal(law.near_noise.window, dim1=-2, dim2=-1))
+        square = square + rising * (still - moments.with_near_noise)
     volume = log_det(law.factor)
     energy = law.dim * h.sum(-1) + volume[:-1] - volume[1:]
     bound: Tensor = 0.5 * (energy + (h * square).sum(-1))

@@ -38,6 +38,7 @@ COMMANDS = {
     "ledger": "the exact error decomposition of one video and plan",
     "fit": "fit a Gaussian video to real clips",
     "plans": "list the published methods as plans, with their requirement checks",
+    "claims": "what is claimed of auto-regressive video diffusion: a verdict a claim, with its numbers",
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
     "estimate": "information or KL divergence of samples, with honest uncertainty",

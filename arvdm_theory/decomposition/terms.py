@@ -26,7 +26,7 @@ from arvdm_theory.diffusion.steps import STEPS, ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.law import VideoLaw
-from arvdm_theory.laws.stage_law import StageLaw, TrueVideos
+from arvdm_theory.laws.stage_law import StageLaw, TrueVideos, weighted
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
@@ -220,7 +220,7 @@ def ledger_terms(
     """
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    own, chosen = as_score(score, video), reverse_step(step)
+    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     require_densities(video, plan)
     if not teacher_forced:
@@ -313,14 +313,18 @@ def stage_errors(
     for law in laws:
         law.require_kernel(step)
     columns: list[dict[str, list[Tensor]]] = [{} for _ in laws]
+    weights: list[Tensor] = []
     for truth in truths:
+        weights += [] if truth.weights is None else [truth.weights]
         for law, column in zip(
             tqdm(laws, "stages", disable=not progress or None, leave=False), columns, strict=True
         ):
             for name, value in _errors(law, truth, score, step, against, memory, teacher_forced, bounds).items():
                 column.setdefault(name, []).append(value)
+    own = torch.cat(weights) if weights else None
     return [
-        StageErrors(**{name: Number(torch.cat(parts)) for name, parts in column.items()}) for column in columns
+        StageErrors(**{name: Number(weighted(torch.cat(parts), own)) for name, parts in column.items()})
+        for column in columns
     ]
 
 
@@ -393,8 +397,7 @@ def closed_rollout(
         if attribution:
             parts.append(_attributed(law, step, errors[-1]))
         sampler = sampler.advance(plan, law.stage, kernel)
-        last = plan.clean_frames(law.stage.ar_step)
-        clip = range(last - plan.stride, last)
+        clip = plan.clip_frames(law.stage.ar_step)
         true = clean_law(moments, dim, actions, clip, floor)
         clips.append(sampler.divergence(true, clip))
         if not actions:

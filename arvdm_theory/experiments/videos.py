@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain, sticky_chain
+from arvdm_theory.laws.chains import MarkovChain, sticky_chain
 from arvdm_theory.laws.emission import Codebook, GaussianRegimes
+from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.linear import ar1, reference_video, state_space
 from arvdm_theory.laws.long_memory import NeedleVideo, fractional_gaussian_noise

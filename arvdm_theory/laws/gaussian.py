@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ class GaussianVideo(VideoLaw):
         return (self.modes * self.frame_dim,)
 
     @property
-    def gaussian(self) -> bool:
+    def gaussian(self) -> Literal[True]:
         """True."""
         return True
 

@@ -43,6 +43,8 @@ from arvdm_theory.plan.stage import Stage
 
 __all__ = ["GaussianStage"]
 
+# Steps are long where 1/a is above this.
+_LONG = 2.0
 # How far an affine callable may miss its own affine map, relative to its size.
 _AFFINE_TOLERANCE = 1e-9
 # And in roundings of what it computes, which grow like the root of the number of summed terms.
@@ -145,10 +147,16 @@ class GaussianStage(StageLaw):
         def columns(values: Tensor) -> Tensor:
             return values.unsqueeze(-1)
 
+        near_noise = law.root(law.near_noise)
+        # μ_* - μ_P, and μ_P = (W + v s*)/a is (W + s*)/a - a s* as well: over a long step whose mean does not keep
+        # W/a by itself, 1/a would leave of the first form only its rounding.
+        apart = sampler.mean_window - steps.true_window
+        long = (steps.true_window > _LONG) & (apart != 0)
         gap = whiten(
-            columns(sampler.mean_window - steps.true_window) * identity
+            columns(torch.where(long, sampler.mean_window, apart)) * identity
             + columns(sampler.mean_score) * target
-            - columns(steps.true_score) * exact
+            - columns(torch.where(long, -1 / torch.where(long, steps.true_window, 1.0), steps.true_score)) * exact
+            - columns(torch.where(long, steps.true_window, 0.0)) * near_noise
         )
         de = self.over_modes(spread + 0.5 * (gap**2).sum((-2, -1)))
         own_map = self.affine_map(score)
@@ -163,9 +171,9 @@ class GaussianStage(StageLaw):
             def moment(f: Tensor, g: Tensor) -> Tensor:
                 return law.per_frame((f * g).sum(-1)).unsqueeze(0)
 
-            moments = Moments(moment(error, error), moment(exact, error), moment(identity, error))
+            moments = Moments(moment(error, error), moment(exact, error), moment(near_noise, error))
         else:
-            roots = (identity, exact, target, gap)
+            roots = (near_noise, exact, target, gap)
             see, cross, moments = self._sampled(
                 called, columns(sampler.mean_score), whiten, roots, truth.videos, truth.generator
             )
@@ -202,9 +210,10 @@ class GaussianStage(StageLaw):
         clean = video.joint_moments(frames)[1][:, index[:, None], index]
         n = len(places) * d
         own = noisy_covariance(clean[:, :n, :n], level, ancestor, number[:, None] == number)
-        scale = torch.exp(-level / 2).repeat_interleave(d)[:, None]
-        cross = scale * clean[:, :n, n:]
-        joint = torch.cat([torch.cat([own, cross], -1), torch.cat([cross.mT, clean[:, n:, n:]], -1)], -2)
+        joint = own
+        if len(told):
+            cross = torch.exp(-level / 2).repeat_interleave(d)[:, None] * clean[:, :n, n:]
+            joint = torch.cat([torch.cat([own, cross], -1), torch.cat([cross.mT, clean[:, n:, n:]], -1)], -2)
         first, second = len(blocks[0]) * d, (len(blocks[0]) + len(blocks[1])) * d
         value = conditional_mutual_information(
             joint, range(first), range(first, second), range(second, joint.shape[-1])
@@ -374,9 +383,9 @@ class GaussianStage(StageLaw):
     ) -> tuple[Tensor, Tensor, Moments]:
         """SEE and CROSS a sample, (samples, M), over true windows drawn afresh for every reverse step."""
         law = self.window
-        identity, exact, target, gap = roots
+        near_noise, exact, target, gap = roots
         draw, known = law.sampled(lambda shape: standard_normal(shape, generator), samples)
-        window = identity @ draw
+        window = law.root(law.identity) @ draw
         if isinstance(score, AffineMap):
             own = law.root(score) @ draw
         else:
@@ -397,7 +406,7 @@ class GaussianStage(StageLaw):
             return law.per_frame(values.movedim(-1, 0))
 
         error = own - true
-        moments = Moments(per_frame(error**2), per_frame(true * error), per_frame(window * error))
+        moments = Moments(per_frame(error**2), per_frame(true * error), per_frame((near_noise @ draw) * error))
         return self.over_modes(see.permute(2, 0, 1)), self.over_modes(cross.permute(2, 0, 1)), moments
 
 

@@ -173,6 +173,18 @@ class WindowLaw:
         return AffineMap(-self.precision[:-1], torch.zeros_like(gain), torch.zeros_like(mean))
 
     @cached_property
+    def near_noise(self) -> AffineMap:
+        """The map W + s*(W, Y) = J D (C - I) D e + D (K y + E X), D = diag(α): it vanishes where W is pure noise.
+
+        The sum of the two would be rounding there.
+        """
+        gain, mean = self._explained
+        scale = self.per_entry(alpha(self.levels[:-1]))
+        eye = torch.eye(self.mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        signal = scale.unsqueeze(-1) * scale.unsqueeze(-2) * (self.covariance - eye)
+        return AffineMap(self.precision[:-1] @ signal, gain, mean)
+
+    @cached_property
     def masked_score(self) -> AffineMap:
         """Row j: the exact score of window frame j given only what it sees; the exact score if it sees all."""
         return self._seeing(self.stage.visible, actions=True)

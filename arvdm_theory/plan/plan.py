@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from arvdm_theory.noise import Spacing, time_grid
+from arvdm_theory.noise import time_grid
 from arvdm_theory.plan.references import Mask, NoReferences, PlanError, Reference, References
 from arvdm_theory.plan.stage import Stage
 
@@ -38,7 +38,8 @@ class Plan:
         output_levels: t^O_1..t^O_w; left out, they follow from circularity and the 0-T boundary.
         references: the reference rule R_k.
         floor: δ ≥ 0, the level at which frames count as clean (0 unless the sampler stops early).
-        spacing: how levels are spaced inside a step where no grid is given.
+        spacing: how levels are spaced inside a step where no grid is given: a name that
+            :func:`arvdm_theory.noise.time_grid` knows.
         ar_grid: τ_j^m as M_AR + 1 rows of w levels, if not that spacing.
         init_grid: the same for the initialisation stage: M_init + 1 rows.
         visible: what each window frame sees: rows of w booleans (the window frames; all references are seen),
@@ -75,7 +76,7 @@ class Plan:
     output_levels: tuple[float, ...] = ()
     references: References = NoReferences
     floor: float = 0.0
-    spacing: Spacing = "uniform"
+    spacing: str = "uniform"
     ar_grid: Grid = ()
     init_grid: Grid = ()
     visible: tuple[Mask, ...] | None = None
@@ -178,6 +179,11 @@ class Plan:
     def stages(self, ar_steps: int) -> Iterator[Stage]:
         """The initialisation, then AR steps 1..K = ``ar_steps``."""
         return (self.stage(k) for k in range(ar_steps + 1))
+
+    def clip_frames(self, ar_step: int) -> range:
+        """The clean frames that AR step k puts out."""
+        clean = self.clean_frames(ar_step)
+        return range(clean - self.stride, clean)
 
     def clean_frames(self, ar_steps: int) -> int:
         """How many frames are clean after ``ar_steps`` AR steps."""

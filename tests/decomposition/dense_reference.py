@@ -32,7 +32,7 @@ from dense_walk import (
 )
 from scipy.linalg import cho_factor, cho_solve
 
-from arvdm_theory.plan.plan import Plan
+from arvdm_theory import Plan
 from arvdm_theory.plan.references import Mask
 
 __all__ = [
@@ -228,6 +228,17 @@ def _term(law: Law, move: Move, ideal: _Kernel, actual: _Kernel) -> Term:
     )
 
 
+def _kernel_kl(p: Law, q: Law, ar: ArStep) -> float:
+    """E KL(P(out | in) ‖ Q(out | in)): both conditionals are regressions, and the average is over the true input."""
+    out = [key for key in ar.output if key not in ar.inputs]
+    gain, offset, own = conditional(p, out, ar.inputs)
+    q_gain, q_offset, q_own = conditional(q, out, ar.inputs)
+    if np.linalg.eigvalsh(q_own)[0] <= 1e-12 * np.linalg.eigvalsh(q.covariance(out))[-1]:
+        return math.inf
+    zero, gap = np.zeros(len(own)), (gain - q_gain, offset - q_offset)
+    return gaussian_kl(zero, own, zero, q_own) + 0.5 * _inner(p, ar.inputs, gap, gap, q_own)
+
+
 def _girsanov(step: Step, covariance: Array, mean: Array, d: int, move: Move, theta: Score, nodes: int) -> float:
     """½ Σ_j h_j ∫_0^1 E‖s*_j(W_u) - s_θ,j(W^m) [+ ½ (W_u - W^m)_j for Euler]‖² du by Gauss-Legendre."""
     points, weights = np.polynomial.legendre.leggauss(nodes)
@@ -277,6 +288,7 @@ class DenseLedger:
         lower_bound: IE + Σ_k mb_unnoised, at most ``clean``; nan for w > Δ.
         clip: KL of the Δ clean frames of AR step k.
         output: KL of Output_k.
+        ar_step_errors: E KL(P(Output_k | Input_k) ‖ Q(Output_k | Input_k)); inf where Q's is singular.
         clip_bound: IE + Σ_{i≤k} [NIE_AR,i + Σ_m terms], which bounds clip and output where the input of
             every step is a function of the last step's input and output and of independent noise.
         p: the law P of the trajectory.
@@ -299,6 +311,7 @@ class DenseLedger:
     lower_bound: float
     clip: list[float]
     output: list[float]
+    ar_step_errors: list[float]
     clip_bound: list[float]
     p: Law = field(repr=False)
     q: Law = field(repr=False)
@@ -394,6 +407,7 @@ def dense_ledger(
         lower_bound=ie + sum(mb_unnoised),
         clip=[law_kl(p, q, ar.clip) for ar in tour.steps],
         output=[law_kl(p, q, ar.output) for ar in tour.steps],
+        ar_step_errors=[_kernel_kl(p, q, ar) for ar in tour.steps],
         clip_bound=[float(bound) for bound in ie + np.cumsum(spent)],
         p=p,
         q=q,

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from arvdm_theory.plan.plan import Plan
+from arvdm_theory import Plan
 
 __all__ = [
     "ArStep",

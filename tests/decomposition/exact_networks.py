@@ -6,14 +6,11 @@ import torch
 from oracle_score import OracleScore
 from torch import Tensor
 
-from arvdm_theory.diffusion.prediction import NetworkScore, Prediction
-from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory import GaussianVideo, NetworkScore, Plan, ReferenceBatch
+from arvdm_theory.diffusion.prediction import Prediction
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import LinearBackbone, linear_config
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan
 
 __all__ = ["linear_denoiser", "own_network"]
 
@@ -24,14 +21,11 @@ def linear_denoiser(
     """E[X | W, R] = (W + σ² s*)/α in a linear denoiser's tables, plus random errors of that size."""
     denoiser = Denoiser(linear_config(plan, ar_steps, (video.frame_dim,), absolute=True))
     assert isinstance(denoiser.backbone, LinearBackbone)
-    frames = plan.total_frames(ar_steps)
-    both = video.mean(frames), video.covariance(frames)
     generator = torch.Generator().manual_seed(seed)
-    laws = [init_window(*both, video.frame_dim, plan)]
-    laws += [ar_window(*both, video.frame_dim, plan, k) for k in range(1, ar_steps + 1)]
+    laws = [video.at(plan.stage(k)).window for k in range(ar_steps + 1)]
     for law, table in zip(laws, denoiser.backbone.tables, strict=True):
         on_window, on_refs, bias = (part[:, 0] for part in law.raw(law.score))
-        scale, variance = law.spread(alpha(law.levels))[:-1], law.spread(sigma2(law.levels))[:-1]
+        scale, variance = law.per_entry(alpha(law.levels))[:-1], law.per_entry(sigma2(law.levels))[:-1]
         eye = torch.eye(on_window.shape[-1], dtype=torch.float64)
         rows = torch.cat([on_window, on_refs, bias.unsqueeze(-1)], -1) * variance.mT
         rows[..., : len(eye)] += eye

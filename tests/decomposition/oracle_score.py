@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory import ReferenceBatch
 
 __all__ = ["Call", "OracleScore"]
 

@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References, causal_mask, parts_mask
+from arvdm_theory import Plan, References, fifo, outpainting
+from arvdm_theory.plan.references import causal_mask, parts_mask
 
 Array = NDArray[np.float64]
 

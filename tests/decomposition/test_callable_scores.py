@@ -13,11 +13,7 @@ from reference_cases import MORE_PLANS, PLANS, Array, ar1, random_video
 from scipy.stats import chi2, norm
 from torch import Tensor
 
-from arvdm_theory.decomposition.ledger import Ledger, ledger
-from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory import ArrayVideo, PerturbedScore, Plan, References, Result, ledger
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 
@@ -34,8 +30,8 @@ def test_an_affine_callable_gives_the_exact_ledger(name: str, step: str) -> None
     plan = EVERY_PLAN[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 0)
     video = ArrayVideo(covariance, 2, mean)
-    told = ledger(video, plan, 3, OracleScore(covariance, mean, 2, lambda w, r: -0.05 * w + 0.1), step)
-    known = ledger(video, plan, 3, PerturbedScore(0.05, bias=0.1), step)
+    told = ledger(video, plan, 3, score=OracleScore(covariance, mean, 2, lambda w, r: -0.05 * w + 0.1), step=step)
+    known = ledger(video, plan, 3, score=PerturbedScore(0.05, bias=0.1), step=step)
     assert told.notes == known.notes
     assert not told.stderr
     defined = {key: value for key, value in known.totals.items() if value is not None}
@@ -51,7 +47,7 @@ def test_the_score_is_asked_at_the_plans_levels_about_the_plans_frames(name: str
     plan = EVERY_PLAN[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 1)
     score = OracleScore(covariance, mean, 2, (lambda w, r: 0.1 * torch.tanh(w)) if bent else None)
-    ledger(ArrayVideo(covariance, 2, mean), plan, 3, score, samples=16)
+    ledger(ArrayVideo(covariance, 2, mean), plan, 3, score=score, samples=16)
     Question = tuple[tuple[float, ...], tuple[int, ...], tuple[float, ...], tuple[int, ...]]
     expected: list[Question] = [(row, tuple(range(plan.init_frames)), (), ()) for row in plan.init_grid[:-1]]
     for k in range(1, 4):
@@ -81,10 +77,10 @@ def bend_of(w: Array, r: Array) -> Array:
     return result
 
 
-def one_ledger(wrong: Callable[[Tensor, Tensor], Tensor] | None, samples: int = 500, seed: int = 0) -> Ledger:
+def one_ledger(wrong: Callable[[Tensor, Tensor], Tensor] | None, samples: int = 500, seed: int = 0) -> Result:
     covariance = ar1(ONE.total_frames(STEPS), CORRELATION)
     score = OracleScore(covariance, np.zeros(len(covariance)), 1, wrong)
-    return ledger(ArrayVideo(covariance, 1), ONE, STEPS, score, samples=samples, seed=seed)
+    return ledger(ArrayVideo(covariance, 1), ONE, STEPS, score=score, samples=samples, seed=seed)
 
 
 def joint(levels: list[float], frames: list[int]) -> Array:
@@ -152,31 +148,28 @@ def test_quadrature_of_the_truth_has_converged() -> None:
 
 def test_sampled_terms_agree_with_quadrature_within_their_standard_errors() -> None:
     found, exact = one_ledger(bend, samples=20_000).terms, one_ledger(None).terms
-    assert torch.equal(found.mb, exact.mb)
-    assert torch.equal(found.nie_ar, exact.nie_ar)
-    np.testing.assert_allclose(found.de, exact.de, rtol=1e-12)  # DE does not know the sampler's score
-    np.testing.assert_allclose(found.init_de, exact.init_de, rtol=1e-12)
+    for name in ("mb", "nie"):
+        assert torch.equal(found.of(name).value, exact.of(name).value)
+    # DE does not know the sampler's score.
+    np.testing.assert_allclose(found.of("de").value, exact.of("de").value, rtol=1e-12)
+    np.testing.assert_allclose(found.initialisation.de.value, exact.initialisation.de.value, rtol=1e-12)
     for name in ("see", "cross"):
         init, steps = both_stages(truth()[name])
-        for prefix, expected in (("init_", init), ("", steps)):
-            value = getattr(found, f"{prefix}{name}")[0]
-            error = getattr(found, f"{prefix}{name}_variance")[0].sqrt()
+        for number, expected in ((getattr(found.initialisation, name), init), (found.of(name), steps)):
             # 18 comparisons: 5 standard errors are passed with probability 1e-5.
-            assert bool((error > 0).all())
-            assert float(((value - torch.from_numpy(expected)) / error).abs().max()) < 5, prefix + name
+            assert bool((number.stderr > 0).all())
+            assert float(((number.value - torch.from_numpy(expected)) / number.stderr).abs().max()) < 5, name
 
 
 def test_sampled_girsanov_form_agrees_with_its_definition() -> None:
     """½ h ∫ E(s*(W_u) - s_θ(W^m))² du by Monte Carlo of (W_u, W^m, R) itself, an AR step's three reverse steps."""
-    found = one_ledger(bend, samples=20_000).terms
-    assert found.girsanov is not None
-    assert found.girsanov_variance is not None
+    girsanov = one_ledger(bend, samples=20_000).terms.ar[0].girsanov
     rng = np.random.default_rng(3)
     points, weights = np.polynomial.legendre.leggauss(6)
     for m in range(3):
         high, low = ONE.ar_grid[m][0], ONE.ar_grid[m + 1][0]
         total, count = 0.0, 200_000
-        squared_error = float(found.girsanov_variance[0, 0, m])
+        squared_error = float(girsanov.stderr[m]) ** 2
         for u, weight in zip((points + 1) / 2, weights / 2, strict=True):
             level = high - u * (high - low)
             law = joint([level, high, ONE.floor], [1, 1, 0])
@@ -186,7 +179,7 @@ def test_sampled_girsanov_form_agrees_with_its_definition() -> None:
             each = (high - low) / 2 * (inside - before - bend_of(x[:, 1], x[:, 2])) ** 2
             total += weight * float(each.mean())
             squared_error += weight**2 * float(each.var()) / count
-        assert abs(float(found.girsanov[0, 0, m]) - total) < 5 * math.sqrt(squared_error)
+        assert abs(float(girsanov.value[m]) - total) < 5 * math.sqrt(squared_error)
 
 
 def exact_totals() -> dict[str, float]:
@@ -194,16 +187,13 @@ def exact_totals() -> dict[str, float]:
     plain = one_ledger(None).terms
     see, cross = both_stages(truth()["see"]), both_stages(truth()["cross"])
     square, with_exact = both_stages(truth()["square"]), both_stages(truth()["with_exact"])
-    assert plain.girsanov_total is not None
-    assert plain.closed is not None
-    assert plain.init_closed is not None
-    rest = float(plain.nie_init_closed.sum() + plain.nie_ar_closed.sum() + plain.mb.sum())
-    girsanov, closed = float(plain.girsanov_total), rest
+    rest = float(plain.initialisation.nie_closed) + float(plain.total("nie_closed")) + float(plain.total("mb"))
+    girsanov, closed = float(plain.girsanov), rest
     for stage, grid in enumerate((ONE.init_grid, ONE.ar_grid)):
         h = np.array([high - low for (high,), (low,) in pairwise(grid)])
         # ∫ 2 (1 - e^{-uh/2}) du = 2 - 4 (1 - e^{-h/2})/h goes with E⟨s*, ε⟩.
         girsanov += float(np.sum(h / 2 * (square[stage] + (2 + 4 * np.expm1(-h / 2) / h) * with_exact[stage])))
-        alone = (plain.init_closed[0], plain.closed[0])[stage].numpy()  # ½𝒜 of the exact score
+        alone = (plain.initialisation.closed, plain.of("closed"))[stage].value.numpy()  # ½𝒜 of the exact score
         closed += float(np.sum((np.sqrt(2 * alone) + np.sqrt(h * square[stage])) ** 2) / 2)
     fit = float(sum(part.sum() for part in (*see, *cross)))
     return {
@@ -233,12 +223,15 @@ def test_what_needs_a_rollout_is_left_open_and_said_so() -> None:
         assert result.totals[key] is None
         assert "not affine" in result.notes[key]
     assert "not affine" in result.notes["clip_kl"]
-    assert result.terms.ie is result.terms.clip is result.terms.clean is result.terms.trajectory is None
+    assert result.terms.ie is result.terms.clips is result.terms.kl is result.terms.trajectory is None
     assert set(result.stderr) == {"see", "cross", "path_init", "path_kl", "girsanov", "closed"}
     table = result.table.set_index(["stage", "ar_step", "term"])
     for term in ("SEE", "CROSS", "CLIP_BOUND"):
         assert table.stderr["ar", 1, term] > 0
-    assert set(result.table.term) == {"NIE", "DE", "SEE", "CROSS", "NIE_AR", "MB", "CLIP_BOUND"}
+    init = {"NIE_INIT", "DE_INIT", "SEE_INIT", "CROSS_INIT"}
+    assert set(result.table.term) == {*init, "DE", "SEE", "CROSS", "NIE_AR", "MB", "CLIP_BOUND"}
+    assert set(result.table[result.table.term.isin(["SEE", "CROSS", "CLIP_BOUND"])].form) == {"average"}
+    assert set(result.table[result.table.term.isin(["NIE_INIT", "DE", "NIE_AR", "MB"])].form) == {"exact"}
     assert float(table.stderr[:, :, "DE"].max()) == float(table.stderr[:, :, "MB"].max()) == 0.0
     # The whole initialisation stage stands in for IE, and its standard error with it.
     assert table.value["ar", 2, "CLIP_BOUND"] == pytest.approx(
@@ -266,13 +259,15 @@ def test_a_score_bent_by_references_alone_keeps_ie_and_estimates_the_trajectory(
     def reads(window: Tensor, references: Tensor) -> Tensor:
         return 0.2 * torch.sin(references).sum((-2, -1), keepdim=True) if references.shape[-2] else 0 * window
 
-    result = ledger(video, plan, 2, OracleScore(covariance, mean, 2, reads))
+    result = ledger(video, plan, 2, score=OracleScore(covariance, mean, 2, reads))
     exact = ledger(video, plan, 2)
     assert result.totals["ie"] == pytest.approx(exact.totals["ie"], rel=1e-9)
     assert result.totals["kl"] is None
-    assert result.notes.keys() == {"kl", "clip_kl"}
+    assert result.notes.keys() == {"kl", "clip_kl", "clip_w2", "ar_step_kl", "ar_step_error"}
     assert result.totals["trajectory_kl"] is not None
-    assert result.stderr["trajectory_kl"] == result.stderr["path_kl"] > 0
+    # The same averages, added up in another order.
+    assert result.stderr["trajectory_kl"] == pytest.approx(result.stderr["path_kl"], rel=1e-13)
+    assert result.stderr["path_kl"] > 0
     assert result.totals["lower_bound"] == pytest.approx(exact.totals["lower_bound"], rel=1e-9)
 
 
@@ -284,7 +279,7 @@ def test_a_rollouts_law_ends_where_the_score_stops_being_affine() -> None:
     def reads(window: Tensor, references: Tensor) -> Tensor:
         return 0.2 * torch.sin(references).sum((-2, -1), keepdim=True) if references.shape[-2] else 0 * window
 
-    result = ledger(ArrayVideo(covariance, 1, mean), plan, 3, OracleScore(covariance, mean, 1, reads))
+    result = ledger(ArrayVideo(covariance, 1, mean), plan, 3, score=OracleScore(covariance, mean, 1, reads))
     assert result.totals["kl"] is None
     assert result.column("CLIP_KL") == []
     assert "not affine" in result.notes["kl"]

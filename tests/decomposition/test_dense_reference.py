@@ -37,9 +37,8 @@ from reference_cases import (
     table_video,
 )
 
-from arvdm_theory.plan.methods import outpainting
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import NoReferences, References
+from arvdm_theory import Plan, References, outpainting
+from arvdm_theory.plan.references import NoReferences
 
 
 @lru_cache

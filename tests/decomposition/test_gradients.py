@@ -10,26 +10,46 @@ from reference_cases import MORE_PLANS, PLANS, Array, ar1, random_video
 from scipy.optimize import minimize
 from torch import Tensor
 
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
+from arvdm_theory import ArrayVideo, Number, PerturbedScore, Plan, ledger, ledger_terms
+from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.decomposition.trajectory import trajectory_kl
-from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 AR_STEPS = 2
+TERMS = ("nie", "de", "see", "cross", "girsanov", "closed", "nie_closed", "mb", "mb_clean")
+ROLLOUT = ("ie", "kl", "clips", "ar_step_errors", "attribution", "kl_w2", "clips_w2")
+
+
+def tensor(number: Number) -> Tensor:
+    return torch.as_tensor(number.value, dtype=torch.float64)
+
+
+def every_term(terms: LedgerTerms) -> dict[str, Tensor]:
+    """Every term of the ledger that is defined: what each stage has, and what is had of the rollout."""
+    found = {name: getattr(terms, name) for name in ROLLOUT}
+    for k, stage in enumerate([terms.initialisation, *terms.ar]):
+        found |= {f"{name} {k}": getattr(stage, name) for name in TERMS}
+    values = {name: tensor(number) for name, number in found.items() if number is not None}
+    finite = {name: value for name, value in values.items() if bool(torch.isfinite(value.detach()).all())}
+    # Infinite or undefined is what a step without noise does to a conditional law, and nothing else.
+    assert {name.split()[0] for name in values.keys() - finite.keys()} <= {"de", "see", "cross", "ar_step_errors"}
+    assert "ie" in finite
+    assert "kl" in finite
+    assert "clips" in finite
+    assert {name.split()[0] for name in finite} >= {"nie", "mb"}
+    return finite
 
 
 def totals(terms: LedgerTerms) -> Tensor:
-    """All that is defined, so that one check goes through every term."""
-    assert terms.clip is not None
-    assert terms.clean is not None
-    rungs = [terms.trajectory, terms.path, terms.girsanov_total, terms.closed_total]
-    if not bool(torch.isfinite(terms.de).all()):
-        rungs = []
-    values = [terms.clean.sum(), *(value for value in rungs if value is not None)]
-    return torch.cat([torch.stack(values), terms.clip[0], terms.mb[0]])
+    """Every entry of every term and every total of theirs, so that one check goes through all of them."""
+    values = every_term(terms)
+    entries = [value.reshape(-1) for value in values.values()]
+    if "de 0" in values:
+        entries += [tensor(terms.path)[None]] if terms.path is not None else []
+        rungs = [terms.trajectory, terms.girsanov, terms.closed, terms.floor]
+        entries += [tensor(number)[None] for number in rungs if number is not None]
+        entries.append(terms.clip_bounds.value)
+    return torch.cat(entries)
 
 
 def check(f: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -70,7 +90,7 @@ def test_totals_differentiate_in_the_levels(name: str, step: str) -> None:
 
     def f(x: Tensor) -> Tensor:
         grid = torch.tensor(plan.ar_grid, dtype=torch.float64).masked_scatter(where, x)
-        terms = ledger_terms(video, plan, AR_STEPS, PerturbedScore(0.1, bias=0.05), step, ar_grid=grid)
+        terms = ledger_terms(video, plan, AR_STEPS, score=PerturbedScore(0.1, bias=0.05), step=step, ar_grid=grid)
         return totals(terms)
 
     check(f, levels)
@@ -108,7 +128,7 @@ def test_totals_differentiate_in_the_videos_covariance(name: str, step: str, err
 
     def f(x: Tensor) -> Tensor:
         covariance = x @ x.T
-        return totals(ledger_terms(ArrayVideo(covariance, 1), plan, AR_STEPS, score, step))
+        return totals(ledger_terms(ArrayVideo(covariance, 1), plan, AR_STEPS, score=score, step=step))
 
     check(f, root)
 
@@ -120,7 +140,7 @@ def test_totals_differentiate_in_the_score_error(step: str) -> None:
     video = ArrayVideo(covariance, 1, mean)
 
     def f(error: Tensor, bias: Tensor) -> Tensor:
-        return totals(ledger_terms(video, plan, AR_STEPS, PerturbedScore(error, bias), step))
+        return totals(ledger_terms(video, plan, AR_STEPS, score=PerturbedScore(error, bias), step=step))
 
     check(f, *torch.tensor([0.1, -0.05], dtype=torch.float64, requires_grad=True).unbind())
 
@@ -132,7 +152,7 @@ def test_derivatives_are_finite_where_frames_wait_and_where_the_score_is_exact(n
     plan = EVERY_PLAN[name]
     covariance = torch.from_numpy(ar1(plan.total_frames(AR_STEPS), 0.6)).requires_grad_()
     grid = torch.tensor(plan.ar_grid, dtype=torch.float64, requires_grad=True)
-    terms = ledger_terms(ArrayVideo(covariance, 1), plan, AR_STEPS, None, step, ar_grid=grid)
+    terms = ledger_terms(ArrayVideo(covariance, 1), plan, AR_STEPS, step=step, ar_grid=grid)
     for value in totals(terms):
         for slope in torch.autograd.grad(value, [covariance, grid], retain_graph=True, allow_unused=True):
             assert slope is None or bool(torch.isfinite(slope).all())
@@ -142,9 +162,9 @@ def test_the_trajectory_kl_differentiates_like_the_ledger() -> None:
     plan = PLANS["chunks, mixed references, floor"]
     covariance = torch.from_numpy(ar1(plan.total_frames(AR_STEPS), 0.6)).requires_grad_()
     video = ArrayVideo(covariance, 1)
-    ledgers = ledger_terms(video, plan, AR_STEPS, PerturbedScore(0.1)).trajectory
+    ledgers = ledger_terms(video, plan, AR_STEPS, score=PerturbedScore(0.1)).trajectory
     assert ledgers is not None
-    [by_terms] = torch.autograd.grad(ledgers, covariance, retain_graph=True)
+    [by_terms] = torch.autograd.grad(ledgers.value, covariance, retain_graph=True)
     [densely] = torch.autograd.grad(trajectory_kl(video, plan, AR_STEPS, PerturbedScore(0.1)), covariance)
     np.testing.assert_allclose(by_terms, densely, rtol=1e-8, atol=1e-8)
 
@@ -157,9 +177,9 @@ def test_nothing_global_changes_and_ledgers_hold_no_graph() -> None:
     assert torch.get_default_dtype() is before[0] is torch.float32
     assert torch.equal(torch.get_rng_state(), before[1])
     assert torch.is_grad_enabled() is before[2] is True
-    assert result.terms.trajectory is not None
-    assert not result.terms.trajectory.requires_grad
-    assert result.terms.de.dtype == torch.float64
+    for value in every_term(result.terms).values():
+        assert not value.requires_grad
+        assert value.dtype == torch.float64
 
 
 def test_levels_can_be_optimised() -> None:
@@ -172,11 +192,11 @@ def test_levels_can_be_optimised() -> None:
         x = torch.from_numpy(shares).requires_grad_()
         ends = torch.tensor([8.0, 0.0], dtype=torch.float64)
         column = torch.cat([ends[:1], 8.0 * (1 - torch.softmax(x, 0).cumsum(0)[:-1]), ends[1:]])
-        terms = ledger_terms(video, plan, 1, ar_grid=column[:, None].expand(-1, 2), girsanov_points=0)
+        terms = ledger_terms(video, plan, 1, ar_grid=column[:, None].expand(-1, 2), girsanov=False)
         assert terms.trajectory is not None
-        [slope] = torch.autograd.grad(terms.trajectory, x)
+        [slope] = torch.autograd.grad(terms.trajectory.value, x)
         slopes.append(float(slope.norm()))
-        return float(terms.trajectory.detach()), slope.numpy()
+        return float(terms.trajectory.value.detach()), slope.numpy()
 
     found = minimize(loss, np.zeros(4), jac=True, method="BFGS", options={"gtol": 1e-7})
     assert found.fun < loss(np.zeros(4))[0] - 1e-3
@@ -188,7 +208,7 @@ def test_a_video_on_the_gpu_has_the_same_ledger() -> None:
     plan = PLANS["chunks, causal mask"]
     covariance, mean = random_video(plan.total_frames(AR_STEPS), 2, 3)
     score = PerturbedScore(0.1, bias=0.05)
-    here = ledger(ArrayVideo(covariance, 2, mean), plan, AR_STEPS, score)
-    there = ledger(ArrayVideo(torch.from_numpy(covariance).cuda(), 2, mean), plan, AR_STEPS, score)
-    assert there.terms.de.is_cuda
+    here = ledger(ArrayVideo(covariance, 2, mean), plan, AR_STEPS, score=score)
+    there = ledger(ArrayVideo(torch.from_numpy(covariance).cuda(), 2, mean), plan, AR_STEPS, score=score)
+    assert there.terms.of("de").value.is_cuda
     np.testing.assert_allclose(there.table.value, here.table.value, rtol=1e-9, atol=1e-12)

@@ -8,20 +8,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.decomposition.memory import memory_bottleneck
 from numpy.typing import NDArray
 from oracle_score import OracleScore
 from reference_cases import random_video
 from torch import Tensor
 
-from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks, memory_bottleneck_from_scores
+from arvdm_theory import (
+    ArrayVideo,
+    Plan,
+    ReferenceBatch,
+    References,
+    memory_bottleneck,
+    memory_bottleneck_from_scores,
+)
+from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks
 from arvdm_theory.decomposition.score_gap import memory_contributions
 from arvdm_theory.information.estimators import SampleError
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, conditional_mutual_information
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 Array = NDArray[np.float64]
 DIM, STEP = 2, 3

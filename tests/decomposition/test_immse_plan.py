@@ -7,23 +7,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.decomposition.memory import memory_bottleneck
 from reference_cases import MORE_PLANS, PLANS, ar1, dial_plan, random_video
 from torch import Tensor
 
-from arvdm_theory.decomposition.immse import (
-    memory_bottleneck_along_clocks,
+from arvdm_theory import (
+    ArrayVideo,
+    GaussianVideo,
+    Plan,
+    ReferenceBatch,
+    References,
+    fifo,
+    memory_bottleneck,
     memory_bottleneck_from_scores,
+    reference_video,
 )
+from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks
 from arvdm_theory.information.estimators import EstimationWarning, SampleError
 from arvdm_theory.information.gaussian import condition
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
-from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.methods import fifo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 CASE_C, CASE_D = fifo(), fifo(references=References.last(3))
 # A video of independent structure for plans with noised references and a floor.

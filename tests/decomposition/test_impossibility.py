@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from arvdm_theory import check_lemma
 from arvdm_theory.bounds.impossibility import (
     AffineKernel,
     check_finite_memory,
     check_gaussian_lemma,
     check_gaussian_memory,
-    check_lemma,
     gaussian_minimising_kernel,
     minimising_kernel,
 )

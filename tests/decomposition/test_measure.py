@@ -3,21 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.diffusion.generate import generate
-from arvdm_theory.diffusion.rollout import rollout
 from oracle_score import OracleScore
 from reference_cases import PLANS, random_video
 
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.scores import PerturbedScore
+from arvdm_theory import (
+    ArrayVideo,
+    Codebook,
+    FiniteStateVideo,
+    PerturbedScore,
+    Plan,
+    generate,
+    ledger,
+    measured_clip_kl,
+    sticky_chain,
+)
 from arvdm_theory.information.estimators import SampleError, gaussian_divergence
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import sticky_chain
-from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.rollout.measure import divergence_from_known, measured_clip_kl
+from arvdm_theory.rollout.measure import divergence_from_known
 
 P_MEAN, Q_MEAN = np.array([0.3, -0.2, 0.5]), np.array([-0.4, 0.3, 0.1])
 P_COV = random_video(3, 1, 0)[0]
@@ -90,19 +92,19 @@ def test_measured_clips_meet_the_exact_ledger(name: str) -> None:
     plan = PLANS[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 0)
     video, score = ArrayVideo(covariance, 2, mean), PerturbedScore(0.1, bias=0.1)
-    truth = ledger(video, plan, 3, score).column("CLIP_KL")
-    made = rollout(video, plan, 3, 4000, score, generator=torch.Generator().manual_seed(0))
-    table = measured_clip_kl(video, made, plan, 3)
+    truth = ledger(video, plan, 3, score=score).column("CLIP_KL")
+    made = generate(score, plan, 3, 4000, video=video)
+    table = measured_clip_kl(video, made, plan, 3).table
     assert list(table.form) == ["measured_gaussian"] * 3
     assert list(table.ar_step) == [1, 2, 3]
     assert (np.abs(table.value - truth) < 4 * table.stderr).all()
     # Against true videos as a data set would give them, and by nearest neighbours, whose bias in 4 dimensions is
     # +0.05 here, as they warn themselves.
     true = video.sample(4000, plan.clean_frames(3), torch.Generator().manual_seed(1))[:, 0]
-    moments = measured_clip_kl(true, made, plan, 3)
+    moments = measured_clip_kl(true, made, plan, 3).table
     assert list(moments.form) == ["measured_moment_gaussian"] * 3
     assert (np.abs(moments.value - truth) < 4 * moments.stderr).all()
-    near = measured_clip_kl(video, made, plan, 3, method="knn")
+    near = measured_clip_kl(video, made, plan, 3, method="knn").table
     assert list(near.form) == ["measured_knn"] * 3
     assert (np.abs(near.value - truth) < 4 * near.stderr + 0.05).all()
 
@@ -112,13 +114,13 @@ def test_a_finite_state_videos_clips_are_held_against_its_own_states_at_the_floo
     video = FiniteStateVideo(sticky_chain(3, 0.8), Codebook([[-1.0], [0.5], [1.0]]))
     plan = Plan((3.0, 3.0), 2, 3.0, 3, 3, floor=0.1)
     generator = torch.Generator().manual_seed(0)
-    clean = video.sample(2000, plan.clean_frames(2), generator).frames
+    clean = video.draw(2000, plan.clean_frames(2), generator).frames
     a, s = np.exp(-0.05), np.sqrt(1 - np.exp(-0.1))
     made = a * clean + s * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     for method in ("gaussian", "knn"):
-        table = measured_clip_kl(video, made, plan, 2, method=method, seed=5)  # type: ignore[arg-type]
+        table = measured_clip_kl(video, made, plan, 2, method=method, seed=5).table  # type: ignore[arg-type]
         assert (np.abs(table.value) < 4 * table.stderr).all(), method
-    neural = measured_clip_kl(video, made[:260], plan, 1, method="neural", samples=260)
+    neural = measured_clip_kl(video, made[:260], plan, 1, method="neural", samples=260).table
     # A held-out bound of two equal laws is 0 or below, but for noise.
     assert neural.value[0] < 4 * neural.stderr[0]
     assert list(neural.form) == ["measured_neural"]

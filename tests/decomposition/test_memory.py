@@ -8,13 +8,10 @@ import torch
 from reference_cases import PLANS, ar1, random_video, table_video
 from torch import Tensor
 
-from arvdm_theory.decomposition.memory import memory_bottleneck, noise_initialisation
-from arvdm_theory.diffusion.window import ar_window
+from arvdm_theory import ArrayVideo, Plan, References, memory_bottleneck
 from arvdm_theory.information.gaussian import conditional_mutual_information, kl_divergence
-from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.gaussian_window import WindowLaw
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 REFERENCES = {
     "none": References.none(),
@@ -27,8 +24,11 @@ REFERENCES = {
 
 def bottleneck(plan: Plan, ar_step: int, covariance: np.ndarray | None = None, noised: bool = True) -> float:
     given = table_video(plan.total_frames(ar_step)) if covariance is None else covariance
-    dim = 2 if covariance is None else 1
-    return float(memory_bottleneck(torch.from_numpy(given)[None], dim, plan, ar_step, noised=noised))
+    found = memory_bottleneck(
+        ArrayVideo(given, 2 if covariance is None else 1), plan, ar_step, clean_references=not noised
+    )
+    assert found.is_exact
+    return float(found)
 
 
 def chunks(references: References, floor: float = 0.0) -> Plan:
@@ -73,11 +73,9 @@ def test_the_bottleneck_is_the_average_gain_in_the_score() -> None:
     The two scores' mean square distance is the difference of their traces of precision, because the one given
     more averages to the other; with Past among the references it is the score of another plan.
     """
-    covariance = torch.from_numpy(table_video(10))[None]
-    mean = torch.zeros(1, 20, dtype=torch.float64)
+    video = ArrayVideo(table_video(10), 2)
     some, all_of_it = (
-        ar_window(mean, covariance, 2, chunks(references), 4)
-        for references in (References.last(1), References.all())
+        video.at(chunks(references).stage(4)).window for references in (References.last(1), References.all())
     )
     nodes, weights = np.polynomial.legendre.leggauss(60)
     # Levels t = e^y - c spread the nodes towards level 0, where the integrand has its poles at t = -λ.
@@ -86,13 +84,12 @@ def test_the_bottleneck_is_the_average_gain_in_the_score() -> None:
     y = (high - low) / 2 * (nodes + 1) + low
     levels = torch.from_numpy(np.exp(y) - c)[:, None].expand(-1, 2)
 
-    def trace(law: object) -> Tensor:
-        precision = law.precision_at(levels)[:, 0]  # type: ignore[attr-defined]
+    def trace(law: WindowLaw) -> Tensor:
+        precision = torch.linalg.inv(law.covariance_at(levels)[:, 0])
         return torch.diagonal(precision, dim1=-2, dim2=-1).sum(-1)
 
     gain = (trace(all_of_it) - trace(some)).numpy()
     integral = float(np.sum(weights * (high - low) / 2 * np.exp(y) * gain))
-    video = ArrayVideo(table_video(10), 2)
     _, joint = video.joint([State(8, 6.0), State(9, 6.0), *(State(f, 0.0) for f in range(8))])
     at_top = conditional_mutual_information(joint[0], range(4), range(4, 18), range(18, 20))
     assert bottleneck(chunks(References.last(1)), 4) == pytest.approx(float(at_top) + integral / 2, rel=1e-9)
@@ -157,8 +154,7 @@ def test_noise_initialisation_is_information_and_a_divergence(name: str) -> None
     plan = PLANS[name]
     covariance, mean = random_video(plan.total_frames(3), 1, 1)
     video = ArrayVideo(covariance, 1, mean)
-    law = ar_window(video.mean(video.length or 0), video.covariance(video.length or 0), 1, plan, 3)
-    found = float(noise_initialisation(law, plan))
+    found = float(video.at(plan.stage(3)).start_divergence())
     frames = list(plan.window_frames(3))
     kept, new = frames[: -plan.stride], frames[-plan.stride :]
     states = [State(frame, plan.horizon) for frame in new]

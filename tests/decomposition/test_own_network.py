@@ -9,14 +9,18 @@ from exact_networks import own_network
 from oracle_score import OracleScore
 from reference_cases import random_video
 
-from arvdm_theory.decomposition.immse import memory_bottleneck_from_scores
-from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.generate import generate
+from arvdm_theory import (
+    ArrayVideo,
+    Plan,
+    References,
+    generate,
+    ledger,
+    memory_bottleneck_from_scores,
+    predicted_clip_kl,
+)
+from arvdm_theory.decomposition.immse import NETWORK_STOP
 from arvdm_theory.diffusion.prediction import Prediction
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
-from arvdm_theory.rollout.predict import predicted_clip_kl
+from arvdm_theory.information.estimators import EstimationWarning
 
 PLANS = {
     "w = Δ": Plan((3.0, 3.0), 2, 3.0, 3, 3, references=References.last(2, 0.3), floor=0.05),
@@ -37,12 +41,17 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 def test_every_parametrisation_gives_one_ledger(plan: Plan, prediction: Prediction) -> None:
     covariance, mean = random_video(plan.total_frames(3), 2, 0)
     video = ArrayVideo(covariance, 2, mean)
-    exact, told = ledger(video, plan, 3), ledger(video, plan, 3, own_network(covariance, mean, 2, prediction))
+    exact, told = (
+        ledger(video, plan, 3),
+        ledger(video, plan, 3, score=own_network(covariance, mean, 2, prediction)),
+    )
     assert told.stderr == {}
     assert told.notes == exact.notes
     np.testing.assert_allclose(told.table.value, exact.table.value, rtol=ROUNDING, atol=ROUNDING)
     # Averages over the same true windows.
-    forced = ledger(video, plan, 3, own_network(covariance, mean, 2, prediction), teacher_forced=True, samples=50)
+    forced = ledger(
+        video, plan, 3, score=own_network(covariance, mean, 2, prediction), teacher_forced=True, samples=50
+    )
     np.testing.assert_allclose(forced.table.value, exact.table.value, rtol=ROUNDING, atol=ROUNDING)
 
 
@@ -53,8 +62,13 @@ def test_every_parametrisation_gives_one_memory_bottleneck(plan: Plan, predictio
         :, 0
     ]
     oracle, own = OracleScore(covariance, mean, 2), own_network(covariance, mean, 2, prediction)
+    # A network's clocks halt at a level above 0 unless told otherwise; a plain callable's go all the way.
     expected = memory_bottleneck_from_scores(videos, plan, 3, oracle, oracle)
-    found = memory_bottleneck_from_scores(videos, plan, 3, own, own)
+    found = memory_bottleneck_from_scores(videos, plan, 3, own, own, stop=0.0)
+    halted = memory_bottleneck_from_scores(videos, plan, 3, oracle, oracle, stop=NETWORK_STOP)
+    with pytest.warns(EstimationWarning, match="clocks halt at level 0.1"):
+        default = memory_bottleneck_from_scores(videos, plan, 3, own, own)
+    assert default.value == pytest.approx(halted.value, rel=1e-8)
     # The quadrature comes closer to level 0 than the grid's own levels.
     assert found.value == pytest.approx(expected.value, rel=1e-8)
     assert found.stderr == pytest.approx(expected.stderr, rel=1e-8)
@@ -73,6 +87,5 @@ def test_every_parametrisation_is_predicted_exactly(plan: Plan, prediction: Pred
     covariance, mean = random_video(plan.total_frames(3), 2, 0)
     video = ArrayVideo(covariance, 2, mean)
     own = own_network(covariance, mean, 2, prediction)
-    table = predicted_clip_kl(video, plan, 3, own, bound=False, samples=200)
-    found = table[table.form == "linear"].value
+    found = predicted_clip_kl(video, plan, 3, own, bound=False, samples=200).column("CLIP_KL", "linear")
     np.testing.assert_allclose(found, ledger(video, plan, 3).column("CLIP_KL"), rtol=1e-9, atol=1e-9)

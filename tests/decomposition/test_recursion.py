@@ -105,7 +105,9 @@ PLANS = {
 }
 VIDEOS = {
     "auto-regression": ar1(0.7, [[1.0, 0.3], [0.3, 0.5]], mean=[1.0, 2.0]),
-    "vector auto-regression": var([[[0.5, 0.2], [-0.1, 0.3]], [[0.1, 0.0], [0.2, -0.3]]], [[1.0, 0.3], [0.3, 0.5]]),
+    "vector auto-regression": var(
+        [[[0.5, 0.2], [-0.1, 0.3]], [[0.1, 0.0], [0.2, -0.3]]], [[1.0, 0.3], [0.3, 0.5]]
+    ),
     "reference": reference_video(),
     "unstable": state_space([[1.05]], [[0.1]], [[1.0]], [[0.1]], initial_covariance=[[1.0]], initial_mean=[0.5]),
 }
@@ -253,9 +255,7 @@ def test_a_video_from_a_given_start_settles_on_its_stationary_law() -> None:
 def test_rates_are_the_increments_at_large_k(plan: str, seed: int) -> None:
     video, own, score = random_state_space(seed, seed == 1), PLANS[plan], PerturbedScore(0.05, 0.1)
     rate, d = rates(video, own, score), own.stride
-    long, less = (
-        recursive(video, own, count, score=score, bounds=(True, True)) for count in (1500, 1499)
-    )
+    long, less = (recursive(video, own, count, score=score, bounds=(True, True)) for count in (1500, 1499))
     for name in ("kl", "trajectory", "girsanov", "closed", "ar_step_kl"):
         found = (float(getattr(long, name)) - float(getattr(less, name))) / d
         expected = rate.ar_step + rate.mb if name == "ar_step_kl" else getattr(rate, name)
@@ -279,7 +279,9 @@ def test_the_bottlenecks_rate_is_that_of_a_riccati_equation() -> None:
     predicted = float(scipy.linalg.solve_discrete_are([[a]], [[1.0]], [[q]], [[r]])[0, 0])
     expected = 0.5 * math.log((q / (1 - a**2) + r) / (predicted + r))
     video = state_space([[a]], [[q]], [[1.0]], [[r]])
-    assert float(rates(video, outpainting(1, reverse_steps=3, init_steps=3)).mb) == pytest.approx(expected, rel=1e-12)
+    assert float(rates(video, outpainting(1, reverse_steps=3, init_steps=3)).mb) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_rates_that_do_not_exist_are_refused() -> None:

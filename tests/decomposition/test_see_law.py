@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from arvdm_theory import Plan, References, ledger_terms, reference_video
 from arvdm_theory.decomposition.least_squares_see import excess_factor, expected_see
-from arvdm_theory.decomposition.ledger import ledger_terms
 from arvdm_theory.diffusion.scores import AffineScore
-from arvdm_theory.diffusion.window import AffineMap, WindowLaw
-from arvdm_theory.laws.linear import reference_video
+from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References, causal_mask
+from arvdm_theory.plan.references import causal_mask
 
 PLANS = {
     "w = Δ": Plan((4.0, 4.0), 2, 4.0, 3, init_steps=2, references=References.last(2), floor=0.05),
@@ -56,10 +54,10 @@ class LeastSquares(AffineScore):
         root = torch.linalg.cholesky(law.covariance[0])
         maps = []
         for level in law.levels[:-1]:
-            references = law.reference_mean[0] + draw(self.pairs, r) @ law.reference_factor[0].mT
-            centred = references - law.reference_mean[0]
+            references = law.known_mean[0] + draw(self.pairs, r) @ law.known_factor[0].mT
+            centred = references - law.known_mean[0]
             clean = law.mean[0] + centred @ law.gain[0].mT + draw(self.pairs, n) @ root.mT
-            a, v = law.spread(alpha(level)), law.spread(sigma2(level))
+            a, v = law.per_entry(alpha(level)), law.per_entry(sigma2(level))
             window = a * clean + torch.sqrt(v) * draw(self.pairs, n)
             design = torch.cat([window, references, torch.ones(self.pairs, 1, dtype=torch.float64)], -1)
             table = torch.linalg.lstsq(design, clean).solution.mT
@@ -75,10 +73,12 @@ def test_the_law_is_the_mean_of_the_ledgers_see(name: str) -> None:
     found: dict[str, list[torch.Tensor]] = {"init": [], "ar": [], "cross": []}
     for seed in range(fits):
         with torch.no_grad():
-            terms = ledger_terms(video, plan, ar_steps, LeastSquares(pairs, seed), girsanov_points=0, memory=False)
-        found["init"].append(terms.init_see[0])
-        found["ar"].append(terms.see[0].flatten())
-        found["cross"].append(terms.cross[0].flatten())
+            terms = ledger_terms(
+                video, plan, ar_steps, score=LeastSquares(pairs, seed), girsanov=False, memory=False
+            )
+        found["init"].append(terms.initialisation.see.value)
+        found["ar"].append(terms.of("see").value.flatten())
+        found["cross"].append(terms.of("cross").value.flatten())
     law = {
         "init": expected_see(video, plan, 0, pairs)[0],
         "ar": torch.cat([expected_see(video, plan, k, pairs)[0] for k in range(1, ar_steps + 1)]),

@@ -7,13 +7,9 @@ from dense_reference import Step, dense_ledger
 from oracle_score import OracleScore
 from reference_cases import CASES, MORE_PLANS, PLANS, PRINTED, SIX_DIGITS, ar1, random_video, table_video
 
-from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory import ArrayVideo, ExactScore, PerturbedScore, PixelVideo, Plan, References, ledger
 from arvdm_theory.decomposition.trajectory import trajectory_kl
-from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 
@@ -26,7 +22,7 @@ def test_the_ledger_adds_up_to_the_trajectory_kl(name: str, step: Step) -> None:
     video = ArrayVideo(covariance, 2, mean)
     score = PerturbedScore(0.1, bias=-0.05)
     found = float(trajectory_kl(video, plan, 3, score, step))
-    result = ledger(video, plan, 3, score, step, girsanov_points=0)
+    result = ledger(video, plan, 3, score=score, step=step, girsanov=False)
     assert found == pytest.approx(result.totals["trajectory_kl"], rel=1e-9)
     assert (result.totals["kl"] or 0.0) <= found
 
@@ -52,7 +48,7 @@ def test_long_plans_close_too() -> None:
     plan = Plan((1.5, 3.0, 4.5, 6.0), 1, 6.0, 4, 8, references=References.last(2, 0.1) + References.first(1))
     video = ArrayVideo(ar1(plan.total_frames(30), 0.97), 1)
     found = float(trajectory_kl(video, plan, 30, PerturbedScore(0.05)))
-    result = ledger(video, plan, 30, PerturbedScore(0.05), girsanov_points=0)
+    result = ledger(video, plan, 30, score=PerturbedScore(0.05), girsanov=False)
     assert found == pytest.approx(result.totals["trajectory_kl"], rel=1e-10)
 
 
@@ -61,7 +57,9 @@ def test_modes_count_as_often_as_they_occur() -> None:
     pixels = PixelVideo(3, 3, PowerLaw(), ExponentialMemory(tau=4.0), mean=(1.0,))
     assert pixels.multiplicity.max() > 1
     found = float(trajectory_kl(pixels, plan, 2, PerturbedScore(0.1)))
-    assert found == pytest.approx(ledger(pixels, plan, 2, PerturbedScore(0.1)).totals["trajectory_kl"], rel=1e-9)
+    assert found == pytest.approx(
+        ledger(pixels, plan, 2, score=PerturbedScore(0.1)).totals["trajectory_kl"], rel=1e-9
+    )
     whole = pixels.dense(plan.total_frames(2))
     assert found == pytest.approx(float(trajectory_kl(whole, plan, 2, PerturbedScore(0.1))), rel=1e-9)
 
@@ -70,7 +68,10 @@ def test_scores_of_every_affine_kind_are_taken() -> None:
     plan = PLANS["chunks, causal mask"]
     covariance, mean = random_video(plan.total_frames(2), 1, 2)
     video = ArrayVideo(covariance, 1, mean)
-    blind, sighted = float(trajectory_kl(video, plan, 2)), float(trajectory_kl(video, plan, 2, ExactScore(False)))
+    blind, sighted = (
+        float(trajectory_kl(video, plan, 2)),
+        float(trajectory_kl(video, plan, 2, ExactScore(masked=False))),
+    )
     assert blind > sighted
     told = float(trajectory_kl(video, plan, 2, OracleScore(covariance, mean, 1)))
     assert told == pytest.approx(sighted, rel=1e-9)

@@ -8,7 +8,15 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from arvdm_theory import ArrayVideo, GaussianVideo, ar1, fractional_gaussian_noise, reference_video, state_space, var
+from arvdm_theory import (
+    ArrayVideo,
+    GaussianVideo,
+    ar1,
+    fractional_gaussian_noise,
+    reference_video,
+    state_space,
+    var,
+)
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, condition
 from arvdm_theory.laws.state_space import Affine, StateSpace, steps_to_forget
 
@@ -20,7 +28,9 @@ R = np.diag([0.0, 0.1])
 
 VIDEOS = {
     "auto-regression": ar1(-0.7, INNOVATION, mean=[1.0, -1.0]),
-    "vector auto-regression": var([[[0.5, 0.2], [-0.1, 0.3]], [[0.1, 0.0], [0.2, -0.3]]], INNOVATION, mean=[2.0, 0.0]),
+    "vector auto-regression": var(
+        [[[0.5, 0.2], [-0.1, 0.3]], [[0.1, 0.0], [0.2, -0.3]]], INNOVATION, mean=[2.0, 0.0]
+    ),
     "stationary": state_space(A, Q, C, R, mean=[1.0, 2.0]),
     "given start": state_space(A, Q, C, R, [1.0, 2.0], np.diag([4.0, 0.0, 1.0]), [1.0, -2.0, 0.5]),
     "reference": reference_video(),
@@ -127,7 +137,9 @@ def test_an_undamped_rotation_is_learnt_as_least_squares_learns_it() -> None:
 
 def test_what_is_unlearnt() -> None:
     damped = state_space(rotation(0.95, 7.0), 0.1 * np.eye(2), [[1.0, 0.0]], [[0.1]])
-    known = state_space(rotation(1.0, 7.0), np.zeros((2, 2)), [[1.0, 0.0]], [[0.1]], initial_covariance=np.zeros((2, 2)))
+    known = state_space(
+        rotation(1.0, 7.0), np.zeros((2, 2)), [[1.0, 0.0]], [[0.1]], initial_covariance=np.zeros((2, 2))
+    )
     walk = state_space([[1.0]], [[0.1]], [[1.0]], [[0.1]], initial_covariance=[[1.0]])
     assert form_of(reference_video()).unlearnt()
     assert not any(form_of(video).unlearnt() for video in (damped, known, walk, ar1(0.999)))

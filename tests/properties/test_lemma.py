@@ -18,12 +18,12 @@ from hypothesis.errors import NoSuchExample
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arvdm_theory import check_lemma
 from arvdm_theory.bounds.impossibility import (
     AffineKernel,
     check_finite_memory,
     check_gaussian_lemma,
     check_gaussian_memory,
-    check_lemma,
 )
 from arvdm_theory.bounds.information_bottleneck import gaussian_memory_frontier
 from arvdm_theory.information.discrete import (

@@ -24,27 +24,16 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.diffusion.scores import stage_score
-from arvdm_theory.diffusion.window import AffineMap, ar_window, init_window
-from arvdm_theory.experiments.networks import (
-    Job,
-    Network,
-    Preset,
-    Setting,
-    clip_frames,
-    frames_kl,
-    source_of,
-    train_job,
-)
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, References
-from arvdm_theory.rollout.measure import measured_clip_kl
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
+from arvdm_theory.rollout.measure import measured_clip_kl, measured_kl
 from arvdm_theory.rollout.predict import predicted_clip_kl
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.least_squares import fit_linear
@@ -104,14 +93,14 @@ PRESETS = {
 when the linear denoiser is trained instead."""
 
 
-def _job(preset: Preset, video: str, plan: str, network: Network | None = None) -> Job:
+def _job(preset: Preset, video: str, plan: str, network: Network | None = None) -> Job[Video]:
     training = dataclasses.replace(preset.training, ar_steps=_TRAINED[plan])
     if network is not None:
         training = dataclasses.replace(training, weighting="x0", **preset.options["linear"])
     return Job(VIDEOS[video](), _PLANS[plan](preset.reverse_steps), network or preset.network, training)
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     jobs = [_job(preset, video, plan) for video in preset.options["videos"] for plan in _PLANS]
     return jobs + [_job(preset, video, plan, _LINEAR) for video, plan in _linear_places(preset)]
@@ -121,12 +110,10 @@ def _linear_places(preset: Preset) -> list[tuple[str, str]]:
     return [(video, plan) for video in preset.options["videos"] if video in _GAUSSIAN for plan in _PLANS]
 
 
-def _fitted(preset: Preset, job: Job, seed: int) -> Denoiser:
+def _fitted(preset: Preset, job: Job[Video], seed: int) -> Denoiser:
     """The linear denoiser by least squares."""
     config = dataclasses.replace(job, network=_LINEAR).config()
-    sampler = WindowSampler(
-        job.plan, job.training.ar_steps, source_of(job.video), weighting="x0", dtype=torch.float64
-    )
+    sampler = WindowSampler(job.plan, job.training.ar_steps, job.video, weighting="x0", dtype=torch.float64)
     return fit_linear(Denoiser(config), sampler, preset.options["pairs"], seed)
 
 
@@ -173,14 +160,14 @@ _WHOLE = -1
 def _curves(preset: Preset, cell: Cell, setting: Setting) -> Iterator[Row]:
     """All curves of a denoiser: predictions repeat by repeat, rollouts as a whole and in parts."""
     job, steps = _job(preset, cell["video"], cell["plan"]), preset.ar_steps
-    video, plan, repeats = job.law, job.plan, preset.options["repeats"]
+    video, plan, repeats = job.video, job.plan, preset.options["repeats"]
     linear = cell["denoiser"] == "linear"
     denoiser = _fitted(preset, job, setting.seed) if linear else train_job(job, setting)
     score = denoiser.as_score()
-    if isinstance(video, GaussianVideo):
+    if video.gaussian:
         for curve, known in (("exact score", None), ("closed form", score)):
             if known is None or linear:
-                result = ledger(video, plan, steps, known, girsanov_points=0, closed=False, memory=False)
+                result = ledger(video, plan, steps, score=known, girsanov=False, memory=False)
                 for k, value in enumerate(result.column("CLIP_KL"), 1):
                     yield _WHOLE, k, curve, value, 0.0
     for repeat in range(repeats):
@@ -188,9 +175,9 @@ def _curves(preset: Preset, cell: Cell, setting: Setting) -> Iterator[Row]:
         predicted = predicted_clip_kl(
             video, plan, steps, score, samples=preset.samples // repeats, groups=8, seed=seed
         )
-        for row in predicted.itertuples():
+        for row in predicted.table.itertuples():
             yield repeat, int(row.ar_step), str(row.form).removeprefix("moment_"), row.value, row.stderr  # type: ignore[arg-type, misc]
-    made = setting.generate(score, plan, steps, preset.rollouts, video.frame_dim)
+    made = setting.generate(score, plan, steps, preset.rollouts, video=video)
     yield from _measured(video, plan, steps, made, _WHOLE, setting.seed)
     for part, some in enumerate(made.chunk(preset.options["parts"])):
         yield from _measured(video, plan, steps, some, part, setting.seed + 1 + part)
@@ -199,11 +186,11 @@ def _curves(preset: Preset, cell: Cell, setting: Setting) -> Iterator[Row]:
 def _measured(video: Video, plan: Plan, steps: int, made: Tensor, part: int, seed: int) -> Iterator[Row]:
     # A finite-state video's moments come from true videos, of which many cost little.
     found = measured_clip_kl(video, made, plan, steps, samples=16 * len(made), seed=seed)
-    for row in found.itertuples():
+    for row in found.table.itertuples():
         yield part, int(row.ar_step), "measured", float(row.value), float(row.stderr)  # type: ignore[arg-type]
-    if isinstance(video, FiniteStateVideo):
+    if not video.gaussian:
         for k in range(1, steps + 1):
-            read = frames_kl(video, plan, made, clip_frames(plan, k))
+            read = measured_kl(video, made, plan.clip_frames(k), plan.floor)
             yield part, k, "decoded", read.value, read.stderr
 
 
@@ -252,16 +239,15 @@ def linear_losses(video: GaussianVideo, plan: Plan, stages: int, score: Score) -
     Raises:
         ValueError: if the denoiser is not affine.
     """
-    frames = plan.total_frames(stages)
-    parts = video.mean(frames), video.covariance(frames), video.frame_dim
     best, excess = [], []
-    for law in (init_window(*parts, plan), *(ar_window(*parts, plan, k) for k in range(1, stages + 1))):
-        level = law.levels[:-1]
-        variance, scale = law.spread(sigma2(level)), law.spread(alpha(level) ** 2)
-        own = stage_score(score, law)
-        if not isinstance(own, AffineMap):
+    for stage in plan.stages(stages):
+        known = video.at(stage)
+        law, own = known.window, known.affine_map(score)
+        if own is None:
             raise ValueError("the expected loss is in closed form for an affine denoiser only")
-        exact, error = law.root(law.score), law.root(own) - law.root(law.score)
+        level = law.levels[:-1]
+        variance, scale = law.per_entry(sigma2(level)), law.per_entry(alpha(level) ** 2)
+        exact, error = law.root(law.score), law.root(own - law.score)
         optimum = variance / scale * (1 - variance * (exact**2).sum(-1))
         best.append(optimum.mean((-2, -1)))
         excess.append((variance**2 / scale * (error**2).sum(-1)).mean((-2, -1)))
@@ -271,13 +257,14 @@ def linear_losses(video: GaussianVideo, plan: Plan, stages: int, score: Score) -
 def _losses(preset: Preset, cell: Cell, setting: Setting) -> pd.DataFrame:
     """A row each for the fitted and the trained one: mean losses, and the largest share of a reverse step."""
     job = _job(preset, cell["video"], cell["plan"], _LINEAR)
-    assert isinstance(job.video, GaussianVideo)
+    video = job.video
+    assert video.gaussian
     rows = []
     for how, denoiser in (
         ("least squares", _fitted(preset, job, setting.seed)),
         ("trained", train_job(job, setting)),
     ):
-        best, excess = linear_losses(job.video, job.plan, job.training.ar_steps, denoiser.as_score())
+        best, excess = linear_losses(video, job.plan, job.training.ar_steps, denoiser.as_score())
         share = excess / best
         rows.append(
             (how, float(best.mean()), float(excess.mean()), float(excess.sum() / best.sum()), float(share.max()))

@@ -29,20 +29,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arvdm_theory.decomposition.memory import memory_bottleneck
+from arvdm_theory.decomposition.ledger import memory_bottleneck
 from arvdm_theory.decomposition.state_kernels import frames_law
-from arvdm_theory.diffusion.kernel import stage_kernel
-from arvdm_theory.diffusion.rollout import SamplerLaw
+from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.diffusion.steps import reverse_step
-from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, frames_kl, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.gaussian import kl_divergence
-from arvdm_theory.laws.chains import FiniteStateVideo, MarkovChain
-from arvdm_theory.laws.gaussian import GaussianVideo, standard_normal
-from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.laws.chains import MarkovChain
+from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
+from arvdm_theory.laws.gaussian_kernel import Kernel
+from arvdm_theory.laws.gaussian_sampler import SamplerLaw
+from arvdm_theory.laws.states import State
+from arvdm_theory.noise import alpha, noised, sigma2
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
+from arvdm_theory.plan.stage import Stage
+from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.frechet import feature_distance, frechet_distance
 
@@ -98,7 +103,7 @@ def _plan(preset: Preset, memory: int) -> Plan:
     )
 
 
-def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
+def _job(preset: Preset, name: str, frames: int, memory: int) -> Job[Video]:
     """Of a stationary video all AR steps are alike once m frames are out: it is trained on these alone."""
     video, training = VIDEOS[name](), preset.training
     moving = name == "needle"
@@ -111,7 +116,7 @@ def _job(preset: Preset, name: str, frames: int, memory: int) -> Job:
     return Job(video, _plan(preset, memory), network, training, absolute=moving)
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     videos: Mapping[str, tuple[int, tuple[int, ...]]] = preset.options["videos"]
     return [_job(preset, name, frames, m) for name, (frames, memories) in videos.items() for m in memories]
@@ -174,13 +179,17 @@ def sampler_law(video: GaussianVideo, plan: Plan, ar_steps: int, step: str = "an
         ar_steps: K.
         step: the reverse step; ``ancestral`` has no discretisation error.
     """
-    rule, dim = reverse_step(step), video.frame_dim
-    mean, covariance = (part(plan.total_frames(ar_steps)) for part in (video.mean, video.covariance))
-    law = init_window(mean, covariance, dim, plan)
-    made = SamplerLaw.initial(plan, stage_kernel(law, law.score, rule), dim)
-    for k in range(1, ar_steps + 1):
-        law = ar_window(mean, covariance, dim, plan, k)
-        made = made.advance(plan, k, stage_kernel(law, law.score, rule))
+    rule = reverse_step(step)
+
+    def kernel(stage: Stage) -> Kernel:
+        own = video.at(stage).kernel(ExactScore(), rule)
+        assert own is not None  # the exact score is affine
+        return own
+
+    first, *later = plan.stages(ar_steps)
+    made = SamplerLaw.initial(plan, kernel(first), video.frame_dim)
+    for stage in later:
+        made = made.advance(plan, stage, kernel(stage))
     return made
 
 
@@ -201,30 +210,22 @@ def with_memory(video: FiniteStateVideo, memory: int) -> FiniteStateVideo:
     return FiniteStateVideo(MarkovChain(rows, before.squeeze(-1)), video.rendering, name=video.name)
 
 
-def _true_law(video: GaussianVideo, frames: int) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of true frames at the floor, (n,) and (n, n)."""
-    level = torch.tensor(_FLOOR, dtype=torch.float64)
-    covariance = alpha(level) ** 2 * video.covariance(frames)[0]
-    return alpha(level) * video.mean(frames)[0], covariance + sigma2(level) * torch.eye(len(covariance))
+def _at_floor(video: GaussianVideo, frames: int) -> ArrayVideo:
+    """The law of true frames as they stand at the floor."""
+    mean, covariance = video.joint([State(frame, _FLOOR) for frame in range(frames)])
+    return ArrayVideo(covariance[0], video.frame_dim, mean[0])
 
 
-def _draw(mean: Tensor, covariance: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    noise = standard_normal((count, len(mean)), generator)
-    drawn: Tensor = mean + noise @ torch.linalg.cholesky(covariance).mT
-    return drawn
+def _remade(video: GaussianVideo, plan: Plan, frames: int) -> ArrayVideo:
+    """The law of the perfect sampler's frames."""
+    law = sampler_law(video, plan, frames - 1)
+    return ArrayVideo(law.covariance[0], law.dim, law.mean[0])
 
 
-def _noised(video: FiniteStateVideo, frames: int, count: int, generator: torch.Generator) -> Tensor:
-    level = torch.tensor(_FLOOR, dtype=torch.float64)
-    clean = video.sample(count, frames, generator).frames
-    return alpha(level) * clean + sigma2(level).sqrt() * standard_normal(clean.shape, generator)
-
-
-def _true_videos(video: Video, frames: int, count: int, generator: torch.Generator) -> Tensor:
-    """(count, frames, d), at the floor."""
-    if isinstance(video, FiniteStateVideo):
-        return _noised(video, frames, count, generator)
-    return _draw(*_true_law(video, frames), count, generator).reshape(count, frames, -1)
+def _drawn(video: Video, frames: int, count: int, generator: torch.Generator) -> Tensor:
+    """(count, frames, d), at the floor, where the Gaussian laws that it is given stand already."""
+    made = video.draw(count, frames, generator).frames
+    return made if video.gaussian else noised(made, torch.full((frames,), _FLOOR).to(made), noise=generator)
 
 
 def _perfect(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
@@ -232,17 +233,15 @@ def _perfect(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor
     video, frames = VIDEOS[name](), preset.options["videos"][name][0]
     count = preset.options["repeats"] * max(preset.options["sizes"])
     generator = torch.Generator().manual_seed(1000 * setting.seed + memory)
-    if isinstance(video, FiniteStateVideo):
-        return _noised(with_memory(video, memory), frames, count, generator)
-    law = sampler_law(video, _plan(preset, memory), frames - 1)
-    return _draw(law.mean[0], law.covariance[0], count, generator).reshape(count, frames, -1)
+    own = _remade(video, _plan(preset, memory), frames) if video.gaussian else with_memory(video, memory)
+    return _drawn(own, frames, count, generator)
 
 
 def _trained(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
     frames = preset.options["videos"][name][0]
     job = _job(preset, name, frames, memory)
     score = train_job(job, setting).as_score()
-    return setting.generate(score, job.plan, frames - 1, preset.rollouts, job.law.frame_dim, seed=setting.seed + 1)
+    return setting.generate(score, job.plan, frames - 1, preset.rollouts, video=job.video, seed=setting.seed + 1)
 
 
 _SOURCES = {_PERFECT: _perfect, _TRAINED: _trained}
@@ -258,8 +257,9 @@ def _distances(
     video, (frames, _) = VIDEOS[name](), preset.options["videos"][name]
     repeats, each = preset.options["repeats"], min(map(len, made.values())) // preset.options["repeats"]
     generator = torch.Generator().manual_seed(1000 * setting.seed + 999)
+    law = _at_floor(video, frames) if video.gaussian else video
     for repeat in range(repeats):
-        truth, other = (_true_videos(video, frames, each, generator) for _ in range(2))
+        truth, other = (_drawn(law, frames, each, generator) for _ in range(2))
         own = slice(repeat * each, (repeat + 1) * each)
         sets = {_TRUTH: other} | {memory: videos[own] for memory, videos in made.items()}
         for size in preset.options["sizes"]:
@@ -299,37 +299,42 @@ def seen_from(excess: NDArray[np.float64], deviations: float = 2.0) -> float:
     return float(first) if first <= len(clear) else math.nan
 
 
+Moments = tuple[Tensor, Tensor]
+
+
 def _exact(preset: Preset, name: str, memory: int) -> Iterator[Row]:
     """Of the perfect sampler: distance and divergence of windows, and the memory bottleneck of all AR steps."""
-    video, frames = VIDEOS[name](), preset.options["videos"][name][0]
-    if isinstance(video, FiniteStateVideo):
-        yield from _exact_finite(video, frames, memory)
-        return
-    plan = _plan(preset, memory)
-    law, (mean, covariance), dim = sampler_law(video, plan, frames - 1), _true_law(video, frames), video.frame_dim
-    for length in range(1, frames + 1):
-        own = slice(-length * dim, None)
-        pair = mean[own], covariance[own, own], law.mean[0, own], law.covariance[0, own, own]
-        yield memory, "fd", math.inf, length, frechet_distance(*(part.numpy() for part in pair)), 0.0
-        yield memory, "kl", math.inf, length, float(kl_divergence(*pair)), 0.0
-    clean = video.covariance(frames)
-    lost = sum(float(memory_bottleneck(clean, dim, plan, k)[0]) for k in range(1, frames))
+    video, frames, plan = VIDEOS[name](), preset.options["videos"][name][0], _plan(preset, memory)
+    if video.gaussian:
+        windows = list(_gaussian_windows(video, plan, frames))
+        lost = sum(float(memory_bottleneck(video, plan, k)) for k in range(1, frames))
+    else:
+        windows = list(_chain_windows(video, memory, frames))
+        lost = windows[-1][2]  # the first frame has no past: what the windows lose is what the AR steps lose
+    for length, (true, made, divergence) in enumerate(windows, 1):
+        distance = frechet_distance(*(part.numpy() for part in (*true, *made)))
+        yield memory, "fd", math.inf, length, distance, 0.0
+        yield memory, "kl", math.inf, length, divergence, 0.0
     yield memory, "mb", math.inf, 0, lost, 0.0
 
 
-def _exact_finite(video: FiniteStateVideo, frames: int, memory: int) -> Iterator[Row]:
+def _gaussian_windows(video: GaussianVideo, plan: Plan, frames: int) -> Iterator[tuple[Moments, Moments, float]]:
+    """Moments of the last 1.. frames, true and the perfect sampler's, and their divergence."""
+    laws = [law.joint_moments(frames) for law in (_at_floor(video, frames), _remade(video, plan, frames))]
+    for length in range(1, frames + 1):
+        own = slice(-length * video.frame_dim, None)
+        true, made = ((mean[0, own], covariance[0, own, own]) for mean, covariance in laws)
+        yield true, made, float(kl_divergence(*true, *made))
+
+
+def _chain_windows(video: FiniteStateVideo, memory: int, frames: int) -> Iterator[tuple[Moments, Moments, float]]:
     """The same on states, where the chain with memory m has the divergence Σ_j I(Z_j; all before | the last m)."""
     chain, own = video.chain, with_memory(video, memory)
     entropies = [_conditional_entropy(chain, j) for j in range(max(chain.order, memory) + 1)]
     lost = 0.0
-    for length in range(1, frames + 1):
-        before = length - 1
+    for before in range(frames):
         lost += entropies[min(before, memory)] - entropies[min(before, chain.order)]
-        pair = [*_window_moments(video, length), *_window_moments(own, length)]
-        yield memory, "fd", math.inf, length, frechet_distance(*(part.numpy() for part in pair)), 0.0
-        yield memory, "kl", math.inf, length, lost, 0.0
-    # The first frame has no past: what the windows lose is what the AR steps lose.
-    yield memory, "mb", math.inf, 0, lost, 0.0
+        yield _window_moments(video, before + 1), _window_moments(own, before + 1), lost
 
 
 def _conditional_entropy(chain: MarkovChain, before: int) -> float:
@@ -361,11 +366,9 @@ def _window_moments(video: FiniteStateVideo, length: int) -> tuple[Tensor, Tenso
 def _measured(preset: Preset, name: str, memory: int, made: Tensor) -> Iterator[Row]:
     """The divergence of a trained network's windows, from all its rollouts."""
     video, frames = VIDEOS[name](), made.shape[1]
-    for length in range(1, frames + 1):
-        # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
-        if isinstance(video, FiniteStateVideo) and length > preset.options["read"]:
-            break
-        found = frames_kl(video, _plan(preset, memory), made, range(frames - length, frames))
+    # Tables of what is read grow like 6^L: beyond this too few videos fall into a cell.
+    for length in range(1, (frames if video.gaussian else min(frames, preset.options["read"])) + 1):
+        found = measured_kl(video, made, range(frames - length, frames), _FLOOR)
         yield memory, "kl", len(made), length, found.value, found.stderr
 
 

@@ -12,21 +12,14 @@ from collections.abc import Iterator
 import pandas as pd
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.networks import (
-    Job,
-    Network,
-    Preset,
-    Setting,
-    clip_frames,
-    exact_score,
-    frames_kl,
-    train_job,
-)
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
-from arvdm_theory.experiments.videos import VIDEOS
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
+from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["PRESETS", "headline", "networks", "run"]
@@ -58,21 +51,22 @@ PRESETS = {
 }  # fmt: skip
 
 
-def _plan(preset: Preset, video: str, level: float) -> Plan:
+def _plan(preset: Preset, video: Video, level: float) -> Plan:
     """Outpainting in equal steps, the last three frames noised to ρ; a finite-state video stops just above 0.
 
     Equal steps are coarse near level 0: the errors that they make there are what drifts.
     """
-    m, floor = preset.reverse_steps, 0.0 if video.startswith("AR") else 0.02
+    m, floor = preset.reverse_steps, 0.02 if video.atomic else 0.0
     references = References.last(3, level if level > floor else 0.0)
     return Plan((8.0, 8.0), 2, 8.0, m, init_steps=m, references=references, floor=floor)
 
 
-def _job(preset: Preset, video: str, level: float) -> Job:
-    return Job(VIDEOS[video](), _plan(preset, video, level), preset.network, preset.training)
+def _job(preset: Preset, name: str, level: float) -> Job[Video]:
+    video = VIDEOS[name]()
+    return Job(video, _plan(preset, video, level), preset.network, preset.training)
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     return [_job(preset, video, level) for video in _VIDEOS for level in preset.options["levels"]]
 
@@ -90,8 +84,8 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
         job = _job(preset, cell["video"], cell["level"])
         yield from _theory(job, preset, setting)
         yield from _measured(job, preset, setting, train_job(job, setting).as_score(), "trained")
-        if isinstance(job.law, FiniteStateVideo):
-            yield from _measured(job, preset, setting, exact_score(job.law), "exact score")
+        if not job.video.gaussian:
+            yield from _measured(job, preset, setting, None, "exact score")
 
     return {
         "noise-dial": setting.table(
@@ -100,23 +94,25 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     }
 
 
-Row = tuple[int, str, str, float, float]
+Row = tuple[int, str, str, Number]
 
 
-def _theory(job: Job, preset: Preset, setting: Setting) -> Iterator[Row]:
+def _theory(job: Job[Video], preset: Preset, setting: Setting) -> Iterator[Row]:
     """The exact score's clip KL, where it has a closed form, and the memory bottleneck."""
-    result = ledger(job.law, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed)
-    names = {"MB": "mb", "CLIP_KL": "clip_kl"}
-    for row in result.table[result.table.term.isin(list(names))].itertuples():
-        yield int(row.ar_step), names[str(row.term)], "exact", float(row.value), float(row.stderr)  # type: ignore[arg-type]
+    terms = ledger(job.video, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed).terms
+    for k, errors in enumerate(terms.ar):
+        yield k + 1, "mb", "exact", errors.mb
+        if terms.clips is not None:
+            yield k + 1, "clip_kl", "exact", terms.clips[k]
 
 
-def _measured(job: Job, preset: Preset, setting: Setting, score: Score, source: str) -> Iterator[Row]:
+def _measured(
+    job: Job[Video], preset: Preset, setting: Setting, score: Score | None, source: str
+) -> Iterator[Row]:
     """The clip KL of a rollout."""
-    made = setting.generate(score, job.plan, preset.ar_steps, preset.rollouts, job.law.frame_dim)
+    made = setting.generate(score, job.plan, preset.ar_steps, preset.rollouts, video=job.video)
     for k in range(1, preset.ar_steps + 1):
-        found = frames_kl(job.law, job.plan, made, clip_frames(job.plan, k))
-        yield k, "clip_kl", source, found.value, found.stderr
+        yield k, "clip_kl", source, measured_kl(job.video, made, job.plan.clip_frames(k), job.plan.floor)
 
 
 def headline(tables: dict[str, pd.DataFrame]) -> str:

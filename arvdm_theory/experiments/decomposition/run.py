@@ -20,24 +20,15 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.networks import (
-    Job,
-    Network,
-    Preset,
-    Setting,
-    clip_frames,
-    exact_score,
-    frames_kl,
-    path_terms,
-    total,
-    train_job,
-)
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
+from arvdm_theory.number import Number
 from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
+from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["METHODS", "PRESETS", "TERMS", "headline", "networks", "plan_of", "run"]
@@ -109,18 +100,18 @@ def plan_of(video: str, method: str, steps_a_frame: int) -> Plan:
     """A method's plan; for a finite-state video it stops at δ = 0.02 on geometric levels."""
     own = METHODS[method]
     plan = own.build(References.last(own.references), steps_a_frame // own.share, steps_a_frame)
-    if isinstance(VIDEOS[video](), FiniteStateVideo):
+    if VIDEOS[video]().atomic:
         empty: dict[str, object] = {"output_levels": (), "ar_grid": (), "init_grid": ()}
         plan = dataclasses.replace(plan, floor=0.02, spacing="geometric", **empty)  # type: ignore[arg-type]
     return plan
 
 
-def _job(preset: Preset, video: str, method: str) -> Job:
+def _job(preset: Preset, video: str, method: str) -> Job[Video]:
     training = dataclasses.replace(preset.training, ar_steps=METHODS[method].trained)
     return Job(VIDEOS[video](), plan_of(video, method, preset.reverse_steps), preset.network, training)
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     return [_job(preset, video, method) for video in _VIDEOS for method in preset.options["methods"]]
 
@@ -140,44 +131,36 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
         for steps in preset.options["steps_a_frame"]
     ]
 
-    def rows(cell: Cell) -> pd.DataFrame:
+    def rows(cell: Cell) -> Iterator[tuple[int, int, str, str, Number]]:
         job = _job(preset, cell["video"], cell["method"])
         plan = plan_of(cell["video"], cell["method"], cell["steps_a_frame"])
         ar_steps = preset.options["frames"][cell["video"]] // plan.stride - (not plan.overlapping)
-        found = [
-            (plan.reverse_steps, ar_steps, source, *row)
-            for source, score in (("trained", train_job(job, setting).as_score()), ("exact", None))
-            for row in _accounted(job.law, plan, ar_steps, score, preset, setting)
-        ]
-        return pd.DataFrame(found, columns=["reverse_steps", "ar_steps", "source", "quantity", "value", "stderr"])
+        for source, score in (("trained", train_job(job, setting).as_score()), ("exact", None)):
+            for row in _accounted(job.video, plan, ar_steps, score, preset, setting):
+                yield plan.reverse_steps, ar_steps, source, *row
 
-    return {"decomposition": setting.table("decomposition", cells, rows)}
-
-
-Row = tuple[str, float, float]
+    columns = ["reverse_steps", "ar_steps", "source", "quantity", "value", "stderr"]
+    return {"decomposition": setting.table("decomposition", cells, rows, columns)}
 
 
 def _accounted(
     video: Video, plan: Plan, ar_steps: int, score: Score | None, preset: Preset, setting: Setting
-) -> Iterator[Row]:
+) -> Iterator[tuple[str, Number]]:
     """The ledger's terms of a score (None: the exact one), and the KL of what it generates."""
-    result = ledger(
-        video, plan, ar_steps, score, girsanov_points=0, closed=False, samples=preset.samples, seed=setting.seed
-    )
-    yield "ie", *path_terms(result)["ie"]
-    for name in (*TERMS[1:], "path_kl"):
-        yield name, *total(result, name)
-    if score is None and result.totals["kl"] is not None:
-        yield "kl", result.totals["kl"], 0.0
-        yield "last_clip_kl", result.column("CLIP_KL")[-1], 0.0
+    terms = ledger(
+        video, plan, ar_steps, score=score, girsanov=False, samples=preset.samples, seed=setting.seed
+    ).terms
+    yield "ie", terms.initialisation.path
+    for name in TERMS[1:]:
+        yield name, terms.total(name.removesuffix("_ar"))
+    yield "path_kl", terms.path
+    if score is None and terms.kl is not None:
+        yield "kl", terms.kl
+        yield "last_clip_kl", terms.clips[-1]
         return
-    made = setting.generate(score or exact_score(video), plan, ar_steps, preset.rollouts, video.frame_dim)
-    for name, frames in (
-        ("kl", range(plan.clean_frames(ar_steps))),
-        ("last_clip_kl", clip_frames(plan, ar_steps)),
-    ):
-        found = frames_kl(video, plan, made, frames)
-        yield name, found.value, found.stderr
+    made = setting.generate(score, plan, ar_steps, preset.rollouts, video=video)
+    yield "kl", measured_kl(video, made, range(plan.clean_frames(ar_steps)), plan.floor)
+    yield "last_clip_kl", measured_kl(video, made, plan.clip_frames(ar_steps), plan.floor)
 
 
 def headline(tables: dict[str, pd.DataFrame]) -> str:

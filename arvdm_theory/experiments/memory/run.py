@@ -27,35 +27,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
 
 from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks, memory_bottleneck_from_scores
-from arvdm_theory.decomposition.memory import memory_bottleneck
-from arvdm_theory.experiments.networks import (
-    Job,
-    Network,
-    Preset,
-    Setting,
-    exact_score,
-    frames_kl,
-    source_of,
-    train_job,
-)
+from arvdm_theory.decomposition.ledger import memory_bottleneck
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.information.discrete import information_of_blocks
 from arvdm_theory.interfaces import Score
-from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.gaussian import GaussianVideo, State
 from arvdm_theory.laws.long_memory import NeedleVideo
-from arvdm_theory.laws.sampled_information import sampled_information
 from arvdm_theory.number import Number
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.decoded import decoded_law
+from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
 
 __all__ = ["FIXED", "PRESETS", "headline", "networks", "run"]
@@ -144,13 +133,12 @@ def _plan(preset: Preset, references: References) -> Plan:
     )
 
 
-def _pair(preset: Preset, cell: Cell) -> tuple[Job, Job]:
+def _pair(preset: Preset, cell: Cell) -> tuple[Job[Video], Job[Video]]:
     """The network that is told ``references`` frames, and the one that is told all."""
     video = _video(cell["video"], preset.ar_steps)
     plans = _plan(preset, References.last(cell["references"])), _plan(preset, References.all())
     training, shapes = preset.training, (preset.network, preset.network)
-    finite = isinstance(video, FiniteStateVideo)
-    if finite:
+    if not video.gaussian:
         training = dataclasses.replace(training, steps=preset.options["finite_steps"])
     if cell["structure"] != _SLOTS:
         network, steps = preset.options["transformer"]
@@ -159,9 +147,9 @@ def _pair(preset: Preset, cell: Cell) -> tuple[Job, Job]:
         if cell["compression"] != "none":
             memory["tokens" if cell["compression"] == "tokens" else "factor"] = cell["budget"]
         shapes = network, dataclasses.replace(network, options={**network.options, "memory": memory})
-    drawn = preset.options["videos"] if finite else None
+    drawn = None if video.gaussian else preset.options["videos"]
     told, whole = (
-        Job(video, plan, _scaled(shape, plan, preset), training, drawn, absolute=isinstance(video, NeedleVideo))
+        Job(video, plan, _scaled(shape, plan, preset), training, drawn, absolute=cell["video"] == "needle")
         for plan, shape in zip(plans, shapes, strict=True)
     )
     return told, whole
@@ -190,7 +178,7 @@ def _cells(preset: Preset) -> list[Cell]:
     ]
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     return list(itertools.chain.from_iterable(_pair(preset, cell) for cell in _cells(preset)))
 
@@ -221,68 +209,60 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     return {"memory": setting.table("memory", _cells(preset), rows, columns)}
 
 
-Row = tuple[str, str, float, float]
+Row = tuple[str, str, Number]
 
 
-def _bottleneck(job: Job, preset: Preset, setting: Setting, score: Score, score_with_past: Score) -> Iterator[Row]:
-    """MB of the last AR step, true and estimated."""
-    video, plan, k = job.law, job.plan, preset.ar_steps
-    frames = plan.total_frames(k)
+def _bottleneck(
+    job: Job[Video], preset: Preset, setting: Setting, score: Score | None, score_with_past: Score | None
+) -> Iterator[Row]:
+    """MB of the last AR step, true and estimated; None stands for the exact score."""
+    video, plan, k = job.video, job.plan, preset.ar_steps
     # Not a seed of the training's: its draws are named by a digest.
     held_out = torch.Generator().manual_seed(2**31 + setting.seed)
-    videos = few = source_of(video).draw(preset.samples, frames, held_out).frames
-    if isinstance(video, GaussianVideo):
-        covariance = video.covariance(frames)
-        yield "mb", "closed form", float(memory_bottleneck(covariance, video.frame_dim, plan, k).sum()), 0.0
-        clocks = memory_bottleneck_along_clocks(covariance, video.frame_dim, plan, k)
-        yield "mb", "clocks", float(clocks.sum()), 0.0
+    videos = few = video.draw(preset.samples, plan.total_frames(k), held_out).frames
+    yield "mb", "closed form", memory_bottleneck(video, plan, k, samples=preset.samples, seed=setting.seed)
+    if video.gaussian:
+        yield "mb", "clocks", Number.exact(memory_bottleneck_along_clocks(video, plan, k))
     else:
-        out, past, given = (
-            [State(frame, plan.floor) for frame in group]
-            for group in (plan.window_frames(k), plan.past_frames(k), [r.frame for r in plan.references_at(k)])
-        )
-        generator = torch.Generator().manual_seed(setting.seed)
-        sampled = sampled_information(video, out, past, given, preset.samples, generator)
-        yield "mb", "closed form", sampled.value, sampled.standard_error
         few = videos[: max(preset.samples // 16, 2)]
-    exact = exact_score(video)
     for source, shown, pair in (
-        ("exact scores", few, (exact, exact)),
+        ("exact scores", few, (None, None)),
         ("trained", videos, (score, score_with_past)),
     ):
-        found = memory_bottleneck_from_scores(shown, plan, k, *pair, points=2, seed=setting.seed)
-        yield "mb", source, found.value, found.stderr
+        found = memory_bottleneck_from_scores(
+            shown, plan, k, *pair, video=video, points=2, stop=0.0, seed=setting.seed
+        )
+        yield "mb", source, found
 
 
-def _excess(jobs: Sequence[Job], scores: Sequence[Score], preset: Preset, setting: Setting) -> Iterator[Row]:
+def _excess(
+    jobs: Sequence[Job[Video]], scores: Sequence[Score], preset: Preset, setting: Setting
+) -> Iterator[Row]:
     """What the rollout without the memory costs, and what ideal kernels would."""
-    found = [_rollout_kl(job, preset, setting, score) for job, score in zip(jobs, scores, strict=True)]
-    for source, kl in zip(("without", "with"), found, strict=True):
-        yield "kl", source, kl.value, kl.stderr
-    yield "excess_kl", "predicted", _ideal_excess(jobs[0], preset.ar_steps), 0.0
-    error = math.hypot(found[0].stderr, found[1].stderr)
-    yield "excess_kl", "measured", found[0].value - found[1].value, error
+    forgetful, told = (_rollout_kl(job, preset, setting, score) for job, score in zip(jobs, scores, strict=True))
+    yield "kl", "without", forgetful
+    yield "kl", "with", told
+    yield "excess_kl", "predicted", Number.exact(_ideal_excess(jobs[0], preset.ar_steps))
+    yield "excess_kl", "measured", forgetful.plus_independent(-told)
 
 
-def _rollout_kl(job: Job, preset: Preset, setting: Setting, score: Score) -> Number:
+def _rollout_kl(job: Job[Video], preset: Preset, setting: Setting, score: Score) -> Number:
     """KL of a rollout: of all clean frames, or of what is read in the last two windows."""
-    made = setting.generate(score, job.plan, preset.ar_steps, preset.rollouts, job.law.frame_dim)
-    finite = isinstance(job.law, FiniteStateVideo)
-    frames = _last_windows(job.plan, preset.ar_steps) if finite else range(made.shape[1])
-    return frames_kl(job.law, job.plan, made, frames)
+    made = setting.generate(score, job.plan, preset.ar_steps, preset.rollouts, video=job.video)
+    frames = range(made.shape[1]) if job.video.gaussian else _last_windows(job.plan, preset.ar_steps)
+    return measured_kl(job.video, made, frames, job.plan.floor)
 
 
-def _last_windows(plan: Plan, ar_steps: int) -> tuple[int, ...]:
+def _last_windows(plan: Plan, ar_steps: int) -> range:
     last = plan.window_frames(ar_steps)
-    return tuple(range(last.start - plan.stride, last.stop))
+    return range(last.start - plan.stride, last.stop)
 
 
-def _ideal_excess(job: Job, ar_steps: int) -> float:
+def _ideal_excess(job: Job[Video], ar_steps: int) -> float:
     """The excess KL of ideal kernels that are told the plan's references: see the module."""
-    video, plan = job.law, job.plan
-    if isinstance(video, GaussianVideo):
-        covariance, steps = video.covariance(plan.total_frames(ar_steps)), range(1, ar_steps + 1)
-        return sum(float(memory_bottleneck(covariance, video.frame_dim, plan, k).sum()) for k in steps)
+    video, plan = job.video, job.plan
+    if video.gaussian:
+        return sum(float(memory_bottleneck(video, plan, k)) for k in range(1, ar_steps + 1))
     law = decoded_law(video, _last_windows(plan, ar_steps), plan.floor)
     told = min(len(plan.references_at(ar_steps)), plan.stride)
     open_frames, symbols = plan.stride - told, law.shape[0]

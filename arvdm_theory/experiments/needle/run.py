@@ -22,7 +22,8 @@ two generators could not be told apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,6 @@ from arvdm_theory.laws.long_memory import NeedleVideo
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig
-from arvdm_theory.training.sources import grid_source
 from arvdm_theory.video.intervals import cluster_rate
 
 __all__ = ["PRESETS", "headline", "ideal_rollout", "latent_correlations", "networks", "run", "unbroken"]
@@ -110,7 +110,7 @@ def _plan(preset: Preset, memory: int) -> Plan:
     return Plan((6.0,), 1, 6.0, m, init_steps=m, references=References.last(memory))
 
 
-def _world_job(preset: Preset, world: World, view: View, memory: int) -> Job:
+def _world_job(preset: Preset, world: World, view: View, memory: int) -> Job[GridVideo]:
     options = dict(preset.network.options)
     if memory:
         options["memory"] = {"structure": "cross"}
@@ -122,24 +122,24 @@ def _needle() -> NeedleVideo:
     return NeedleVideo(_QUERY, seen=_SEEN, strength=_STRENGTH, background_correlation=0.5, name=_TWIN)
 
 
-def _twin_job(preset: Preset, memory: int) -> Job:
+def _twin_job(preset: Preset, memory: int) -> Job[NeedleVideo]:
     network, training, _ = preset.options["twin"]
     return Job(_needle(), _plan(preset, memory), network, training, absolute=True)
 
 
-def _jobs(preset: Preset) -> list[tuple[str, int, Job]]:
-    """(video, m, network)."""
+def _jobs(preset: Preset) -> list[tuple[int, Job[Any], Callable[..., Iterator[Row]]]]:
+    """(m, network, what is measured of it)."""
     grid = [
-        (world.name, memory, _world_job(preset, world, view, memory))
+        (memory, _world_job(preset, world, view, memory), _walker)
         for world, view, memories in preset.options["worlds"]
         for memory in memories
     ]
-    return grid + [(_TWIN, memory, _twin_job(preset, memory)) for memory in preset.options["twin"][2]]
+    return [*grid, *((memory, _twin_job(preset, memory), _latent) for memory in preset.options["twin"][2])]
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Any]]:
     """The networks that a preset trains."""
-    return [job for _, _, job in _jobs(preset)]
+    return [job for _, job, _ in _jobs(preset)]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
@@ -149,12 +149,11 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     ``trials`` frames in ``clusters`` videos. Closed forms have neither.
     """
     preset = PRESETS[setting.preset]
-    jobs = {(video, memory): job for video, memory, job in _jobs(preset)}
+    jobs = {(job.video.name, memory): (job, measured) for memory, job, measured in _jobs(preset)}
 
     def rows(cell: Cell) -> Iterator[Row]:
-        job = jobs[cell["video"], cell["memory"]]
-        measure = _walker if isinstance(job.video, GridVideo) else _latent
-        return measure(preset, job, train_job(job, setting).as_score(), setting)
+        job, measured = jobs[cell["video"], cell["memory"]]
+        return measured(preset, job, train_job(job, setting).as_score(), setting)
 
     cells = [{"video": video, "memory": memory} for video, memory in jobs]
     return {"needle": setting.table("needle", cells, rows, _COLUMNS)}
@@ -167,10 +166,9 @@ def _exact(behind: str, source: str, rate: float) -> Row:
 # -- walkers ---------------------------------------------------------------------------------------------
 
 
-def _walker(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterator[Row]:
+def _walker(preset: Preset, job: Job[GridVideo], score: Score, setting: Setting) -> Iterator[Row]:
     """Retrieval rates of one world and memory length."""
     video, plan, steps, count = job.video, job.plan, preset.ar_steps, preset.rollouts
-    assert isinstance(video, GridVideo)
     memory = plan.references.most or 0
     guesses: tuple[Guess, ...] = ("best", "sample")
     for guess in guesses:
@@ -179,14 +177,13 @@ def _walker(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterato
     chance = expected_retrieval(video, [0], steps, guess="sample")[0].frame_rate
 
     truth = video.sample(count, plan.total_frames(steps), torch.Generator().manual_seed(setting.seed + 1))
-    actions, flat = grid_source(video).actions(truth.paths), truth.frames.flatten(2)
+    flat = truth.frames.flatten(2)
+    known = {"frame_dim": flat.shape[-1], "actions": video.actions(truth.paths)}
     after_true = truth.frames.clone()
     for k in range(1, steps + 1):
-        made = setting.generate(
-            score, plan, k, count, flat.shape[-1], seed=_seed(setting, k), actions=actions, prompt=flat[:, :k]
-        )
+        made = setting.generate(score, plan, k, count, seed=_seed(setting, k), prompt=flat[:, :k], **known)
         after_true[:, k] = made[:, k].reshape(truth.frames[:, k].shape)
-    own = setting.generate(score, plan, steps, count, flat.shape[-1], seed=_seed(setting, 0), actions=actions)
+    own = setting.generate(score, plan, steps, count, seed=_seed(setting, 0), **known)
     own = own.reshape(truth.frames.shape)
 
     visible = torch.from_numpy(video.visible)[truth.paths]
@@ -299,20 +296,19 @@ def ideal_rollout(covariance: Tensor, memory: int) -> Tensor:
     return made
 
 
-def _latent(preset: Preset, job: Job, score: Score, setting: Setting) -> Iterator[Row]:
+def _latent(preset: Preset, job: Job[NeedleVideo], score: Score, setting: Setting) -> Iterator[Row]:
     """Correlations of the Gaussian twin of one memory length."""
     video, plan, count = job.video, job.plan, preset.samples
-    assert isinstance(video, NeedleVideo)
     memory, law = plan.references.most or 0, _with_latent(video)
     best, sample = latent_correlations(law.covariance(_QUERY + 2)[0], memory)
     yield _exact(_TRUE, "best", best)
     yield _exact(_TRUE, "sample", sample)
     truth = law.sample(count, _QUERY + 2, torch.Generator().manual_seed(setting.seed + 1))[:, 0]
     prompt = truth[:, 1 : _QUERY + 1]
-    made = setting.generate(score, plan, _QUERY, count, 1, prompt=prompt, seed=_seed(setting, 1))
+    made = setting.generate(score, plan, _QUERY, count, video=video, prompt=prompt, seed=_seed(setting, 1))
     yield _correlation(_TRUE, truth[:, 0, 0], made[:, _QUERY, 0])
     yield _exact(_TRUE, "chance", 0.0)
-    made = setting.generate(score, plan, _QUERY, count, 1, seed=_seed(setting, 0))[..., 0]
+    made = setting.generate(score, plan, _QUERY, count, video=video, seed=_seed(setting, 0))[..., 0]
     yield _correlation(_OWN, made[:, :_SEEN].mean(-1), made[:, _QUERY])
     yield _exact(_OWN, "chance", 0.0)
     yield _exact(_OWN, "sample", _query_correlation(ideal_rollout(_frames(video), memory)))

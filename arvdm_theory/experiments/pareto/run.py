@@ -30,21 +30,15 @@ from scipy.stats import rankdata
 
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.experiments.front import pareto_front
-from arvdm_theory.experiments.networks import (
-    Job,
-    Network,
-    Preset,
-    Setting,
-    frames_kl,
-    path_terms,
-    total,
-    train_job,
-)
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
-from arvdm_theory.experiments.videos import VIDEOS
+from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.files import write_json
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
 from arvdm_theory.provenance import provenance
+from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.tables import write_table
 from arvdm_theory.training.config import TrainingConfig
 
@@ -137,7 +131,7 @@ def _ar_steps(plan: Plan, frames: int) -> int:
     return frames // plan.stride - (not plan.overlapping)
 
 
-def _job(preset: Preset, cell: Cell) -> Job:
+def _job(preset: Preset, cell: Cell) -> Job[Video]:
     plan = _plan(preset, cell["method"], cell["references"], cell["level"])
     # From the AR step on that has all references, every window looks alike.
     ar_steps = next(k for k in range(1, 99) if len(plan.references_at(k)) == cell["references"])
@@ -162,7 +156,7 @@ def _cells(preset: Preset) -> list[Cell]:
     ]
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     return [_job(preset, cell) for cell in _cells(preset)]
 
@@ -181,10 +175,10 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     """
     preset = PRESETS[setting.preset]
 
-    def rows(cell: Cell) -> list[dict[str, float]]:
+    def rows(cell: Cell) -> pd.DataFrame:
         found = dict(_measured(_job(preset, cell), preset, setting))
-        values = {name: found[name][0] for name in _COLUMNS}
-        return [values | {f"{name}_stderr": found[name][1] for name in _COLUMNS}]
+        values = {name: float(found[name]) for name in _COLUMNS}
+        return pd.DataFrame([values | {f"{name}_stderr": float(found[name].stderr) for name in _COLUMNS}])
 
     table = setting.table("pareto", _cells(preset), rows)
     parts = [
@@ -201,23 +195,22 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     return {"pareto": marked, "pareto-correlation": ranks}
 
 
-def _measured(job: Job, preset: Preset, setting: Setting) -> Iterator[tuple[str, tuple[float, float]]]:
+def _measured(job: Job[Video], preset: Preset, setting: Setting) -> Iterator[tuple[str, Number]]:
     """The columns of one network."""
-    video, plan, frames = job.law, job.plan, preset.options["frames"]
+    video, plan, frames = job.video, job.plan, preset.options["frames"]
     ar_steps = _ar_steps(plan, frames)
     score = train_job(job, setting).as_score()
-    result = ledger(
-        video, plan, ar_steps, score, girsanov_points=0, closed=False, samples=preset.samples, seed=setting.seed
-    )
-    sums = {"mb": total(result, "mb"), "see": total(result, "see"), "path": path_terms(result)["ar"]}
-    for name, (value, error) in sums.items():
-        yield name, (value / frames, error / frames)
-    made = setting.generate(score, plan, ar_steps, preset.rollouts, video.frame_dim)
-    first, last = (frames_kl(video, plan, made, range(at, at + _PAIR)) for at in (0, frames - _PAIR))
-    yield "first", (first.value, first.stderr)
-    yield "last", (last.value, last.stderr)
+    terms = ledger(
+        video, plan, ar_steps, score=score, girsanov=False, samples=preset.samples, seed=setting.seed
+    ).terms
+    for name, sums in (("mb", terms.total("mb")), ("see", terms.total("see")), ("path", terms.ar_paths.sum())):
+        yield name, sums * (1 / frames)
+    made = setting.generate(score, plan, ar_steps, preset.rollouts, video=video)
+    first, last = (measured_kl(video, made, range(at, at + _PAIR), plan.floor) for at in (0, frames - _PAIR))
+    yield "first", first
+    yield "last", last
     # The pairs of a video share what they share of its noise: this error is too large rather than too small.
-    yield "growth", (last.value - first.value, float(np.hypot(first.stderr, last.stderr)))
+    yield "growth", last.plus_independent(-first)
 
 
 def _rounded(bottleneck: pd.Series[float]) -> Array:

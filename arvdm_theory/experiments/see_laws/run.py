@@ -19,11 +19,12 @@ import torch
 
 from arvdm_theory.decomposition.least_squares_see import expected_see
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, source_of, total, train_job
+from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
-from arvdm_theory.experiments.videos import VIDEOS
-from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.experiments.videos import VIDEOS, Video
+from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig
@@ -73,7 +74,7 @@ def _plan(preset: Preset) -> Plan:
     )
 
 
-def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job]]:
+def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job[Video]]]:
     """(axis, its value, the network): one axis is varied at a time, the others stand at their largest."""
     own, training = VIDEOS[video](), preset.training
     jobs = []
@@ -90,7 +91,7 @@ def _jobs(preset: Preset, video: str) -> list[tuple[str, float, Job]]:
     return jobs
 
 
-def networks(preset: Preset) -> list[Job]:
+def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
     return [job for video in _VIDEOS for _, _, job in _jobs(preset, video)]
 
@@ -113,15 +114,15 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
     )
     cells = [{"video": video, "axis": axis, "at": at} for video in _VIDEOS for axis, at, _ in _jobs(preset, video)]
 
-    def rows(cell: Cell) -> list[tuple[str, float, float]]:
+    def rows(cell: Cell) -> list[tuple[str, Number]]:
         places = {(axis, at): job for axis, at, job in _jobs(preset, cell["video"])}
         job = places[cell["axis"], cell["at"]]
         score = train_job(job, setting).as_score()
-        result = ledger(
-            job.law, job.plan, preset.ar_steps, score, girsanov_points=0, memory=False, samples=preset.samples,
-            seed=setting.seed,
-        )  # fmt: skip
-        return [(name, *total(result, name)) for name in ("see", "cross", "de")]
+        terms = ledger(
+            job.video, job.plan, preset.ar_steps, score=score, girsanov=False, memory=False,
+            samples=preset.samples, seed=setting.seed,
+        ).terms  # fmt: skip
+        return [(name, terms.total(name)) for name in ("see", "cross", "de")]
 
     trained = setting.table("see-laws", cells, rows, ["term", "value", "stderr"])
     return {"see-laws-linear": linear, "see-laws": trained}
@@ -129,19 +130,18 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
 
 def _linear(preset: Preset, cell: Cell, seed: int) -> Iterator[tuple[str, float, float]]:
     """Σ SEE over all AR steps of least-squares fits, exact for each, and its law."""
-    video, plan, pairs, resamples = VIDEOS["reference"](), _plan(preset), cell["pairs"], cell["resamples"]
-    assert isinstance(video, GaussianVideo)
+    video, plan, pairs, resamples = reference_video(), _plan(preset), cell["pairs"], cell["resamples"]
     if resamples == 1:
         # Both AR steps have two references, and least squares in each stage has n pairs of its own.
         law = sum(float(expected_see(video, plan, k, pairs).sum()) for k in range(1, preset.ar_steps + 1))
         yield "law", law, 0.0
-    sampler = WindowSampler(plan, preset.ar_steps, source_of(video), weighting="x0", dtype=torch.float64)
+    sampler = WindowSampler(plan, preset.ar_steps, video, weighting="x0", dtype=torch.float64)
     config = Job(video, plan, Network("linear", "x0"), preset.training).config()
     sums = []
     for fit in range(preset.options["fits"]):
         denoiser = fit_linear(Denoiser(config), sampler, pairs, seed * 100_000 + fit, resamples)
         result = ledger(
-            video, plan, preset.ar_steps, denoiser.as_score(), girsanov_points=0, memory=False, samples=2
+            video, plan, preset.ar_steps, score=denoiser.as_score(), girsanov=False, memory=False, samples=2
         )
         sums.append(result.totals["see"])
     values = np.array(sums, dtype=np.float64)

@@ -395,6 +395,11 @@ class GridVideo:
         self.noise = noise
 
     @property
+    def name(self) -> str:
+        """The world's."""
+        return self.world.name
+
+    @property
     def frame_shape(self) -> tuple[int, ...]:
         """(size, size, 3)."""
         return (self.view.size, self.view.size, 3)

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from arvdm_theory.bounds.accumulation import require_clip_bound
+from arvdm_theory.bounds.accumulation import why_no_clip_bound
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.experiments.accumulation import run as accumulation
 from arvdm_theory.experiments.accumulation.run import PRESETS, linear_losses
-from arvdm_theory.experiments.networks import Job, source_of
+from arvdm_theory.experiments.networks import Job
+from arvdm_theory.experiments.videos import Video
 from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.references import References
 from arvdm_theory.rollout.predict import predicted_clip_kl
@@ -25,7 +25,7 @@ from arvdm_theory.training.windows import WindowSampler
 PLAN = "FIFO, 2 references"
 
 
-def few_videos() -> tuple[Job, Denoiser]:
+def few_videos() -> tuple[Job[Video], Denoiser]:
     """A linear denoiser fitted to so few videos that it is far from the optimum."""
     smoke = PRESETS["smoke"]
     preset = dataclasses.replace(smoke, reverse_steps=9, options={**smoke.options, "pairs": 40})
@@ -36,19 +36,18 @@ def few_videos() -> tuple[Job, Denoiser]:
 def test_losses_are_what_true_windows_say() -> None:
     """Closed form against averages over 40 000 noised true videos: within five standard errors, row by row."""
     job, denoiser = few_videos()
-    assert isinstance(job.video, GaussianVideo)
+    assert job.video.gaussian
     stages = job.training.ar_steps
     best, excess = linear_losses(job.video, job.plan, stages, denoiser.as_score())
     assert float((excess / best).min()) > 0.05
-    source = source_of(job.video)
-    sampler = WindowSampler(job.plan, stages, source, weighting="x0", dtype=torch.float64)
+    sampler = WindowSampler(job.plan, stages, job.video, weighting="x0", dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    video = source.draw(40_000, job.frames, generator)
+    video = job.video.draw(40_000, job.frames, generator)
     found, error = [], []
     for number, stage in enumerate(sampler.stages):
-        for row in range(stage.reverse_steps):
-            levels = stage.grid[row].expand(len(video.frames), -1)
-            shown = VideoBatch(video.frames[:, : stage.frames])
+        for row in range(stage.steps):
+            levels = stage.levels[row].expand(len(video.frames), -1)
+            shown = VideoBatch(video.frames[:, : stage.frames.stop])
             batch = sampler.noised(number, shown, levels, torch.ones_like(levels), generator)
             with torch.no_grad():
                 said = denoiser(batch.window, batch.levels, batch.references)
@@ -64,7 +63,7 @@ def test_losses_are_what_true_windows_say() -> None:
 
 def test_losses_refuse_a_network_that_is_not_affine() -> None:
     job, denoiser = few_videos()
-    assert isinstance(job.video, GaussianVideo)
+    assert job.video.gaussian
     score = denoiser.as_score()
     with pytest.raises(ValueError, match="affine"):
         linear_losses(job.video, job.plan, 1, lambda w, t, r: torch.tanh(score(w, t, r)))
@@ -73,19 +72,18 @@ def test_losses_refuse_a_network_that_is_not_affine() -> None:
 def test_the_prediction_of_a_linear_denoiser_is_its_closed_form() -> None:
     """Linear response of an affine network has no residual: the propagated kernels are the ledger's own."""
     job, denoiser = few_videos()
-    assert isinstance(job.video, GaussianVideo)
+    assert job.video.gaussian
     score = denoiser.as_score()
-    known = ledger(job.video, job.plan, 3, score, girsanov_points=0, closed=False, memory=False).table
+    known = ledger(job.video, job.plan, 3, score=score, girsanov=False, memory=False)
     predicted = predicted_clip_kl(job.video, job.plan, 3, score, bound=False, samples=300, groups=4)
-    value = predicted[predicted.form == "linear"].value.to_numpy()
     # Rounding of the regression's normal equations, over as many reverse steps.
-    assert value == pytest.approx(known[known.term == "CLIP_KL"].value.to_numpy(), rel=1e-7)
+    assert predicted.column("CLIP_KL", "linear") == pytest.approx(known.column("CLIP_KL"), rel=1e-7)
 
 
 def test_both_plans_allow_the_bound_and_are_trained_as_far_as_they_change() -> None:
     for name, build in accumulation._PLANS.items():
         plan, trained = build(9), accumulation._TRAINED[name]
-        require_clip_bound(plan, 8)
+        assert why_no_clip_bound(plan, 8) is None
         assert plan.references == References.last(2)
         assert len(plan.references_at(trained)) == 2
         assert trained == 1 or len(plan.references_at(trained - 1)) < 2

@@ -79,7 +79,7 @@ def test_full_size_networks_take_a_step(name: str, tmp_path: Path) -> None:
     kinds = {}
     run = experiment(name).module("run")
     for job in run.networks(run.PRESETS["gpu"]):
-        kinds.setdefault((job.network.architecture, job.video_name.split()[0], str(job.network.options)), job)
+        kinds.setdefault((job.network.architecture, job.video.name.split()[0], str(job.network.options)), job)
     largest: dict[str, int] = {}
     for (architecture, _, options), job in sorted(kinds.items(), key=lambda item: -len(item[0][2])):
         # The largest of each architecture and memory stands for the narrower ones of a sweep.

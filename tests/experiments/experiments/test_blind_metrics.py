@@ -12,7 +12,8 @@ from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.decomposition.state_kernels import frames_law
 from arvdm_theory.experiments.blind_metrics.run import (
     PRESETS,
-    _exact_finite,
+    _chain_windows,
+    _exact,
     _plan,
     _window_moments,
     sampler_law,
@@ -29,13 +30,13 @@ from arvdm_theory.plan.references import References
 
 def _gaussian(name: str) -> GaussianVideo:
     video = VIDEOS[name]()
-    assert isinstance(video, GaussianVideo)
+    assert video.gaussian
     return video
 
 
 def _walker() -> FiniteStateVideo:
     video = VIDEOS["walker on a circle"]()
-    assert isinstance(video, FiniteStateVideo)
+    assert not video.gaussian
     return video
 
 
@@ -50,7 +51,7 @@ def test_sampler_law_is_the_ledgers(step: str, window: int) -> None:
     size = frames * video.frame_dim
     truth = level * video.covariance(frames) + (1 - level) * torch.eye(size, dtype=torch.float64)
     found = kl_divergence(math.sqrt(level) * video.mean(frames), truth, law.mean, law.covariance)
-    wanted = ledger(video, plan, ar_steps, step=step, girsanov_points=0, closed=False, memory=False).totals["kl"]
+    wanted = ledger(video, plan, ar_steps, step=step, girsanov=False, memory=False).totals["kl"]
     # Both are sums over a few dozen eigenvalues of matrices whose condition is below 1e3.
     assert float(found) == pytest.approx(wanted, rel=1e-10)
 
@@ -96,14 +97,14 @@ def test_finite_windows_against_enumeration(memory: int) -> None:
     """The sum of conditional informations is the KL of the tables of all state sequences, and so is Σ MB."""
     video = _walker()
     own, frames = with_memory(video, memory), 5
-    rows = list(_exact_finite(video, frames, memory))
-    for length in range(1, frames + 1):
+    for length, (_, _, value) in enumerate(_chain_windows(video, memory, frames), 1):
         p, q = (frames_law(v.chain, range(2, 2 + length)) for v in (video, own))
         direct = float((torch.xlogy(p, p) - torch.xlogy(p, q)).sum())
-        [value] = [row[4] for row in rows if row[1] == "kl" and row[3] == length]
         assert value == pytest.approx(direct, abs=1e-12)
-    [lost] = [row[4] for row in rows if row[1] == "mb"]
-    assert lost == pytest.approx(direct, abs=1e-12)
+    [lost] = [row[4] for row in _exact(PRESETS["smoke"], "walker on a circle", memory) if row[1] == "mb"]
+    frames = PRESETS["smoke"].options["videos"]["walker on a circle"][0]
+    p, q = (frames_law(v.chain, range(frames)) for v in (video, own))
+    assert lost == pytest.approx(float((torch.xlogy(p, p) - torch.xlogy(p, q)).sum()), abs=1e-12)
 
 
 def test_window_moments_against_samples() -> None:

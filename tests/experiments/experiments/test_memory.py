@@ -1,20 +1,17 @@
-"""The experiment's pieces: the exact score that I-MMSE is handed, and what ideal kernels pay for forgetting."""
+"""The experiment's pieces: the bottleneck from exact scores, and what ideal kernels pay for forgetting."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
-import torch
 from oracle_score import OracleScore
 
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.experiments.memory import run as memory
-from arvdm_theory.experiments.networks import ExactGaussianScore, Setting
+from arvdm_theory.experiments.networks import Setting
 from arvdm_theory.information.discrete import FiniteLaw, conditional_mutual_information
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian import GaussianVideo
-from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.rollout.decoded import decoded_law
 
 SMOKE = memory.PRESETS["smoke"]
@@ -24,27 +21,11 @@ def _cell(video: str, references: int) -> dict[str, object]:
     return {"video": video, "references": references, "structure": "slots", "compression": "none", "budget": 0}
 
 
-@pytest.mark.parametrize("frames", [(), (0, 2)])
-def test_the_exact_score_is_the_joint_precision_s(frames: tuple[int, ...]) -> None:
-    video = reference_video()
-    draw = torch.Generator().manual_seed(0)
-    window = torch.randn(5, 2, 2, dtype=torch.float64, generator=draw)
-    values = torch.randn(5, len(frames), 2, dtype=torch.float64, generator=draw)
-    levels = torch.tensor([0.3, 1.7], dtype=torch.float64)
-    at = torch.tensor([0.02, 0.4][: len(frames)], dtype=torch.float64)
-    references = ReferenceBatch(values, at, frames, (4, 5))
-    mean, covariance = video.mean(6)[0].numpy(), video.covariance(6)[0].numpy()
-    found = ExactGaussianScore(video)(window, levels, references)
-    expected = OracleScore(covariance, mean, 2)(window, levels, references)
-    # Conditioning against the whole joint precision: both solve 8 x 8 systems of condition number below 1e3.
-    torch.testing.assert_close(found, torch.as_tensor(expected), rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize("references", [0, 1, 2])
 def test_forgetting_costs_ideal_kernels_the_memory_bottlenecks(references: int) -> None:
     told, _ = memory._pair(SMOKE, _cell("reference", references))
-    assert isinstance(told.video, GaussianVideo)
-    expected = ledger(told.video, told.plan, SMOKE.ar_steps, girsanov_points=0).totals["mb"]
+    assert told.video.gaussian
+    expected = ledger(told.video, told.plan, SMOKE.ar_steps, girsanov=False).totals["mb"]
     assert memory._ideal_excess(told, SMOKE.ar_steps) == pytest.approx(expected, rel=1e-12)
 
 
@@ -65,8 +46,8 @@ def test_the_fixed_cases_have_at_least_three_tenths_of_a_nat(video: str, referen
     preset = memory.PRESETS["cpu"]
     assert references in preset.options["lengths"][video]
     told, _ = memory._pair(preset, _cell(video, references))
-    if isinstance(told.video, GaussianVideo):
-        totals = ledger(told.video, told.plan, preset.ar_steps, girsanov_points=0)
+    if told.video.gaussian:
+        totals = ledger(told.video, told.plan, preset.ar_steps, girsanov=False)
         assert totals.column("MB")[-1] >= 0.3
     else:
         by_hand = math.log(2) + 0.92 * math.log(0.92) + 0.08 * math.log(0.08)
@@ -84,13 +65,16 @@ def test_both_networks_of_a_pair_are_trained_alike() -> None:
             assert whole.plan.past_frames(preset.ar_steps) == ()
 
 
-def test_exact_scores_reach_the_closed_form(tmp_path: object) -> None:
+def test_exact_scores_reach_the_closed_form(tmp_path: Path) -> None:
     told, _ = memory._pair(SMOKE, _cell("needle", 2))
-    exact = ExactGaussianScore(told.video)  # type: ignore[arg-type]
-    setting = Setting("smoke", tmp_path, device="cpu", progress=False)  # type: ignore[arg-type]
-    rows = {source: (value, error) for _, source, value, error in
-            memory._bottleneck(told, SMOKE, setting, exact, exact)}  # fmt: skip
-    assert rows["clocks"][0] == pytest.approx(rows["closed form"][0], abs=1e-9)
-    # The same scores stand in for the networks: one and the same estimate, within its error of the truth.
-    assert rows["trained"] == rows["exact scores"]
-    assert abs(rows["trained"][0] - rows["closed form"][0]) < 5 * rows["trained"][1]
+    assert told.video.gaussian
+    frames = told.plan.total_frames(SMOKE.ar_steps)
+    mean, covariance = told.video.mean(frames)[0].numpy(), told.video.covariance(frames)[0].numpy()
+    oracle = OracleScore(covariance, mean, told.video.frame_dim)
+    setting = Setting("smoke", tmp_path, device="cpu", progress=False)
+    rows = {source: found for _, source, found in memory._bottleneck(told, SMOKE, setting, oracle, oracle)}
+    assert rows["clocks"].value == pytest.approx(rows["closed form"].value, abs=1e-9)
+    # Dense conditioning in place of the networks: one and the same estimate, but for the rounding of systems of
+    # condition below 1e3, within its interval of the truth.
+    assert rows["trained"].value == pytest.approx(rows["exact scores"].value, abs=1e-9)
+    assert abs(rows["trained"].value - rows["closed form"].value) < 5 * rows["trained"].stderr
