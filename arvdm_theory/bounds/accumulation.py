@@ -24,7 +24,9 @@ def why_no_clip_bound(plan: Plan, ar_steps: int) -> str | None:
     Output_k or a clean reference of step k. From a noised version of a frame neither the frame nor another noised
     version of it can be made.
     """
-    for k in range(1, ar_steps):
+    # Once its references are filled a plan repeats itself: the first such pair of steps speaks for all.
+    repeats = plan.repeats_from
+    for k in range(1, ar_steps if repeats is None else min(ar_steps, repeats + 1)):
         out = set(plan.window_frames(k)[: plan.stride])
         clean = out | {r.frame for r in plan.references_at(k) if r.level <= plan.floor}
         for reference in plan.references_at(k + 1):

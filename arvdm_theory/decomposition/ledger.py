@@ -20,6 +20,7 @@ from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
+    dense_steps,
     ledger_terms,
     sample_count,
 )
@@ -57,7 +58,7 @@ def ledger(
     init_grid: Tensor | None = None,
     progress: bool = False,
 ) -> Result:
-    """The ledger of a video and a plan.
+    """The ledger of a video and a plan; of many AR steps by recursions in linear time, where there are such.
 
     Args:
         video: its law; frames beyond what the plan needs are ignored.
@@ -86,7 +87,7 @@ def ledger(
     Raises:
         ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
             infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
-            or if an argument is out of range.
+            if an argument is out of range, or if the joint covariance of that many frames is too large.
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
 
@@ -121,6 +122,8 @@ def _saturating(
     """The saturating bound on the clip KL of every AR step; or why there is none."""
     if terms.clips is None or video.action_dim:
         return (), "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
+    if (most := dense_steps(video, plan)) is not None and ar_steps > most:
+        return (), f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
     try:
         return closed_loop(video, plan, ar_steps, score=score, step=step).bounds, ""  # type: ignore[arg-type]
     except NotPositiveDefiniteError as error:
@@ -258,15 +261,33 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str], accumulation:
     defined = {name: value for name, value in values.items() if value is not None and name not in notes}
     totals = {name: float(defined[name]) if name in defined else None for name in values}
     errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
-    rows = _rows(terms, notes)
-    rows += [
-        ("ar", k, "ACCUMULATION_BOUND", "exact", Number.exact(b)) for k, b in enumerate(accumulation, start=1)
-    ]
-    return Result("ledger", rows_table(rows), totals, errors, notes, terms)
+    series = {} if isinstance(terms.ar, tuple) else _series(terms, notes)
+    if accumulation:
+        series["ACCUMULATION_BOUND"] = Number.exact(torch.tensor(accumulation, dtype=torch.float64))
+    return Result("ledger", rows_table(_rows(terms, notes), series), totals, errors, notes, terms)
 
 
 def _sum(first: Number, second: Number) -> Number:
     return first + second if first.is_exact or second.is_exact else first.plus_independent(second)
+
+
+def _series(terms: LedgerTerms, notes: dict[str, str]) -> dict[str, Number]:
+    """The terms of all AR steps at once, (K,) each, where they are too many to go through them."""
+    found = {name: terms.of(name.lower()) for name in ("DE", "SEE", "CROSS")}
+    series = {
+        "NIE_AR": terms.of("nie"),
+        **{name: None if number is None else number.sum_last() for name, number in found.items()},
+        "MB": terms.of("mb"),
+        "AR_STEP": terms.ar_step_errors,
+        **{
+            f"AR_STEP_{name}": None if terms.attribution is None else terms.attribution[:, i]
+            for i, name in enumerate(("NIE", "DE", "SEE"))
+        },
+        "CLIP_W2": terms.clips_w2,
+        "CLIP_KL": terms.clips,
+        "CLIP_BOUND": None if "clip_bound" in notes else terms.clip_bounds,
+    }
+    return {name: number for name, number in series.items() if number is not None}
 
 
 def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str, str, Number]]:
@@ -284,6 +305,8 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
     step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
     add("init", 0, "IE", terms.ie)
     bounds = terms.clip_bounds
+    if not isinstance(terms.ar, tuple):  # many steps that share their errors: a series a term
+        return rows
     for k, errors in enumerate(terms.ar, start=1):
         step_terms(errors, "ar", k, "", "NIE_AR")
         add("ar", k, "MB", errors.mb)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from arvdm_theory.number import Number
 
@@ -26,10 +28,21 @@ _SERIES = {
 _COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
 
 
-def rows_table(rows: list[tuple[str, int, str, str, Number]]) -> pd.DataFrame:
-    """The table of (stage, AR step, term, form, number) rows."""
+def rows_table(
+    rows: list[tuple[str, int, str, str, Number]], series: Mapping[str, Number] | None = None
+) -> pd.DataFrame:
+    """The table of (stage, AR step, term, form, number) rows, and of terms that are given for all AR steps, (K,)."""
     tidy = [(*row[:4], float(row[4]), float(row[4].stderr), *map(float, row[4].ends())) for row in rows]
-    return pd.DataFrame(tidy, columns=_COLUMNS)
+    table = pd.DataFrame(tidy, columns=_COLUMNS)
+    parts = []
+    for term, number in (series or {}).items():
+        numbers = [torch.as_tensor(each).cpu() for each in (number.value, number.stderr, *number.ends())]
+        form = "exact" if number.is_exact else "average"
+        steps = range(1, len(numbers[0]) + 1)
+        parts.append(pd.DataFrame(dict(zip(_COLUMNS, ("ar", steps, term, form, *numbers), strict=True))))
+    if not parts:
+        return table
+    return pd.concat([table, pd.concat(parts).sort_values("ar_step", kind="stable")], ignore_index=True)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from arvdm_theory.laws.evidence import Evidence
 from arvdm_theory.laws.gaussian_stage import GaussianStage
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.stage_law import TrueVideos, WindowPosterior
+from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.laws.states import State, check_paths, frame_indices, noisy_covariance, parting_level
 from arvdm_theory.noise import alpha, sigma2, standard_normal
 from arvdm_theory.plan.plan import Plan
@@ -312,6 +314,7 @@ class StationaryVideo(GaussianVideo):
         multiplicity: (modes,), ones if left out.
         length: the number of frames; None for a video without end.
         name: what tables call it.
+        state_space: the same law as a linear state space, but for the mean; None if it is not known to be one.
 
     Raises:
         ValueError: if Γ(0) is not a finite symmetric float64 matrix a mode, or the mean or the multiplicity
@@ -327,6 +330,7 @@ class StationaryVideo(GaussianVideo):
         multiplicity: Tensor | None = None,
         length: int | None = None,
         name: str = "stationary",
+        state_space: StateSpace | None = None,
     ) -> None:
         first = autocovariance(1)
         modes = first.shape[0]
@@ -346,6 +350,11 @@ class StationaryVideo(GaussianVideo):
         if self.multiplicity.shape != (modes,) or self._mean.shape != (modes, frame_dim):
             raise ValueError(f"{modes} modes need as many multiplicities and means of {frame_dim} entries")
         self.name = name
+        self._state_space = state_space
+
+    def state_space_form(self) -> StateSpace | None:
+        """See :class:`GaussianVideo`."""
+        return None if self._state_space is None else replace(self._state_space, mean=self._mean)
 
     def mean(self, frames: int) -> Tensor:
         """See :class:`GaussianVideo`."""
@@ -369,6 +378,7 @@ def separable_video(
     mean: ArrayLike | Tensor | None = None,
     length: int | None = None,
     name: str = "separable",
+    state_space: Callable[[Tensor], StateSpace] | None = None,
 ) -> StationaryVideo:
     """The stationary video with Γ(l) = r(l) B, so that n frames have covariance S ⊗ B, S_ij = r(|i - j|).
 
@@ -378,6 +388,7 @@ def separable_video(
         mean: (d,), zero if left out.
         length: the number of frames; None for a video without end.
         name: what tables call it.
+        state_space: from B to the same law as a linear state space, where it is one.
 
     Raises:
         ValueError: if B is not a symmetric finite matrix, the mean does not fit it, or r(0) is not 1.
@@ -393,8 +404,9 @@ def separable_video(
     at_zero = float(correlation(torch.zeros(1, dtype=torch.float64, device=matrix.device)))
     if not abs(at_zero - 1) < 1e-12:
         raise ValueError(f"a correlation is 1 at lag 0, got {at_zero}")
+    form = None if state_space is None else state_space(matrix)
     return StationaryVideo(
-        autocovariance, dim, mean=checked_mean(mean, matrix, dim)[None], length=length, name=name
+        autocovariance, dim, mean=checked_mean(mean, matrix, dim)[None], length=length, name=name, state_space=form
     )
 
 

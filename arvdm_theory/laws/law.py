@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.laws.evidence import Evidence
 from arvdm_theory.laws.stage_law import StageLaw, TrueVideos, WindowPosterior
+from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.stage import Stage
 
@@ -84,6 +85,10 @@ class VideoLaw(ABC):
     def gaussian(self) -> bool:
         """Whether every joint law of frames and actions is Gaussian."""
         return False
+
+    def state_space_form(self) -> StateSpace | None:
+        """The video as a linear state space, for recursions in time; None if it is not known to be one."""
+        return None
 
     def known_moments(self, frames: int) -> tuple[Tensor, Tensor] | None:
         """Mean (1, F·d + F·a) and covariance of the first F frames and their actions; None where not known."""

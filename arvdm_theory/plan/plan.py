@@ -130,6 +130,19 @@ class Plan:
         """R_k: the references of AR step k."""
         return self.references.at(self.frames_out(ar_step))
 
+    @property
+    def repeats_from(self) -> int | None:
+        """The AR step from which on every step has the same references, counted from its window; None if none is.
+
+        From there on a frame stands between the first frames that are referred to and the last ones.
+        """
+        if (reach := self.references.reach) is None:
+            return None
+        k = 2
+        while self.frames_out(k) <= sum(reach):
+            k += 1
+        return k
+
     def past_frames(self, ar_step: int) -> tuple[int, ...]:
         """Past_k: the frames that are out and not in R_k; noised references hide nothing from it."""
         known = {r.frame for r in self.references_at(ar_step) if r.level <= self.floor}

@@ -118,6 +118,16 @@ class References:
         return None if None in counts else sum(count for count in counts if count is not None)
 
     @property
+    def reach(self) -> tuple[int, int] | None:
+        """(f, m) if every reference is one of the first f or of the last m frames that are out; None if not."""
+        if any(pick.kind in ("every", "all") for pick in self.picks):
+            return None
+        first, last = (
+            max((pick.count for pick in self.picks if pick.kind == kind), default=0) for kind in ("first", "last")
+        )
+        return first, last
+
+    @property
     def noised(self) -> bool:
         """Whether any reference is noised afresh."""
         return any(pick.level > 0 for pick in self.picks)
