@@ -19,11 +19,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.data.npz import npz_array
 from arvdm_theory.executors import executing, executor
 from arvdm_theory.files import atomic_path, read_json, write_json
 from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
-from arvdm_theory.video.simulators.worlds import Simulator
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import Simulator
 
