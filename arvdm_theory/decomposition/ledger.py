@@ -77,17 +77,17 @@ def ledger(
         samples: true videos (true windows a reverse step, of a Gaussian video) where terms are averages.
         seed: of those samples.
         attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
-        accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which costs
-            K² small matrix products.
-        ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The caller
-            keeps them within the plan's requirements; moving frames must be those of the plan.
+        accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which
+            costs K² small matrix products.
+        ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The
+            caller keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
         progress: whether to show a progress bar.
 
     Raises:
         ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
-            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
-            if an argument is out of range, or if the joint covariance of that many frames is too large.
+            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no
+            score, if an argument is out of range, or if the joint covariance of that many frames is too large.
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
 
@@ -103,8 +103,8 @@ def ledger(
     with torch.no_grad():
         terms = ledger_terms(
             video, plan, ar_steps, score=score, step=step, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution, ar_grid=ar_grid,
-            init_grid=init_grid, progress=progress,
+            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution,
+            ar_grid=ar_grid, init_grid=init_grid, progress=progress,
         )  # fmt: skip
         notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
         if rare := video.rare(samples, plan.total_frames(ar_steps)):
@@ -139,7 +139,8 @@ def memory_bottleneck(
     samples: int = 2048,
     seed: int = 0,
 ) -> Number:
-    """MB_k = I(Output_k; Past_k | Input_k) of AR step k = ``ar_step``, in nats; exact where the law has a closed form.
+    """MB_k = I(Output_k; Past_k | Input_k) of AR step k = ``ar_step``, in nats; exact where the law has a closed
+    form.
 
     Source: arXiv 2503.10704, Theorem 2: no network of the plan, however well trained, pays less.
 
@@ -147,13 +148,14 @@ def memory_bottleneck(
         video: its law.
         plan: the plan.
         ar_step: k, from 1.
-        clean_references: condition on the references *before* they are noised, and take Past_k as what is left: the
-            form whose sum over k no sampler of a plan with w = Δ beats.
+        clean_references: condition on the references *before* they are noised, and take Past_k as what is left:
+            the form whose sum over k no sampler of a plan with w = Δ beats.
         samples: true videos where it is an average.
         seed: of these.
 
     Raises:
-        ValueError: if the video has too few frames or no density at the plan's floor, or an argument is out of range.
+        ValueError: if the video has too few frames or no density at the plan's floor, or an argument is out of
+            range.
 
     Example:
         >>> from arvdm_theory import References, outpainting, reference_video

@@ -91,7 +91,8 @@ class GaussianVideo(VideoLaw):
         return self.joint_moments(frames)
 
     def joint_moments(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the first ``frames`` frames, and of the actions behind them in a video with actions.
+        """Mean and covariance of the first ``frames`` frames, and of the actions behind them in a video with
+        actions.
 
         Those of the most frames that were asked for are kept, since those of fewer are a part of them.
         """
@@ -111,7 +112,8 @@ class GaussianVideo(VideoLaw):
     def true_videos(
         self, plan: Plan, ar_steps: int, videos: int, generator: torch.Generator
     ) -> Iterator[TrueVideos]:
-        """One batch: a Gaussian stage draws its windows itself, afresh for every reverse step, where it needs any."""
+        """One batch: a Gaussian stage draws its windows itself, afresh for every reverse step, where it needs
+        any."""
         del plan, ar_steps
         yield TrueVideos(self, videos, generator, torch.zeros(0, dtype=torch.float64))
 
@@ -166,7 +168,8 @@ class GaussianVideo(VideoLaw):
         return flat.reshape(videos, self.modes, frames, self.frame_dim)
 
     def draw(self, videos: int, frames: int, generator: torch.Generator | None = None) -> VideoBatch:
-        """The very numbers of :meth:`sample`, (videos, frames, modes · d): the modes of a frame follow one another."""
+        """The very numbers of :meth:`sample`, (videos, frames, modes · d): the modes of a frame follow one
+        another."""
         return VideoBatch(self.sample(videos, frames, generator).transpose(1, 2).flatten(2))
 
     def conditional(self, window: Evidence, given: Evidence | None) -> tuple[Tensor, Tensor]:

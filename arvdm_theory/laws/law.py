@@ -1,8 +1,8 @@
 """What a law of videos answers: the one protocol that ledger, sampler, training and prediction ask.
 
 A law of one's own needs five things: ``frame_dim``, ``length``, ``name``, :meth:`VideoLaw.draw` and
-:meth:`VideoLaw.log_density`. Everything else follows, by averages over true videos; a law that knows better overrides
-it, as the Gaussian one does with algebra and a finite-state one with sums.
+:meth:`VideoLaw.log_density`. Everything else follows, by averages over true videos; a law that knows better
+overrides it, as the Gaussian one does with algebra and a finite-state one with sums.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class StateSpace:
         """The stationary one whose frames have the covariance S ⊗ B, S that of a scalar video; mean zero.
 
         Args:
-            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R and P of the scalar one.
+            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R and P of the scalar
+                one.
             frame_covariance: B, (d, d).
         """
         B = frame_covariance

@@ -64,8 +64,8 @@ class Plan:
         >>> Plan(input_levels=(2.0, 1.0, 6.0), stride=1, horizon=6.0, reverse_steps=10)
         Traceback (most recent call last):
         ...
-        arvdm_theory.plan.references.PlanError: monotonicity: the input level of window frame 2 (1.0) is below that of
-        frame 1 (2.0)
+        arvdm_theory.plan.references.PlanError: monotonicity: the input level of window frame 2 (1.0) is below that
+        of frame 1 (2.0)
     """
 
     input_levels: tuple[float, ...]
@@ -153,8 +153,8 @@ class Plan:
 
         Args:
             ar_step: k.
-            levels: float64 (M + 1, frames) in place of the plan's grid; they may require gradients. The caller keeps
-                them within the plan's requirements; frames that move must be those of the plan.
+            levels: float64 (M + 1, frames) in place of the plan's grid; they may require gradients. The caller
+                keeps them within the plan's requirements; frames that move must be those of the plan.
 
         Raises:
             ValueError: for a negative AR step, or levels of another shape or dtype.

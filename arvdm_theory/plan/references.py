@@ -1,4 +1,5 @@
-"""References by rule: which earlier frames an AR step may look at, and how noisy; and what sees what in the window."""
+"""References by rule: which earlier frames an AR step may look at, and how noisy; and what sees what in the
+window."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 Two curves of the KL of the clip that AR step k puts out, true law to the sampler's:
 
 - *the bound*: IE (or what bounds it) and the cumulated per-step terms, where the plan allows it
-  (:mod:`arvdm_theory.bounds.accumulation`). It is loose; it holds, for a score that is not affine within its standard
-  error.
+  (:mod:`arvdm_theory.bounds.accumulation`). It is loose; it holds, for a score that is not affine within its
+  standard error.
 - *linear response*: at every reverse step the network's output s is regressed on what it is shown under true data,
 
       s(W, R) ≈ F W + G R + f,    residual covariance S,
@@ -19,8 +19,8 @@ input, strongly correlated from step to step, which neither form knows. Validate
 
 What it estimates is the KL to the Gaussian with the sampler's (propagated) moments. For a Gaussian video the true
 clip's law is exact. For a finite-state one the true law is replaced by the Gaussian with its moments as well: the
-form is called ``moment``, a KL between two moment-matched Gaussians (the true moments exact, where they are known),
-which sees drift of means, variances and correlations and nothing else.
+form is called ``moment``, a KL between two moment-matched Gaussians (the true moments exact, where they are
+known), which sees drift of means, variances and correlations and nothing else.
 
 Standard errors are delete-one-group jackknives over the true videos, which also take out the bias of order
 1/samples; a KL no larger than its standard error may come out negative.
@@ -88,13 +88,13 @@ def predicted_clip_kl(
 
     Returns:
         CLIP_KL rows, a row per (``ar_step``, ``form``) with ``value`` in nats and ``stderr``. Forms: ``bound``;
-        ``linear`` and ``linear_residual`` for Gaussian videos; ``moment_linear`` and ``moment_linear_residual`` for
-        others. ``notes["bound"]`` says why it is missing.
+        ``linear`` and ``linear_residual`` for Gaussian videos; ``moment_linear`` and ``moment_linear_residual``
+        for others. ``notes["bound"]`` says why it is missing.
 
     Raises:
         ValueError: for several modes, something that is no score or cannot be called, a step without a noise
-            variance, too few samples for the regression, clean frames without a density, fewer than two groups, and
-            as the ledger.
+            variance, too few samples for the regression, clean frames without a density, fewer than two groups,
+            and as the ledger.
         NotPositiveDefiniteError: if what the network is shown has a singular law (stop the plan at a floor δ > 0).
 
     Example:

@@ -102,7 +102,8 @@ def test_the_default_is_stopped_and_told_a_generated_frame() -> None:
 def test_clips_of_one_episode_count_as_one_draw() -> None:
     """Four clips an episode, all alike but for the noise that is added: z has 39 degrees of freedom.
 
-    The interval holds the quadrature's error too, which is told by half the nodes: at 8 it is below 1e-4 of the rest.
+    The interval holds the quadrature's error too, which is told by half the nodes: at 8 it is below 1e-4 of the
+    rest.
     """
     labels, scores = np.repeat(np.arange(40), 4).tolist(), []
     for seed in range(10):

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from arvdm_theory.experiments.independence.run import ALPHA, wilson
-from arvdm_theory.experiments.record import Cell, run_cells, write_table
+from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.information.estimators import Dependence, independence_test
+from arvdm_theory.tables import write_table
 
 __all__ = ["NULLS", "null_study"]
 
