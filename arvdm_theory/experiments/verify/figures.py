@@ -181,7 +181,7 @@ def scheduler_sums(table: pd.DataFrame) -> Figure:
         for colour, (setting, rows) in zip(sns.color_palette("colorblind"), settings, strict=False):
             wide = rows.pivot_table(index=["spacing", "power"], columns="quantity", values="value")
             rank = wide[[name, "kl"]].corr(method="spearman").iloc[0, 1]
-            family, steps, references = (str(part) for part in cast("tuple[object, ...]", setting))
+            family, steps, references = (str(part) for part in setting)  # type: ignore[str-bytes-safe, misc]
             what, marker = ("FIFO staircases", "s") if family == "FIFO" else ("grids of a window", "o")
             axis.plot(wide[name], wide["kl"], marker, color=colour, markersize=6, alpha=0.8,
                       label=f"{what}, M = {steps}, last {references}: {rank:.2f}")  # fmt: skip
