@@ -234,7 +234,7 @@ class Number:
     # -- arithmetic ----------------------------------------------------------------------------------
 
     def _mapped(self, change: Callable[[Tensor], Tensor], extra: Tensor | float) -> Number:
-        """The same map of every sample; an interval of its own does not survive it."""
+        """The same map of every sample; an interval of its own is dropped."""
         return replace(self, samples=change(self.samples), extra=extra, interval=None)
 
     def __add__(self, other: Number | Tensor | float) -> Number:
@@ -259,7 +259,11 @@ class Number:
         by = torch.as_tensor(factor, dtype=torch.float64, device=self.samples.device)
         extra = torch.as_tensor(self.extra, dtype=torch.float64, device=self.samples.device)
         axes = max(self.samples.ndim, by.ndim + 1)
-        return self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        scaled = self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        if self.interval is None or by.ndim:
+            return scaled
+        low, high = (float(by.detach()) * end for end in self.interval)
+        return replace(scaled, interval=(low, high) if float(by.detach()) >= 0 else (high, low))
 
     __rmul__ = __mul__
 
