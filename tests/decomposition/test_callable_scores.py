@@ -93,10 +93,10 @@ def test_a_network_that_bends_is_never_taken_for_affine() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_bent_networks_see_is_that_of_its_definition(seed: int) -> None:
-    """½ Σ c_s²/q E ‖s_θ - s*‖² along u alone, in which all entries but one are the exact score's own.
+    """½ Σ c_s²/q E ‖s_θ - s*‖² over the joint law of (window, references).
 
-    Frames are independent copies of an AR(1) in each of four entries, so that s* acts on entries apart: the error of
-    -W + 4 relu(u·W - 1.5) u is drawn from the joint law of (window, references), written out.
+    Frames are independent copies of an AR(1) in each of four entries, so that s* acts on entries apart, and both
+    scores are drawn from the joint law of (window, references), written out.
     """
     u, score = relu_network(seed)
     result = ledger(RELU_VIDEO, RELU_PLAN, 1, score=score, girsanov=False, samples=8000, seed=seed)

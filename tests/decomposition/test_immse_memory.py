@@ -278,8 +278,8 @@ def test_a_reference_at_one_level_in_both_plans_is_one_draw() -> None:
 def test_reverse_steps_below_the_stop_are_not_taken() -> None:
     plan, larger = PAIRS["chunks, a short context and a sink"]
     videos, watch = drawn(*video_of(plan, 0), plan, 3, 0), Watch()
-    # Levels 4, 3, 2, 1, 0: the step from 3 to 2 ends at 2.5, and two nodes lie at 2.75 ± 0.25/√3; half of them, one,
-    # lies in the middle.
+    # Levels 4, 3, 2, 1, 0: the step from 3 to 2 ends at 2.5, and two nodes lie at 2.75 ± 0.25/√3; half of them is
+    # one in the middle.
     memory_bottleneck_from_scores(videos, plan, STEP, watch, Watch(), points=2, plan_with_past=larger, stop=2.5)
     seen = [float(levels[0]) for levels in watch.levels]
     half = 0.5 / math.sqrt(3)

@@ -255,7 +255,7 @@ def test_refuses_what_it_cannot_predict() -> None:
     with pytest.raises(ValueError, match="videos of one mode, got"):
         predicted_clip_kl(pixels, PLANS["rolling"], 2, score)
     atomic = FiniteStateVideo(sticky_chain(2, 0.9), Codebook([[-1.0], [1.0]]))
-    with pytest.raises(ValueError, match="have no density: .* Give the plan a floor"):
+    with pytest.raises(ValueError, match=r"have no density: .* Give the plan a floor"):
         predicted_clip_kl(atomic, PLANS["chunks with references"], 2, score)
     still = FiniteStateVideo(sticky_chain(2, 1.0), Codebook([[-1.0], [1.0]], 0.0))
     videos = still.draw(100, 6, torch.Generator().manual_seed(0)).frames
