@@ -41,6 +41,11 @@ def half_width(stderr: float, freedom: float = math.inf, level: float = LEVEL) -
     return float(quantile) * stderr
 
 
+def _aligned(samples: Tensor, axes: int) -> Tensor:
+    """Draws at the first of ``axes`` axes and entries at the last ones, so that draws never meet entries."""
+    return samples.reshape(len(samples), *(1,) * (axes - samples.ndim), *samples.shape[1:])
+
+
 def _plain(value: Tensor) -> Any:
     """A Python float where there is one entry and nothing to differentiate."""
     return float(value) if value.ndim == 0 and not value.requires_grad else value
@@ -129,6 +134,7 @@ class Number:
         )
         warnings = tuple(dict.fromkeys(text for number in numbers for text in number.warnings))
         return cls(torch.stack(parts, 1), extra if bool((extra != 0).any()) else 0.0, method=numbers[0].method,
+                   freedom=min(number.freedom for number in numbers),
                    n=max(number.n or 1 for number in numbers), warnings=warnings)  # fmt: skip
 
     @classmethod
@@ -195,11 +201,16 @@ class Number:
         """The confidence interval; where an interval of its own is known, that one, whatever the level."""
         if self.interval is not None:
             return self.interval
-        few = len(self.samples)
-        freedom = min(self.freedom, few - 1 if few > 1 else math.inf)
-        width = half_width(1.0, freedom, level) * torch.sqrt(self._variance)
+        if self.is_exact:
+            return self.value, self.value
+        width = half_width(1.0, self._own_freedom, level) * torch.sqrt(self._variance)
         middle = torch.as_tensor(self.value, dtype=torch.float64)
         return _plain(middle - width), _plain(middle + width)
+
+    @property
+    def _own_freedom(self) -> float:
+        few = len(self.samples)
+        return min(self.freedom, few - 1 if few > 1 else math.inf)
 
     @property
     def ci_low(self) -> Any:
@@ -212,7 +223,7 @@ class Number:
         return self.ends()[1]
 
     def __float__(self) -> float:
-        return float(self.value)
+        return float(self.value.detach() if isinstance(self.value, Tensor) else self.value)
 
     def __repr__(self) -> str:
         if self.samples.ndim > 1:
@@ -235,10 +246,8 @@ class Number:
                 f"numbers over {sorted(rows)} samples are not of the same draws: take plus_independent"
             )
         extra = torch.hypot(*(torch.as_tensor(each.extra, dtype=torch.float64) for each in (mine, theirs)))
-        both = mine.samples, theirs.samples
-        axes = max(each.ndim for each in both)  # entries are aligned at the last axes, draws at the first one
-        first, second = (each.reshape(len(each), *(1,) * (axes - each.ndim), *each.shape[1:]) for each in both)
-        samples = first + second
+        axes = max(mine.samples.ndim, theirs.samples.ndim)
+        samples = _aligned(mine.samples, axes) + _aligned(theirs.samples, axes)
         warnings = tuple(dict.fromkeys(mine.warnings + theirs.warnings))
         freedom = min(mine.freedom, theirs.freedom)
         return Number(samples, extra, None, freedom, mine.method or theirs.method, max(mine.n or 1, theirs.n or 1),
@@ -247,9 +256,10 @@ class Number:
     __radd__ = __add__
 
     def __mul__(self, factor: Tensor | float) -> Number:
-        return self._mapped(
-            lambda samples: samples * factor, abs(torch.as_tensor(self.extra, dtype=torch.float64) * factor)
-        )
+        by = torch.as_tensor(factor, dtype=torch.float64, device=self.samples.device)
+        extra = torch.as_tensor(self.extra, dtype=torch.float64, device=self.samples.device)
+        axes = max(self.samples.ndim, by.ndim + 1)
+        return self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
 
     __rmul__ = __mul__
 
@@ -260,12 +270,15 @@ class Number:
         return self + (-other)
 
     def plus_independent(self, other: Number) -> Number:
-        """The sum of two numbers whose errors are independent; the value may carry a gradient."""
-        value = torch.as_tensor(self.value, dtype=torch.float64) + torch.as_tensor(
-            other.value, dtype=torch.float64
-        )
+        """The sum of two numbers whose errors are independent; the value may carry a gradient.
+
+        Its degrees of freedom are the fewer of the two, with which the interval covers no less than it says.
+        """
+        value, more = (torch.as_tensor(each.value, dtype=torch.float64) for each in (self, other))
         extra = torch.sqrt(self._variance + other._variance)
-        return Number(value[None], extra, method=self.method or other.method, n=max(self.n or 1, other.n or 1),
+        freedom = min(self._own_freedom, other._own_freedom)
+        return Number((value + more)[None], extra, freedom=freedom, method=self.method or other.method,
+                      n=max(self.n or 1, other.n or 1),
                       warnings=tuple(dict.fromkeys(self.warnings + other.warnings)))  # fmt: skip
 
     def _error_free(self, what: str) -> None:

@@ -16,8 +16,10 @@ from arvdm_theory.noise import (
     clock_from_sigma,
     clock_from_snr,
     joint_noise,
+    noised,
     sigma2,
     snr_from_clock,
+    standard_normal,
     time_grid,
     transition,
 )
@@ -243,3 +245,57 @@ def test_values_without_a_level_are_refused() -> None:
     for value in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match=r"flow-matching time must lie in \[0, 1\)"):
             clock_from_flow([0.5, value])
+
+
+# -- noising frames -------------------------------------------------------------------------------------
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_frames_are_noised_by_the_transition_of_each_ones_levels() -> None:
+    """X^t = e^{-(t-s)/2} X^s + √(1 - e^{-(t-s)}) ε, a frame at a time in plain floats."""
+    frames, noise = (standard_normal((3, 4, 2), seeded(seed)) for seed in (0, 1))
+    levels, earlier = [0.3, 0.0, 2.0, 40.0], [0.1, 0.0, 2.0, 0.0]
+    for before in (earlier, None):
+        start = None if before is None else torch.tensor(before, dtype=torch.float64)
+        found = noised(frames, torch.tensor(levels, dtype=torch.float64), start, noise)
+        for j, (t, s) in enumerate(zip(levels, before or [0.0] * 4, strict=True)):
+            kept, added = math.exp(-(t - s) / 2), math.sqrt(-math.expm1(-(t - s)))
+            np.testing.assert_allclose(found[:, j], kept * frames[:, j] + added * noise[:, j], rtol=1e-14)
+    # Levels may differ from video to video.
+    each = torch.rand(3, 4, dtype=torch.float64, generator=seeded(2))
+    for i in range(3):
+        assert torch.equal(noised(frames, each, noise=noise)[i], noised(frames[i], each[i], noise=noise[i]))
+
+
+def test_noise_comes_from_the_generator_and_only_where_something_is_noised() -> None:
+    frames, levels = standard_normal((5, 3, 2), seeded()), torch.tensor([0.5, 0.2, 0.0], dtype=torch.float64)
+    drawn = noised(frames, levels, noise=seeded(3))
+    assert torch.equal(drawn, noised(frames, levels, noise=standard_normal((5, 3, 2), seeded(3))))
+    assert torch.equal(drawn[:, 2], frames[:, 2])
+    source, untouched = seeded(4), seeded(4)
+    assert noised(frames, levels, levels, source) is frames
+    assert noised(frames[:, :0], levels[:0], noise=source).shape == (5, 0, 2)
+    assert torch.equal(source.get_state(), untouched.get_state())
+
+
+def test_two_noisings_in_a_row_are_one() -> None:
+    """Law of X^t by way of s: mean α(t) x and variance σ²(t), within 6 standard errors."""
+    n, x = 40_000, 1.7
+    clean = torch.full((n, 1, 1), x, dtype=torch.float64)
+    s, t = (torch.tensor([level], dtype=torch.float64) for level in (0.4, 1.1))
+    found = noised(noised(clean, s, noise=seeded(5)), t, s, seeded(6)).flatten()
+    mean, variance = math.exp(-0.55) * x, -math.expm1(-1.1)
+    assert abs(float(found.mean()) - mean) < 6 * math.sqrt(variance / n)
+    assert abs(float(((found - mean) ** 2).mean()) - variance) < 6 * variance * math.sqrt(2 / n)
+
+
+def test_noised_frames_keep_their_precision_and_the_levels_gradient() -> None:
+    levels = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    frames, noise = (standard_normal((2, 2, 3), seeded(seed)) for seed in (7, 8))
+    assert torch.autograd.gradcheck(lambda at: noised(frames, at, noise=noise), (levels,))
+    assert noised(frames.float(), levels.detach(), noise=seeded()).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"never lowers a level, but one falls by 0\.1"):
+        noised(frames, levels.detach(), torch.tensor([0.4, 0.1], dtype=torch.float64), noise)

@@ -26,7 +26,7 @@ Source: arXiv 2503.10704, Theorems 1 and 2, on videos of finitely many states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,6 @@ from arvdm_theory.diffusion.scores import ExactScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.transfer import Chain, memory_bottlenecks
 from arvdm_theory.laws.finite import FiniteStateVideo
-from arvdm_theory.laws.stage_law import TrueVideos
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Reference
@@ -88,12 +87,13 @@ def decoded_ledger(
         >>> result.totals["lower_bound"] <= result.totals["kl"] <= result.totals["trajectory_kl"]
         True
     """
-    chosen, own = reverse_step(step), as_score(score, video)
+    chosen, own = reverse_step(step), as_score(score, video, affine=False)
     with torch.no_grad():
         chain = video.readable_chain()
         kernels = state_kernels(video, plan, ar_steps, own, chosen, rollouts=rollouts, seed=seed)
         laws = [video.at(stage) for stage in plan.stages(ar_steps)]
-        truths = _decoded_videos(video, plan, ar_steps, sample_count(samples), seed + 1)
+        generator = torch.Generator(device=video.device).manual_seed(seed + 1)
+        truths = video.true_videos(plan, ar_steps, sample_count(samples), generator, symbols=True)
         errors = stage_errors(laws, truths, own, chosen, against, False, False, (False, False), progress)
         truth = _Truth.of(chain, plan, ar_steps)
         ar = []
@@ -105,19 +105,10 @@ def decoded_ledger(
             errors[0], tuple(ar), ie=found[0], kl=found[ar_steps + 1], clips=found[ar_steps + 2 :],
             ar_step_errors=found[1 : ar_steps + 1],
         )  # fmt: skip
-        return account(terms, plan, dict.fromkeys(("girsanov", "closed"), "computed for Gaussian videos only"))
-
-
-def _decoded_videos(
-    video: FiniteStateVideo, plan: Plan, ar_steps: int, samples: int, seed: int
-) -> Iterator[TrueVideos]:
-    """True videos whose references are shown as the states that their pictures stand for."""
-    generator = torch.Generator(device=video.device).manual_seed(seed)
-    for size in TrueVideos.sizes(video, plan, ar_steps, samples):
-        sample = video.sample(size, plan.total_frames(ar_steps), generator)
-        truth = TrueVideos(video, size, generator, sample.frames, symbols=sample.symbols)
-        truth.add_states(plan, ar_steps)
-        yield truth
+        notes = dict.fromkeys(("girsanov", "closed"), "computed for Gaussian videos only")
+        if rare := video.rare(samples, plan.total_frames(ar_steps)):
+            notes["rare"] = rare
+        return account(terms, plan, notes)
 
 
 @dataclass(frozen=True, eq=False)

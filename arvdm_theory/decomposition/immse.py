@@ -148,7 +148,7 @@ def memory_bottleneck_along_clocks(
     nodes, weights = (torch.from_numpy(part).to(grid) for part in np.polynomial.legendre.leggauss(points))
     for high, low in itertools.pairwise(grid):
         h = high - low
-        edges = torch.tensor(graded_panels(float(h.max()), smallest + stop)).to(grid)
+        edges = grid.new_tensor(graded_panels(float(h.max()), smallest + stop))
         width = (edges[1:] - edges[:-1])[:, None]
         rest = (edges[:-1, None] + width * (nodes + 1) / 2).reshape(-1)
         weight = (width * weights / 2).reshape(-1)
@@ -264,9 +264,10 @@ def memory_bottleneck_from_scores(
         isinstance(each, NetworkScore | HasScore | torch.nn.Module) for each in (score, score_with_past)
     )
     at = (NETWORK_STOP if networks else 0.0) if stop is None else stop
+    both = (as_score(each, video, affine=False) for each in (score, score_with_past))
     gap = score_gap(
-        videos, plan, ar_step, as_score(score, video), as_score(score_with_past, video), points=points, batch=batch,
-        seed=seed, progress=progress, actions=actions, plan_with_past=plan_with_past, stop=at,
+        videos, plan, ar_step, *both, points=points, batch=batch, seed=seed, progress=progress, actions=actions,
+        plan_with_past=plan_with_past, stop=at,
     )  # fmt: skip
     own = gap.losses if form == "losses" else gap.difference
     column = 0 if form == "losses" else 1

@@ -27,6 +27,7 @@ from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.law import VideoLaw
+from arvdm_theory.laws.stage_law import weighted
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
@@ -105,6 +106,8 @@ def ledger(
             init_grid=init_grid, progress=progress,
         )  # fmt: skip
         notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
+        if rare := video.rare(samples, plan.total_frames(ar_steps)):
+            notes["rare"] = rare
         bounds: tuple[float, ...] = ()
         if accumulation:
             bounds, why = _saturating(video, plan, ar_steps, score, step, terms)
@@ -163,7 +166,12 @@ def memory_bottleneck(
     law = video.at(plan.stage(ar_step))
     truths = video.true_videos(plan, ar_step, sample_count(samples), torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return Number(torch.cat([law.memory_bottleneck(truth, clean_references) for truth in truths]))
+        parts, weights = zip(
+            *((law.memory_bottleneck(t, clean_references), t.weights) for t in truths), strict=True
+        )
+        own = None if weights[0] is None else torch.cat(weights)
+        note = video.rare(samples, plan.total_frames(ar_step))
+        return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
 
 
 def _notes(

@@ -71,7 +71,7 @@ def state_kernels(
     Raises:
         ValueError, TableSizeError: as :func:`decoded_ledger`.
     """
-    chain, own, chosen = video.readable_chain(), as_score(score, video), reverse_step(step)
+    chain, own, chosen = video.readable_chain(), as_score(score, video, affine=False), reverse_step(step)
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
     if rollouts < 2 * _GROUPS:

@@ -25,7 +25,7 @@ from arvdm_theory.diffusion.steps import STEPS, ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.law import VideoLaw
-from arvdm_theory.laws.stage_law import StageLaw, TrueVideos
+from arvdm_theory.laws.stage_law import StageLaw, TrueVideos, weighted
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
@@ -212,7 +212,7 @@ def ledger_terms(
     """
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    own, chosen = as_score(score, video), reverse_step(step)
+    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     require_densities(video, plan)
     given = [init_grid] + [ar_grid] * ar_steps
@@ -288,14 +288,18 @@ def stage_errors(
     for law in laws:
         law.require_kernel(step)
     columns: list[dict[str, list[Tensor]]] = [{} for _ in laws]
+    weights: list[Tensor] = []
     for truth in truths:
+        weights += [] if truth.weights is None else [truth.weights]
         for law, column in zip(
             tqdm(laws, "stages", disable=not progress or None, leave=False), columns, strict=True
         ):
             for name, value in _errors(law, truth, score, step, against, memory, teacher_forced, bounds).items():
                 column.setdefault(name, []).append(value)
+    own = torch.cat(weights) if weights else None
     return [
-        StageErrors(**{name: Number(torch.cat(parts)) for name, parts in column.items()}) for column in columns
+        StageErrors(**{name: Number(weighted(torch.cat(parts), own)) for name, parts in column.items()})
+        for column in columns
     ]
 
 

@@ -280,7 +280,7 @@ def generate(
         torch.Size([5, 8, 4])
     """
     known = video if video is not None else getattr(score, "video", None)
-    chosen, own = reverse_step(step), as_score(score, known)
+    chosen, own = reverse_step(step), as_score(score, known, affine=False)
     if known is not None:
         known.require(plan.total_frames(ar_steps))
         frame_dim = known.frame_dim if frame_dim is None else frame_dim
@@ -342,10 +342,6 @@ def _check(
     for what, count in wanted.items():
         if count < 1:
             raise ValueError(f"at least one {what} is needed, got {count}")
-    if not callable(score):
-        raise ValueError(
-            f"a sampler calls its score, (window, levels, references) → score; {type(score).__name__} cannot be called"
-        )
     if video is None and getattr(score, "video", score) is None:
         raise ValueError(
             f"{type(score).__name__} is a known video's score: give the video, generate(..., video=...)"

@@ -169,8 +169,13 @@ class GuidedScore:
         return value
 
 
-def as_score(score: Any, video: Any = None) -> Score | AffineScore:
+def as_score(score: Any, video: Any = None, affine: bool = True) -> Score | AffineScore:
     """A score as ledger and sampler use it: the exact one of ``video`` for None, and unbound scores bound to it.
+
+    Args:
+        score: anything that is taken for a score, see the module.
+        video: whose exact score is meant.
+        affine: whether a score will do that says its affine map but cannot be called.
 
     Raises:
         ValueError: if it is no score.
@@ -180,8 +185,14 @@ def as_score(score: Any, video: Any = None) -> Score | AffineScore:
     own = score.as_score() if isinstance(score, HasScore) else score
     if isinstance(own, ExactScore | PerturbedScore | GuidedScore):
         return own if video is None else own.of(video)
-    if isinstance(own, AffineScore) or (callable(own) and not isinstance(own, type)):
+    if callable(own) and not isinstance(own, type):
         return own
+    if isinstance(own, AffineScore) and not isinstance(own, type):
+        if affine:
+            return own
+        raise ValueError(
+            f"a score is called here, (window, levels, references) → score, and {type(own).__name__} cannot be called"
+        )
     raise ValueError(
         "a score is None, ExactScore(), PerturbedScore(e) or a callable (window, levels, references) → score, got "
         f"{type(score).__name__}"

@@ -81,6 +81,9 @@ class Rendering(Protocol):
     def average(self, posterior: Tensor) -> Tensor:
         """Σ_y P(y) E[X | y], shape (.., d), of a frame that was not observed."""
 
+    def covariance(self, posterior: Tensor) -> Tensor:
+        """Σ_y P(y) Cov(X | y), shape (.., d, d): what the symbol leaves open of a frame that was not observed."""
+
     def likelihood(self, scale: Tensor, noise: Tensor, values: Tensor) -> FrameLikelihood:
         """From α (g, n), N (g, n, n) and the noisy states (batch, g, n, d) of g frames."""
 
@@ -146,6 +149,10 @@ class Codebook:
     def average(self, posterior: Tensor) -> Tensor:
         """See :class:`Rendering`."""
         return posterior @ self.pictures
+
+    def covariance(self, posterior: Tensor) -> Tensor:
+        """See :class:`Rendering`: o² I."""
+        return self.variance * torch.eye(self.frame_dim).to(posterior).expand(*posterior.shape[:-1], -1, -1)
 
     def clean_variance(self, noisy: Tensor, scale: Tensor, noise: Tensor, posterior: Tensor) -> Tensor:
         """tr Cov(X | x, R)/d of clean frames from x = scale · X + N(0, noise I), (batch, frames).
@@ -296,6 +303,10 @@ class GaussianRegimes:
     def average(self, posterior: Tensor) -> Tensor:
         """See :class:`Rendering`."""
         return posterior @ self.means
+
+    def covariance(self, posterior: Tensor) -> Tensor:
+        """See :class:`Rendering`."""
+        return torch.einsum("...y,yij->...ij", posterior, self.covariances)
 
     def clean_variance(self, noisy: Tensor, scale: Tensor, noise: Tensor, posterior: Tensor) -> Tensor:
         """See :meth:`Codebook.clean_variance`."""

@@ -12,7 +12,7 @@ Everything about such a video can be computed exactly: what noisy frames say by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,14 +21,17 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from arvdm_theory.information.transfer import MAX_TABLE, push
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.laws.chains import ChainError, MarkovChain, draw_outcomes, probabilities, torus_walk
 from arvdm_theory.laws.emission import Codebook, Rendering, sprite_pictures
 from arvdm_theory.laws.evidence import Evidence, EvidenceError
 from arvdm_theory.laws.inference import infer, log_density
 from arvdm_theory.laws.law import VideoLaw
-from arvdm_theory.laws.stage_law import WindowPosterior
+from arvdm_theory.laws.rare import RareEvents
+from arvdm_theory.laws.stage_law import TrueVideos, WindowPosterior
 from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.plan.plan import Plan
 
 __all__ = ["FiniteStateVideo", "Sample", "moving_sprite"]
 
@@ -135,6 +138,69 @@ class FiniteStateVideo(VideoLaw):
     def draw(self, videos: int, frames: int, generator: torch.Generator | None = None) -> VideoBatch:
         """The clean frames of :meth:`sample`."""
         return VideoBatch(self.sample(videos, frames, generator).frames)
+
+    def rare(self, videos: int, frames: int) -> str | None:
+        """Which states, transitions and symbols are expected fewer than five times among samples."""
+        found = RareEvents.of(self, videos, frames)
+        if found is not None:
+            return found.describe(videos)
+        if max(frames - self.chain.order, 1) * self.chain.transition.numel() > MAX_TABLE:
+            return f"{self.name!r} has too many transitions to look for rare ones: errors may be too small"
+        return None
+
+    def weighted_sample(
+        self, videos: int, frames: int, generator: torch.Generator | None, rare: RareEvents | None
+    ) -> tuple[Sample, Tensor | None]:
+        """:meth:`sample`, drawn through rare events if there are any; then with weights (videos,)."""
+        if rare is None:
+            return self.sample(videos, frames, generator), None
+        states, symbols, weights = rare.sample(videos, frames, generator)
+        return Sample(states, symbols, self.rendering.sample(symbols, generator)), weights
+
+    def true_videos(
+        self, plan: Plan, ar_steps: int, videos: int, generator: torch.Generator, symbols: bool = False
+    ) -> Iterator[TrueVideos]:
+        """See :meth:`VideoLaw.true_videos`; rare events are among them, see :mod:`arvdm_theory.laws.rare`.
+
+        Args:
+            plan, ar_steps, videos, generator: likewise.
+            symbols: whether references are shown as the symbols that their pictures stand for.
+        """
+        frames = plan.total_frames(ar_steps)
+        rare = RareEvents.of(self, videos, frames)
+        for size in TrueVideos.sizes(self, plan, ar_steps, videos):
+            sample, weights = self.weighted_sample(size, frames, generator, rare)
+            shown = sample.symbols if symbols else None
+            truth = TrueVideos(self, size, generator, sample.frames, symbols=shown, weights=weights)
+            truth.add_states(plan, ar_steps)
+            yield truth
+
+    def known_moments(self, frames: int) -> tuple[Tensor, Tensor]:
+        """Mean (1, F·d) and covariance (1, F·d, F·d) of the first F frames, exact: F² d S^{p+1} products.
+
+        What frame i says is pushed along with the law of the last p states:
+        Cov(X_i, X_j) = Σ_z E[(E[X_i | z_i] - μ_i) 1(z_j = z)] (E[X_j | z_j = z] - μ_j)ᵀ for i < j.
+        """
+        chain, d = self.chain, self.frame_dim
+        eye = torch.eye(self.rendering.symbols, dtype=torch.float64, device=self.device)
+        shown, pictures = eye if self.emission is None else self.emission, self.rendering.average(eye)
+        law = chain.initial.reshape(1, -1)
+        places = torch.unravel_index(torch.arange(chain.contexts, device=self.device), chain.initial.shape)
+        means, covariance = [], law.new_zeros(frames, d, frames, d)
+        said = law.new_zeros(0, chain.contexts)  # (i·d, S^p): E[X_i - μ_i; the last p states]
+        for j in range(frames):
+            if j >= chain.order:
+                law, said = push(law, chain.transition), push(said, chain.transition)
+            state = places[min(j, chain.order - 1)]
+            symbols = (law[0, :, None] * shown[state]).sum(0)
+            means.append(symbols @ pictures)
+            offset = (shown @ pictures)[state] - means[j]
+            cross = (said @ offset).reshape(j, d, d)
+            covariance[:j, :, j], covariance[j, :, :j] = cross, cross.permute(2, 0, 1)
+            around = pictures - means[j]
+            covariance[j, :, j] = (around.mT * symbols) @ around + self.rendering.covariance(symbols)
+            said = torch.cat([said, law * offset.mT])
+        return torch.cat(means)[None], covariance.reshape(1, frames * d, frames * d)
 
     def log_density(self, window: Evidence, given: Evidence | None = None) -> Tensor:
         """log p(W | R) by forward-backward, (batch,)."""

@@ -210,9 +210,10 @@ class GaussianStage(StageLaw):
         clean = video.joint_moments(frames)[1][:, index[:, None], index]
         n = len(places) * d
         own = noisy_covariance(clean[:, :n, :n], level, ancestor, number[:, None] == number)
-        scale = torch.exp(-level / 2).repeat_interleave(d)[:, None]
-        cross = scale * clean[:, :n, n:]
-        joint = torch.cat([torch.cat([own, cross], -1), torch.cat([cross.mT, clean[:, n:, n:]], -1)], -2)
+        joint = own
+        if len(told):
+            cross = torch.exp(-level / 2).repeat_interleave(d)[:, None] * clean[:, :n, n:]
+            joint = torch.cat([torch.cat([own, cross], -1), torch.cat([cross.mT, clean[:, n:, n:]], -1)], -2)
         first, second = len(blocks[0]) * d, (len(blocks[0]) + len(blocks[1])) * d
         value = conditional_mutual_information(
             joint, range(first), range(first, second), range(second, joint.shape[-1])

@@ -89,6 +89,13 @@ class VideoLaw(ABC):
         """Mean (1, F·d + F·a) and covariance of the first F frames and their actions; None where not known."""
         return None
 
+    def rare(self, videos: int, frames: int) -> str | None:
+        """What ``videos`` samples of ``frames`` frames may well miss, for a ledger's notes; None: nothing.
+
+        A law that knows such events also sees to it that its :meth:`true_videos` hold them, weighted.
+        """
+        return None
+
     def require(self, frames: int) -> None:
         """Raises ValueError if the video has fewer than ``frames`` frames."""
         if frames < 1:

@@ -5,7 +5,8 @@ recursion gives both conditional log-densities exactly, so only one expectation 
 
     I(Out; Past | In) = E[ log p(Out | In, Past) - log p(Out | In) ].
 
-No density is estimated, hence no bias; the standard error is the whole error.
+No density is estimated, hence no bias; the standard error is the whole error. States and transitions that so few
+samples may miss are drawn on purpose, and weighted (:mod:`arvdm_theory.laws.rare`); the number then says so.
 
 Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Cover and Thomas 2006, section 2.5.
 """
@@ -21,6 +22,8 @@ from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.evidence import Evidence, EvidenceError, state_groups
 from arvdm_theory.laws.finite import FiniteStateVideo, Sample
 from arvdm_theory.laws.inference import log_density
+from arvdm_theory.laws.rare import RareEvents
+from arvdm_theory.laws.stage_law import weighted
 from arvdm_theory.laws.states import State
 from arvdm_theory.noise import standard_normal
 from arvdm_theory.number import Number
@@ -105,13 +108,17 @@ def sampled_information(
         return Number.exact(0.0)
     length = max(state.frame for state in (*out, *past, *given)) + 1
     gains: list[Tensor] = []
+    weights: list[Tensor] = []
+    rare = RareEvents.of(video, videos, length)
     for start in range(0, videos, batch):
-        sample = video.sample(min(batch, videos - start), length, generator)
+        sample, own = video.weighted_sample(min(batch, videos - start), length, generator, rare)
+        weights += [] if own is None else [own]
         both = observe(video, sample, [*out, *past, *given], generator)
         what, before, known = (_part(both, group) for group in (out, past, given))
         gains.append(log_density(video, what, before + known) - log_density(video, what, known))
-    gain = torch.cat(gains).detach()
-    return Number(gain, method="sampled")
+    gain = weighted(torch.cat(gains).detach(), torch.cat(weights) if weights else None)
+    note = video.rare(videos, length)
+    return Number(gain, method="sampled", warnings=() if note is None else (note,))
 
 
 def _part(evidence: Evidence, states: Sequence[State]) -> Evidence:

@@ -48,7 +48,7 @@ from arvdm_theory.plan.stage import Stage
 if TYPE_CHECKING:
     from arvdm_theory.laws.gaussian_window import WindowLaw
 
-__all__ = ["Moments", "StageLaw", "StepTerms", "TrueVideos", "WindowPosterior"]
+__all__ = ["Moments", "StageLaw", "StepTerms", "TrueVideos", "WindowPosterior", "weighted"]
 
 _LOG_2PI = math.log(2 * math.pi)
 _MOST_ENTRIES = 2**22
@@ -144,6 +144,7 @@ class TrueVideos:
         frames: clean, (videos, F, d).
         actions: (videos, F, a), or None.
         symbols: what the frames show, (videos, F), where references are states and not pictures of them.
+        weights: p/q of videos drawn from a law q that holds what is rare under their own, (videos,); None: all 1.
     """
 
     law: Law
@@ -152,6 +153,7 @@ class TrueVideos:
     frames: Tensor
     actions: Tensor | None = None
     symbols: Tensor | None = None
+    weights: Tensor | None = None
     _states: dict[tuple[int, float], Tensor] = field(default_factory=dict, repr=False)
     _known: dict[int, tuple[Evidence, ReferenceBatch]] = field(default_factory=dict, repr=False)
 
@@ -218,6 +220,18 @@ class TrueVideos:
         given = torch.stack(values, 1) if values else self.frames[:, :0]
         shown = ReferenceBatch.shown(given, stage.reference_levels.to(device), frames, window, self.actions)
         return Evidence(tuple(states), given if states else None, actions=shown.history), shown
+
+
+def weighted(samples: Tensor, weights: Tensor | None) -> Tensor:
+    """Samples w (f - mean) + mean, (n, ...): their plain mean is Σ w f/Σ w, and their spread gives its error.
+
+    They are linear in f, so that terms over the same draws still add sample by sample. Exact values are left alone.
+    """
+    if weights is None or len(samples) == 1:
+        return samples
+    w = weights.reshape(-1, *(1,) * (samples.ndim - 1))
+    mean = (w * samples).sum(0) / w.sum(0)
+    return w * (samples - mean) + mean
 
 
 def _levels(plan: Plan, ar_steps: int) -> dict[int, set[float]]:

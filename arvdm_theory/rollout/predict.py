@@ -19,8 +19,8 @@ input, strongly correlated from step to step, which neither form knows. Validate
 
 What it estimates is the KL to the Gaussian with the sampler's (propagated) moments. For a Gaussian video the true
 clip's law is exact. For a finite-state one the true law is replaced by the Gaussian with its moments as well: the
-form is called ``moment``, a KL between two moment-matched Gaussians, which sees drift of means, variances and
-correlations and nothing else.
+form is called ``moment``, a KL between two moment-matched Gaussians (the true moments exact, where they are known),
+which sees drift of means, variances and correlations and nothing else.
 
 Standard errors are delete-one-group jackknives over the true videos, which also take out the bias of order
 1/samples; a KL no larger than its standard error may come out negative.
@@ -107,13 +107,9 @@ def predicted_clip_kl(
         >>> sorted(set(found.table.form)), len(found.table)
         (['bound', 'linear', 'linear_residual'], 9)
     """
-    chosen, own = reverse_step(step), as_score(score, video)
+    chosen, own = reverse_step(step), as_score(score, video, affine=False)
     if ar_steps < 1:
         raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    if not callable(own):
-        raise ValueError(
-            f"a score that can be called is needed, (window, levels, references) → score, got {own!r}"
-        )
     if video.modes != 1:
         raise ValueError(f"linear response is for videos of one mode, got {video.modes}")
     require_densities(video, plan)

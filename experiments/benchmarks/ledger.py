@@ -14,12 +14,9 @@ from collections.abc import Callable
 
 import torch
 
-from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory import PixelVideo, References, ar1, fifo, ledger, outpainting, reference_video
 from arvdm_theory.decomposition.trajectory import trajectory_kl
-from arvdm_theory.laws.linear import ar1, reference_video
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.references import References
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
 
 
 def seconds(job: Callable[[], object], repeats: int) -> list[float]:
@@ -46,23 +43,20 @@ def main() -> None:
             lambda: trajectory_kl(reference_video(), case_d, 8),
             args.repeats,
         ),
-        "case D, 12-point Girsanov": (
-            lambda: ledger(reference_video(), case_d, 8, girsanov_points=12),
-            args.repeats,
-        ),
-        "case D without Girsanov": (lambda: ledger(reference_video(), case_d, 8, girsanov_points=0), args.repeats),
+        "case D": (lambda: ledger(reference_video(), case_d, 8), args.repeats),
+        "case D without Girsanov": (lambda: ledger(reference_video(), case_d, 8, girsanov=False), args.repeats),
         "FIFO w = 8, d = 4, M = 10, 200 AR steps": (
             lambda: ledger(
-                ar1(0.9, frame_covariance=frames), fifo(8, References.last(3), 10, 20), 200, girsanov_points=0
+                ar1(0.9, frame_covariance=frames), fifo(8, References.last(3), 10, 20), 200, girsanov=False
             ),
             1,
         ),
         "64 x 64 pixels, outpainting, 8 AR steps, M = 20": (
-            lambda: ledger(pixels, outpainting(2, References.last(4), 20, 20), 8, girsanov_points=12),
+            lambda: ledger(pixels, outpainting(2, References.last(4), 20, 20), 8),
             1,
         ),
         "64 x 64 pixels, FIFO w = 8, 8 AR steps, M = 10": (
-            lambda: ledger(pixels, fifo(8, References.last(3), 10, 20), 8, girsanov_points=12),
+            lambda: ledger(pixels, fifo(8, References.last(3), 10, 20), 8),
             1,
         ),
     }

@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from arvdm_theory import Codebook, FiniteStateVideo, MarkovChain, Plan, References, moving_sprite, random_walk
 from arvdm_theory.information.transfer import entropy, kl_divergence, memory_bottlenecks
-from arvdm_theory.laws.chains import MarkovChain, random_chain, random_walk
-from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.chains import random_chain
 from arvdm_theory.laws.evidence import Evidence
-from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
 from arvdm_theory.laws.inference import infer, log_density
 from arvdm_theory.laws.sampled_information import observe, sampled_information
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 RULES = {
     "no references": References.none(),

@@ -17,12 +17,10 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory import PixelVideo, References, VideoBatch, fifo
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
 from arvdm_theory.networks.config import DenoiserConfig
 from arvdm_theory.networks.denoiser import Denoiser
-from arvdm_theory.plan.methods import fifo
-from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import train
 from arvdm_theory.training.sources import DatasetSource, dataset_source

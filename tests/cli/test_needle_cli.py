@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from arvdm_theory import GridVideo, References, outpainting
 from arvdm_theory.cli import main
 from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle
 from arvdm_theory.laws.gridworld.retrieval import expected_retrieval, retrieval_along
-from arvdm_theory.laws.gridworld.world import GridVideo, View, maze, ring, torus, tour
-from arvdm_theory.plan.methods import outpainting
-from arvdm_theory.plan.references import References
+from arvdm_theory.laws.gridworld.world import View, maze, ring, torus, tour
 
 
 def needle(tmp_path, *options):

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from arvdm_theory import METHODS, Plan, References
 from arvdm_theory.cli import main
-from arvdm_theory.plan import METHODS, Method, Pick, Plan, References
+from arvdm_theory.plan import Method, Pick
 
 
 def rebuilt(record: dict[str, Any]) -> Plan:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from arvdm_theory.laws.emission import Codebook, GaussianRegimes
-from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory import Codebook, FiniteStateVideo
+from arvdm_theory.laws.emission import GaussianRegimes
 from arvdm_theory.laws.states import State
 
 Array = NDArray[np.float64]

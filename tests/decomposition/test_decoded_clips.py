@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
+from arvdm_theory import Codebook, FiniteStateVideo, sticky_chain
 from arvdm_theory.information.estimators import EstimationWarning, SampleError
-from arvdm_theory.laws.chains import FiniteStateVideo, sticky_chain
-from arvdm_theory.laws.emission import Codebook, GaussianRegimes
+from arvdm_theory.laws.emission import GaussianRegimes
 from arvdm_theory.noise import alpha, sigma2
 from arvdm_theory.rollout.decoded import decoded_kl, decoded_law, read_pictures, reading_channel
 

@@ -12,27 +12,32 @@ import math
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.decomposition.finite import estimate
 from finite_enumeration import Array, random_law
 from finite_quadrature import CELL, WIDE, Scalar
 from scipy.stats import chi2
 from torch import Tensor
 
-from arvdm_theory.decomposition.decoding import DecodedLedger, decoded_ledger
+from arvdm_theory import (
+    Codebook,
+    FiniteStateVideo,
+    MarkovChain,
+    Number,
+    PerturbedScore,
+    Plan,
+    ReferenceBatch,
+    References,
+    Result,
+    decoded_ledger,
+    sticky_chain,
+)
 from arvdm_theory.decomposition.state_kernels import frames_law, state_kernels
-from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.information.transfer import TableSizeError, first_frames
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.chains import ChainError, MarkovChain, periodic_chain, random_chain, sticky_chain
-from arvdm_theory.laws.emission import Codebook
+from arvdm_theory.laws.chains import ChainError, periodic_chain, random_chain
 from arvdm_theory.laws.evidence import Evidence
-from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.inference import infer, sample_posterior
 from arvdm_theory.laws.sampled_information import sampled_information
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 Z = 4.5
 EXACT = 1e-9
@@ -136,28 +141,27 @@ def scalar_truth(steps: int) -> dict[str, float]:
     return expected
 
 
-def found(result: DecodedLedger) -> dict[str, tuple[float, float]]:
-    rows = result.table[result.table.term == "CLIP_KL"]
-    clips = zip(rows.ar_step, rows.value, rows.stderr, strict=True)
-    totals = {}
-    for name in ("ie", "kl"):
-        value = result.totals[name]
-        assert value is not None
-        totals[name] = (value, result.stderr[name])
-    return totals | {"kernel": result.kernel_kl[0]} | {f"clip {k}": (value, error) for k, value, error in clips}
+def found(result: Result) -> dict[str, Number]:
+    terms = result.terms
+    clips = {f"clip {k}": terms.clips[k - 1] for k in range(1, len(terms.ar) + 1)}
+    return {"ie": terms.ie, "kl": terms.kl, "kernel": terms.ar_step_errors[0]} | clips
 
 
 def test_every_number_matches_quadrature() -> None:
     video, plan = scalar_case()
-    result = decoded_ledger(video, plan, 3, PerturbedScore(ERROR), samples=4000, rollouts=20000, seed=21)
+    result = decoded_ledger(video, plan, 3, score=PerturbedScore(ERROR), samples=4000, rollouts=20000, seed=21)
     expected = scalar_truth(3)
-    for name, (value, error) in found(result).items():
-        assert abs(value - expected[name]) <= Z * error, name
+    for name, number in found(result).items():
+        assert abs(number.value - expected[name]) <= Z * number.stderr, name
+        row = result.table[result.table.term == "CLIP_KL"]
+        if name.startswith("clip"):
+            assert number.value == row[row.ar_step == int(name[-1])].value.item()
     law, transition = stationary(), SCALAR.transition
     for stage, prior, weight in (("init", law[None], np.ones(1)), ("ar", transition, law)):
         nie, de, see, cross = SCALAR.window_terms(LEVELS, prior, weight, ERROR, "exponential")
-        entry = "NIE" if stage == "init" else "NIE_AR"
-        terms = {entry: nie, "DE": de.sum(), "SEE": see.sum(), "CROSS": cross.sum()}
+        start, suffix = ("NIE_INIT", "_INIT") if stage == "init" else ("NIE_AR", "")
+        paths = {"DE": de.sum(), "SEE": see.sum(), "CROSS": cross.sum()}
+        terms = {start: nie} | {name + suffix: value for name, value in paths.items()}
         rows = result.table[result.table.stage == stage]
         for term, value in terms.items():
             part = rows[rows.term == term]
@@ -177,10 +181,10 @@ def test_standard_errors_of_the_rollout_are_calibrated() -> None:
     squares: dict[str, list[tuple[float, float]]] = {name: [] for name in expected}
     for seed in range(40):
         result = decoded_ledger(
-            video, plan, 3, PerturbedScore(ERROR), samples=2, rollouts=800, seed=2 * seed + 300
+            video, plan, 3, score=PerturbedScore(ERROR), samples=2, rollouts=800, seed=2 * seed + 300
         )
-        for name, (value, error) in found(result).items():
-            squares[name].append(((value - expected[name]) ** 2, error**2))
+        for name, number in found(result).items():
+            squares[name].append(((number.value - expected[name]) ** 2, number.stderr**2))
     low, high = chi2.ppf([5e-4, 1 - 5e-4], 40) / 40
     for name, pairs in squares.items():
         own, claimed = np.mean(pairs, axis=0)
@@ -189,8 +193,10 @@ def test_standard_errors_of_the_rollout_are_calibrated() -> None:
 
 def test_the_jackknife_is_the_mean_of_pseudo_values() -> None:
     video, plan = scalar_case()
-    result = decoded_ledger(video, plan, 1, PerturbedScore(ERROR), samples=2, rollouts=200, seed=5)
-    tables, law = result.kernels.initial.numpy(), stationary()
+    score = PerturbedScore(ERROR)
+    result = decoded_ledger(video, plan, 1, score=score, samples=2, rollouts=200, seed=5)
+    tables = state_kernels(video, plan, 1, score, rollouts=200, seed=5).initial.numpy()
+    law = stationary()
     groups = len(tables)
     pseudo = [
         groups * kl(law, tables.mean(0)) - (groups - 1) * kl(law, np.delete(tables, g, 0).mean(0))
@@ -252,7 +258,7 @@ def test_the_recursion_on_states_is_the_simulated_rollout(case: str) -> None:
     assert statistic <= chi2.ppf(1 - 1e-3, 2**frames - 1)
     assert float((videos * law).min()) > 5
 
-    result = decoded_ledger(video, plan, steps, PerturbedScore(0.3), samples=50, rollouts=4000, seed=8)
+    result = decoded_ledger(video, plan, steps, score=PerturbedScore(0.3), samples=50, rollouts=4000, seed=8)
     true = first_frames(chain, frames).reshape(-1).numpy()
     value, error = result.totals["kl"], result.stderr["kl"]
     assert value is not None
@@ -280,7 +286,7 @@ def random_case(number: int) -> tuple[FiniteStateVideo, Plan, int]:
 @pytest.mark.parametrize("number", range(8))
 def test_the_ladder_holds_on_random_videos_and_plans(number: int) -> None:
     video, plan, steps = random_case(number)
-    result = decoded_ledger(video, plan, steps, PerturbedScore(0.1), samples=400, rollouts=800, seed=number)
+    result = decoded_ledger(video, plan, steps, score=PerturbedScore(0.1), samples=400, rollouts=800, seed=number)
     totals, errors = result.totals, result.stderr
     ie, clean, mb, trajectory = (totals[name] for name in ("ie", "kl", "mb", "trajectory_kl"))
     lower, path = totals["lower_bound"], totals["path_kl"]
@@ -291,14 +297,14 @@ def test_the_ladder_holds_on_random_videos_and_plans(number: int) -> None:
     assert lower is not None
     assert path is not None
     # The chain rule, term by term; the jackknife is linear, so it holds to rounding.
-    assert clean == pytest.approx(ie + mb + sum(value for value, _ in result.kernel_kl), abs=EXACT)
+    assert clean == pytest.approx(ie + mb + float(result.terms.ar_step_errors.value.sum()), abs=EXACT)
     assert lower == pytest.approx(ie + mb, abs=EXACT)
     assert lower <= clean + Z * errors["kl"]
     assert clean <= trajectory + Z * math.hypot(errors["kl"], errors["trajectory_kl"])
     assert trajectory <= path + Z * math.hypot(errors["trajectory_kl"], errors["path_kl"])
-    for (value, error), bound in zip(result.kernel_kl, result.terms.ar_path.unbind(-1), strict=True):
-        mean, spread = estimate(bound)
-        assert value <= mean + Z * math.hypot(error, spread)
+    for k, bound in enumerate(result.terms.ar):
+        own, path = result.terms.ar_step_errors[k], bound.path
+        assert own.value <= path.value + Z * math.hypot(own.stderr, path.stderr)
     rows = {term: result.table[result.table.term == term] for term in ("CLIP_KL", "CLIP_BOUND")}
     assert len(rows["CLIP_BOUND"]) == steps  # references are kept as they came out, within Input_k ∪ Output_k
     for clip, bound in zip(rows["CLIP_KL"].itertuples(), rows["CLIP_BOUND"].itertuples(), strict=True):
@@ -306,9 +312,9 @@ def test_the_ladder_holds_on_random_videos_and_plans(number: int) -> None:
     paths = np.sum([result.column(term) for term in ("NIE_AR", "DE", "SEE", "CROSS")], axis=0)
     assert result.column("CLIP_BOUND") == pytest.approx(ie + np.cumsum(paths), rel=1e-12)
     # log P - log Q on the same true videos.
-    gap = result.terms.direct - result.terms.de - result.terms.see - result.terms.cross
-    mean, error = estimate(gap.sum((-2, -1)))
-    assert abs(mean) <= Z * error
+    terms = result.terms
+    gap = (terms.of("direct") - terms.of("de") - terms.of("see") - terms.of("cross")).sum()
+    assert abs(gap.value) <= Z * gap.stderr
 
 
 @pytest.mark.parametrize("number", [0, 1, 4, 7])
@@ -339,25 +345,28 @@ def test_a_callable_is_simulated_at_every_step_and_shown_the_pictures() -> None:
             given = Evidence.clean(references.frames, (references.values[..., 0] > 0).long())
         return infer(video, Evidence.noisy(references.window_frames, levels.tolist(), window), given).score
 
-    own = decoded_ledger(video, plan, 2, exact, samples=50, rollouts=4000)
+    kernels = state_kernels(video, plan, 2, exact, rollouts=80)
+    assert kernels.steps[0] is not kernels.steps[1]
+    own = decoded_ledger(video, plan, 2, score=exact, samples=50, rollouts=4000)
     best = decoded_ledger(video, plan, 2, samples=50, rollouts=4000)
-    assert own.kernels.steps[0] is not own.kernels.steps[1]
     assert seen == {(0,), (1,), (2,)}
     assert own.totals["see"] == pytest.approx(0, abs=1e-20)
     assert own.totals["de"] == pytest.approx(best.totals["de"], abs=EXACT)
-    for (value, error), (expected, spread) in zip(own.kernel_kl, best.kernel_kl, strict=True):
-        assert abs(value - expected) <= Z * math.hypot(error, spread)
+    gap = own.terms.ar_step_errors.plus_independent(-best.terms.ar_step_errors)
+    assert bool((gap.value.abs() <= Z * gap.stderr).all())
 
 
 def test_a_worse_score_costs_more_states() -> None:
     """The score of pure noise, blind to the references, against the exact one."""
     video = FiniteStateVideo(sticky_chain(2, 0.9), Codebook([[-1.0], [1.0]]))
     plan = plan_of(1, References.last(1), 6)
-    blind = decoded_ledger(video, plan, 2, lambda window, levels, references: -window, samples=300, rollouts=2000)
-    exact = decoded_ledger(video, plan, 2, samples=300, rollouts=2000)
-    (blind_step, blind_error), (exact_step, exact_error) = blind.kernel_kl[1], exact.kernel_kl[1]
-    assert blind_step - exact_step > Z * math.hypot(blind_error, exact_error)
-    assert blind_step <= estimate(blind.terms.ar_path[:, 1])[0]
+    blind, exact = (
+        decoded_ledger(video, plan, 2, score=score, samples=300, rollouts=2000).terms
+        for score in (lambda window, levels, references: -window, None)
+    )
+    gap = blind.ar_step_errors[1].plus_independent(-exact.ar_step_errors[1])
+    assert gap.value > Z * gap.stderr
+    assert blind.ar_step_errors[1].value <= blind.ar[1].path.value
 
 
 # -- errors ------------------------------------------------------------------------------------------------
@@ -376,7 +385,7 @@ def test_refusals_say_what_to_do() -> None:
         decoded_ledger(video, plan, 0)
     with pytest.raises(ValueError, match="40 groups of at least 2"):
         decoded_ledger(video, plan, 1, rollouts=79)
-    with pytest.raises(ValueError, match=r"ancestral.*mixture"):
+    with pytest.raises(ValueError, match=r"ancestral.*no Gaussian kernel"):
         decoded_ledger(video, plan, 1, step="ancestral")
     with pytest.raises(ValueError, match=r"ddim.*without noise"):
         decoded_ledger(video, plan, 1, step="ddim")

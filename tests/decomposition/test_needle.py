@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arvdm_theory import GridVideo, References, fifo, outpainting
 from arvdm_theory.laws.gridworld import retrieval as needle
 from arvdm_theory.laws.gridworld.retrieval import (
     NeedleError,
@@ -24,7 +25,6 @@ from arvdm_theory.laws.gridworld.retrieval import (
     sampled_retrieval,
 )
 from arvdm_theory.laws.gridworld.world import (
-    GridVideo,
     GridworldError,
     RandomWalk,
     View,
@@ -33,8 +33,6 @@ from arvdm_theory.laws.gridworld.world import (
     torus,
     tour,
 )
-from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.references import References
 
 COUNTS = ("total", "needles", "needle_hits", "revisits", "frame_hits", "lost")
 

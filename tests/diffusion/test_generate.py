@@ -1,5 +1,6 @@
 """Videos generated from a score alone: their exact law where it is known, prompts, actions, seeds and batches."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,18 +12,21 @@ from reference_cases import MORE_PLANS, PLANS, random_video
 from torch import Tensor
 from tqdm import tqdm
 
-from arvdm_theory.diffusion.generate import GenerationError, PromptError, generate
-from arvdm_theory.diffusion.kernel import stage_kernel
-from arvdm_theory.diffusion.prediction import NetworkScore
-from arvdm_theory.diffusion.rollout import SamplerLaw, first_ar_step, rollout
-from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
+from arvdm_theory import (
+    ArrayVideo,
+    ExactScore,
+    NetworkScore,
+    PerturbedScore,
+    Plan,
+    ReferenceBatch,
+    References,
+    generate,
+)
+from arvdm_theory.diffusion.sampler import first_ar_step
 from arvdm_theory.diffusion.steps import STEPS
-from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.gaussian_kernel import stage_kernel
+from arvdm_theory.laws.gaussian_sampler import SamplerLaw
 from arvdm_theory.laws.states import State
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 VIDEOS = 20_000
@@ -39,14 +43,12 @@ def sampler_law(
     video: ArrayVideo, plan: Plan, ar_steps: int, step: str, start: SamplerLaw | None = None, first: int = 1
 ) -> SamplerLaw:
     """The exact law of the sampler, from the initialisation stage or from what is given."""
-    frames = plan.total_frames(ar_steps)
-    both, dim = (video.mean(frames), video.covariance(frames)), video.frame_dim
     if start is None:
-        init = init_window(*both, dim, plan)
-        start = SamplerLaw.initial(plan, stage_kernel(init, KNOWN.affine(init), STEPS[step]), dim)
+        init = video.at(plan.stage(0)).window
+        start = SamplerLaw.initial(plan, stage_kernel(init, KNOWN.affine(init), STEPS[step]), video.frame_dim)
     for k in range(first, ar_steps + 1):
-        window = ar_window(*both, dim, plan, k)
-        start = start.advance(plan, k, stage_kernel(window, KNOWN.affine(window), STEPS[step]))
+        window = video.at(plan.stage(k)).window
+        start = start.advance(plan, window.stage, stage_kernel(window, KNOWN.affine(window), STEPS[step]))
     return start
 
 
@@ -75,14 +77,15 @@ def test_generated_videos_have_the_samplers_exact_law(name: str, step: str) -> N
 
 
 @pytest.mark.parametrize("name", ["chunks, mixed references, floor", "rolling", "enters clean"])
-def test_it_draws_what_a_rollout_of_the_known_video_draws(name: str) -> None:
+def test_it_draws_what_the_known_videos_own_score_draws(name: str) -> None:
     plan = EVERY_PLAN[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 1)
     made = generate(OracleScore(covariance, mean, 2, wrong), plan, 3, 20, 2, seed=7)
-    known = rollout(
-        ArrayVideo(covariance, 2, mean), plan, 3, 20, KNOWN, generator=torch.Generator().manual_seed(7)
-    )
-    np.testing.assert_allclose(made, known[:, 0], rtol=0, atol=1e-10)
+    video = ArrayVideo(covariance, 2, mean)
+    known = generate(KNOWN, plan, 3, 20, video=video, seed=7)
+    np.testing.assert_allclose(made, known, rtol=0, atol=1e-10)
+    # A score that knows its video needs none beside it.
+    assert torch.equal(generate(KNOWN.of(video), plan, 3, 20, seed=7), known)
 
 
 @pytest.mark.parametrize(
@@ -124,11 +127,9 @@ def test_only_prompts_that_an_ar_step_follows_are_taken() -> None:
     assert [first_ar_step(chunks, p) for p in (2, 4, 6)] == [1, 2, 3]
     assert [first_ar_step(rolling, p) for p in (1, 3, 5)] == [1, 2, 3]
     for plan, frames in ((chunks, 3), (chunks, 0), (rolling, 2)):
-        with pytest.raises(PromptError, match=rf"start after .* frames, not after the {frames} that are given"):
+        with pytest.raises(ValueError, match=rf"start after .* frames, not after the {frames} that are given"):
             generate(flat, plan, 3, 5, 2, prompt=torch.zeros(5, frames, 2))
-    with pytest.raises(
-        PromptError, match="leaves nothing to generate: AR step 3 would be next, and 2 is the last"
-    ):
+    with pytest.raises(ValueError, match="leaves nothing to generate: AR step 3 would be next, and 2 is the last"):
         generate(flat, chunks, 2, 5, 2, prompt=torch.zeros(5, 6, 2))
 
 
@@ -231,31 +232,41 @@ def test_refuses_what_it_cannot_generate_from() -> None:
         ("video", (2, 0, 2)),
         ("entry a frame", (2, 5, 0)),
     ):
-        with pytest.raises(GenerationError, match=f"at least one {what} is needed, got 0"):
+        with pytest.raises(ValueError, match=f"at least one {what} is needed, got 0"):
             generate(flat, plan, *arguments)
-    with pytest.raises(GenerationError, match="at least one video a batch is needed, got 0"):
+    with pytest.raises(ValueError, match="at least one video a batch is needed, got 0"):
         generate(flat, plan, 2, 5, 2, batch=0)
-    with pytest.raises(GenerationError, match="ancestral step has the exact posterior's covariance"):
+    with pytest.raises(ValueError, match="ancestral step has the exact posterior's covariance"):
         generate(flat, plan, 2, 5, 2, step="ancestral")
-    with pytest.raises(GenerationError, match="got ExactScore; exact and perturbed scores need a video's law"):
-        generate(ExactScore(), plan, 2, 5, 2)  # type: ignore[arg-type]
-    with pytest.raises(GenerationError, match=r"prompt must be finite numbers of shape \(5, frames, entries\)"):
+    with pytest.raises(ValueError, match="ExactScore is a known video's score: give the video"):
+        generate(ExactScore(), plan, 2, 5, 2)
+    with pytest.raises(ValueError, match="PerturbedScore is a known video's score: give the video"):
+        generate(KNOWN, plan, 2, 5, 2)
+    with pytest.raises(ValueError, match="frame_dim, are needed where no video is known"):
+        generate(flat, plan, 2, 5)
+    with pytest.raises(ValueError, match=r"a score is None, .*got str"):
+        generate("exact", plan, 2, 5, 2)
+    with pytest.raises(ValueError, match=r"prompt must be finite numbers of shape \(5, frames, entries\)"):
         generate(flat, plan, 2, 5, 2, prompt=torch.zeros(4, 2, 2))
-    with pytest.raises(GenerationError, match="prompt's frames have 3 entries, not 2"):
+    with pytest.raises(ValueError, match="prompt's frames have 3 entries, not 2"):
         generate(flat, plan, 2, 5, 2, prompt=torch.zeros(5, 2, 3))
-    with pytest.raises(GenerationError, match="4 frames are generated or begun, and have actions, but only 3"):
+    with pytest.raises(ValueError, match="4 frames are generated or begun, and have actions, but only 3"):
         generate(flat, plan, 2, 5, 2, actions=torch.zeros(5, 3, 1))
-    with pytest.raises(GenerationError, match="actions must be finite"):
+    with pytest.raises(ValueError, match="actions must be finite"):
         generate(flat, plan, 2, 5, 2, actions=torch.full((5, 4, 1), torch.nan))
-    with pytest.raises(GenerationError, match=r"videos are of real numbers, not torch\.int64"):
+    with pytest.raises(ValueError, match=r"videos are of real numbers, not torch\.int64"):
         generate(flat, plan, 2, 5, 2, dtype=torch.int64)
-    with pytest.raises(ValueError, match="score of frames 1 to 3 is not finite at reverse step 2"):
+    with pytest.raises(
+        ValueError, match=r"score of frames 1 to 3 is not finite at the levels \[0\.6667, 1\.6667, 2\.6667\]"
+    ):
         generate(lambda w, t, r: w / (t[0] != plan.ar_grid[1][0]), plan, 2, 5, 2)
     with pytest.raises(ValueError, match=r"tensor of the window's shape \(5, 2, 2\), got \(5, 2\)"):
         generate(lambda w, t, r: w.sum(-1), plan, 2, 5, 2)
 
 
-def test_an_interrupt_passes_through_and_leaves_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_passes_through_and_leaves_no_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = 0
 
     def impatient(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
@@ -265,6 +276,7 @@ def test_an_interrupt_passes_through_and_leaves_no_bar(capsys: pytest.CaptureFix
             raise KeyboardInterrupt
         return -window
 
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # bars are for terminals
     with pytest.raises(KeyboardInterrupt):
         generate(impatient, PLANS["rolling"], 3, 4, 2, progress=True)
     assert calls == 5
@@ -272,9 +284,15 @@ def test_an_interrupt_passes_through_and_leaves_no_bar(capsys: pytest.CaptureFix
     assert "reverse steps" in capsys.readouterr().err
 
 
-def test_the_bar_counts_the_reverse_steps_that_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_counts_the_reverse_steps_that_are_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     plan = Plan((3.0, 3.0), 2, 3.0, 3, 4, references=References.last(1))
     generate(flat, plan, 2, 4, 2, progress=True)
     assert "/10" in capsys.readouterr().err  # 4 + 2 · 3
     generate(flat, plan, 3, 4, 2, prompt=torch.zeros(4, 4, 2), progress=True)
     assert "/6" in capsys.readouterr().err  # AR steps 2 and 3
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    generate(flat, plan, 2, 4, 2, progress=True)
+    assert capsys.readouterr().err == ""

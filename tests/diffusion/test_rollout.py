@@ -12,13 +12,20 @@ from oracle_score import OracleScore
 from reference_cases import MORE_PLANS, PLANS, random_video
 from torch import Tensor
 
-from arvdm_theory.diffusion.kernel import stage_kernel
-from arvdm_theory.diffusion.rollout import SamplerLaw, rollout
-from arvdm_theory.diffusion.scores import PerturbedScore
+from arvdm_theory import (
+    ArrayVideo,
+    ControlledVideo,
+    ExactScore,
+    PerturbedScore,
+    PixelVideo,
+    generate,
+    moving_sprite,
+    state_space,
+)
 from arvdm_theory.diffusion.steps import STEPS
-from arvdm_theory.diffusion.window import ar_window, init_window
-from arvdm_theory.laws.gaussian import ArrayVideo
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.laws.gaussian_kernel import stage_kernel
+from arvdm_theory.laws.gaussian_sampler import SamplerLaw
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 
@@ -46,8 +53,8 @@ def test_generated_videos_follow_the_samplers_law(name: str, step: Step) -> None
     dense = dense_ledger(covariance, mean, 2, plan, 3, step, score_error=0.05)
     clean = dense.tour.clean
     video = ArrayVideo(covariance, 2, mean)
-    made = rollout(video, plan, 3, 20_000, PerturbedScore(0.05), step, seeded(1))
-    assert made.shape == (20_000, 1, plan.clean_frames(3), 2)
+    made = generate(PerturbedScore(0.05), plan, 3, 20_000, video=video, step=step, generator=seeded(1))
+    assert made.shape == (20_000, plan.clean_frames(3), 2)
     law = torch.from_numpy(dense.q.mean(clean)), torch.from_numpy(dense.q.covariance(clean))
     assert_moments(made.reshape(20_000, -1), *law)
 
@@ -57,14 +64,13 @@ def test_the_exact_law_of_the_rollout_is_the_dense_one(name: str) -> None:
     plan = EVERY_PLAN[name]
     covariance, mean = random_video(plan.total_frames(3), 2, 2)
     dense = dense_ledger(covariance, mean, 2, plan, 3, "euler", score_error=-0.1)
-    both = torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None]
-    score = PerturbedScore(-0.1)
-    init = init_window(*both, 2, plan)
+    video, score = ArrayVideo(covariance, 2, mean), PerturbedScore(-0.1)
+    init = video.at(plan.stage(0)).window
     law = SamplerLaw.initial(plan, stage_kernel(init, score.affine(init), STEPS["euler"]), 2)
     np.testing.assert_allclose(law.covariance[0], dense.q.covariance(dense.tour.first), rtol=1e-10, atol=1e-12)
     for k, ar in enumerate(dense.tour.steps, start=1):
-        window = ar_window(*both, 2, plan, k)
-        law = law.advance(plan, k, stage_kernel(window, score.affine(window), STEPS["euler"]))
+        window = video.at(plan.stage(k)).window
+        law = law.advance(plan, window.stage, stage_kernel(window, score.affine(window), STEPS["euler"]))
         # All clean frames so far and the noisy rest of the window, which the next step starts from.
         done = plan.clean_frames(k)
         keys = (
@@ -82,7 +88,7 @@ def test_the_same_seed_gives_the_same_videos() -> None:
     plan = PLANS["chunks, noised references"]
     covariance, mean = random_video(plan.total_frames(2), 2, 3)
     video = ArrayVideo(covariance, 2, mean)
-    first, again, other = (rollout(video, plan, 2, 7, generator=seeded(seed)) for seed in (5, 5, 6))
+    first, again, other = (generate(None, plan, 2, 7, video=video, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.isclose(first, other).any()
 
@@ -92,11 +98,11 @@ def test_a_callable_score_generates_what_its_affine_form_does() -> None:
     plan = PLANS["rolling, noised references, floor"]
     covariance, mean = random_video(plan.total_frames(3), 2, 4)
     video = ArrayVideo(covariance, 2, mean)
-    exact = rollout(video, plan, 3, 50, generator=seeded(7))
-    told = rollout(video, plan, 3, 50, OracleScore(covariance, mean, 2), generator=seeded(7))
+    exact = generate(ExactScore(), plan, 3, 50, video=video, generator=seeded(7))
+    told = generate(OracleScore(covariance, mean, 2), plan, 3, 50, video=video, generator=seeded(7))
     np.testing.assert_allclose(told, exact, rtol=0, atol=1e-9)
     once, twice = (
-        rollout(video, plan, 3, 50, OracleScore(covariance, mean, 2, _bend(size)), generator=seeded(7)) - exact
+        generate(OracleScore(covariance, mean, 2, _bend(size)), plan, 3, 50, 2, generator=seeded(7)) - exact
         for size in (1e-4, 2e-4)
     )
     # A small score error moves videos in proportion to it; the next order is smaller by the error itself times a
@@ -113,7 +119,7 @@ def test_modes_are_generated_side_by_side() -> None:
     plan = replace(PLANS["rolling"], init_grid=(), init_steps=2)
     pixels = PixelVideo(2, 2, PowerLaw(), ExponentialMemory(tau=4.0), mean=(1.0,))
     frames = plan.total_frames(3)
-    made = rollout(pixels, plan, 3, 20_000, generator=seeded(8))
+    made = generate(None, plan, 3, 20_000, video=pixels, generator=seeded(8))
     assert made.shape == (20_000, pixels.modes, 3, 1)
     for mode in range(pixels.modes):
         covariance, mean = pixels.covariance(frames)[mode].numpy(), pixels.mean(frames)[mode].numpy()
@@ -126,8 +132,94 @@ def test_modes_are_generated_side_by_side() -> None:
 def test_refuses_to_generate_nothing() -> None:
     video = ArrayVideo(np.eye(6), 1)
     plan = PLANS["rolling"]
-    for ar_steps, videos in ((0, 5), (2, 0), (-1, 5)):
-        with pytest.raises(ValueError, match=f"one AR step and one video are needed, got {ar_steps} and {videos}"):
-            rollout(video, plan, ar_steps, videos)
+    for ar_steps, videos, what in ((0, 5, "AR step is needed, got 0"), (2, 0, "video is needed, got 0"),
+                                   (-1, 5, "AR step is needed, got -1")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"at least one {what}"):
+            generate(None, plan, ar_steps, videos, video=video)
     with pytest.raises(ValueError, match="7 frames are needed, but the video 'array' has 6"):
-        rollout(video, plan, 5, 1)
+        generate(None, plan, 5, 1, video=video)
+
+
+# -- the exact posterior's noise, and actions -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["chunks, mixed references, floor", "rolling", "stride does not divide the window"]
+)
+def test_ancestral_steps_of_any_score_take_their_noise_from_the_known_video(name: str) -> None:
+    """A callable of one's own, wrong by -0.05 W; the noise is the true conditional's of the video beside it."""
+    plan = EVERY_PLAN[name]
+    covariance, mean = random_video(plan.total_frames(3), 2, 5)
+    dense = dense_ledger(covariance, mean, 2, plan, 3, "ancestral", score_error=0.05)
+    score = OracleScore(covariance, mean, 2, lambda window, references: -0.05 * window)
+    made = generate(score, plan, 3, 20_000, video=ArrayVideo(covariance, 2, mean), step="ancestral", seed=9)
+    clean = dense.tour.clean
+    law = torch.from_numpy(dense.q.mean(clean)), torch.from_numpy(dense.q.covariance(clean))
+    assert_moments(made.reshape(20_000, -1), *law)
+
+
+def test_ancestral_noise_of_every_mode_is_its_own() -> None:
+    plan = PLANS["rolling"]
+    pixels = PixelVideo(2, 2, PowerLaw(), ExponentialMemory(tau=4.0))
+    made = generate(None, plan, 2, 20_000, video=pixels, step="ancestral", seed=10)
+    frames, clean = plan.total_frames(2), plan.clean_frames(2)
+    assert made.shape == (20_000, pixels.modes, clean, 1)
+    for mode in range(pixels.modes):
+        covariance, mean = pixels.covariance(frames)[mode].numpy(), pixels.mean(frames)[mode].numpy()
+        dense = dense_ledger(covariance, mean, 1, plan, 2, "ancestral")
+        keys = dense.tour.clean
+        law = torch.from_numpy(dense.q.mean(keys)), torch.from_numpy(dense.q.covariance(keys))
+        assert_moments(made[:, mode].reshape(20_000, -1), *law)
+
+
+def test_ancestral_steps_are_refused_for_a_law_whose_posterior_is_no_gaussian() -> None:
+    plan = PLANS["chunks, mixed references, floor"]
+    with pytest.raises(ValueError, match="which the video 'moving sprite' has in no Gaussian form: choose expon"):
+        generate(None, plan, 2, 3, video=moving_sprite((2, 2), (2, 2)), step="ancestral")
+
+
+def controlled() -> ControlledVideo:
+    return ControlledVideo(
+        [[0.7, 0.2], [-0.1, 0.6]], [[0.3, 0.1], [0.1, 0.2]], [[1.0, 0.5], [0.2, 0.8]], 0.1 * np.eye(2),
+        control=[[0.8], [-0.5]], policy=[[1.5]], mean=[0.2, -0.1],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["exponential", "ancestral"])
+def test_given_its_actions_a_controlled_video_is_a_gaussian_one_with_another_mean(step: Step) -> None:
+    """For one course of actions u: the dense law of a video without actions whose mean they have moved."""
+    plan = PLANS["chunks, mixed references, floor"]
+    video, frames = controlled(), plan.total_frames(3)
+    still = state_space(
+        [[0.7, 0.2], [-0.1, 0.6]], [[0.3, 0.1], [0.1, 0.2]], [[1.0, 0.5], [0.2, 0.8]], 0.1 * np.eye(2), [0.2, -0.1]
+    )
+    actions = np.sin(1.0 + np.arange(frames))
+    z, means = np.zeros(2), []
+    for action in actions:
+        z = np.array([[0.7, 0.2], [-0.1, 0.6]]) @ z + np.array([0.8, -0.5]) * action
+        means.append(np.array([0.2, -0.1]) + np.array([[1.0, 0.5], [0.2, 0.8]]) @ z)
+    covariance, mean = still.covariance(frames)[0].numpy(), np.concatenate(means)
+    dense = dense_ledger(covariance, mean, 2, plan, 3, step, score_error=0.05)
+    clean = dense.tour.clean
+    told = torch.from_numpy(actions)[None, :, None].expand(20_000, -1, -1)
+    score = PerturbedScore(0.05)
+    made = generate(score, plan, 3, 20_000, video=video, step=step, actions=told, seed=11)
+    law = torch.from_numpy(dense.q.mean(clean)), torch.from_numpy(dense.q.covariance(clean))
+    assert_moments(made.reshape(20_000, -1), *law)
+
+
+def test_actions_that_are_not_given_are_drawn_from_the_videos_law() -> None:
+    """They are the generator's first draws; a score that is not told them makes what it makes of any others."""
+    plan, video = PLANS["rolling"], controlled()
+    source = seeded(12)
+    actions = video.draw(50, plan.total_frames(3), source).actions
+    assert actions is not None
+    drawn = generate(None, plan, 3, 50, video=video, seed=12)
+    assert torch.equal(drawn, generate(None, plan, 3, 50, video=video, actions=actions, generator=source))
+    unaware, others = (
+        generate(ExactScore(actions=False), plan, 3, 50, video=video, actions=told, seed=13)
+        for told in (actions, -actions)
+    )
+    assert torch.equal(unaware, others)
+    aware = generate(None, plan, 3, 50, video=video, actions=actions, seed=13)
+    assert float((aware - unaware).abs().max()) > 0.1

@@ -10,26 +10,42 @@ from oracle_score import Call, OracleScore
 from reference_cases import MORE_PLANS, PLANS, random_video
 from torch import Tensor
 
-from arvdm_theory.diffusion.prediction import NetworkScore, Prediction
-from arvdm_theory.diffusion.scores import (
-    AffineScore,
+from arvdm_theory import (
+    ArrayVideo,
     ExactScore,
-    HasScore,
+    GaussianVideo,
+    NetworkScore,
     PerturbedScore,
-    call_score,
-    stage_score,
+    Plan,
+    ReferenceBatch,
+    References,
+    Score,
 )
-from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
-from arvdm_theory.interfaces import ReferenceBatch, Score
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.diffusion.prediction import Prediction
+from arvdm_theory.diffusion.scores import AffineScore, HasScore, as_score
+from arvdm_theory.laws.gaussian_stage import GaussianStage
+from arvdm_theory.laws.gaussian_window import AffineMap
 
 
-def window_law(plan: Plan, ar_step: int, dim: int = 2, modes: int = 1, seed: int = 0) -> WindowLaw:
+class Modes(GaussianVideo):
+    """Several modes of one law, mode i scaled by i + 1 (its mean too)."""
+
+    def __init__(self, covariance: np.ndarray, mean: np.ndarray, dim: int, modes: int = 1) -> None:
+        scale = torch.arange(1, modes + 1, dtype=torch.float64)
+        self.frame_dim, self.multiplicity = dim, torch.ones(modes, dtype=torch.float64)
+        self._mean = torch.from_numpy(mean) * scale[:, None]
+        self._covariance = torch.from_numpy(covariance) * scale[:, None, None]
+
+    def mean(self, frames: int) -> Tensor:
+        return self._mean[:, : frames * self.frame_dim]
+
+    def covariance(self, frames: int) -> Tensor:
+        return self._covariance[:, : frames * self.frame_dim, : frames * self.frame_dim]
+
+
+def stage_law(plan: Plan, ar_step: int, dim: int = 2, modes: int = 1, seed: int = 0) -> GaussianStage:
     covariance, mean = random_video(plan.total_frames(ar_step), dim, seed)
-    scale = torch.arange(1, modes + 1, dtype=torch.float64)
-    both = torch.from_numpy(mean) * scale[:, None], torch.from_numpy(covariance) * scale[:, None, None]
-    return ar_window(*both, dim, plan, ar_step) if ar_step else init_window(*both, dim, plan)
+    return Modes(covariance, mean, dim, modes).at(plan.stage(ar_step))
 
 
 MIXED = Plan(
@@ -40,18 +56,14 @@ MIXED = Plan(
 def test_a_score_is_told_the_levels_and_frames_of_its_step() -> None:
     covariance, mean = random_video(MIXED.total_frames(4), 2, 0)
     score = OracleScore(covariance, mean, 2)
-    both = torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None]
-    law = ar_window(*both, 2, MIXED, 4)
+    video = ArrayVideo(covariance, 2, mean)
+    law = video.at(MIXED.stage(4))
     for m, row in enumerate(MIXED.ar_grid[:-1]):
-        call_score(
-            score, law, m, torch.zeros(5, 1, 6, dtype=torch.float64), torch.ones(5, 1, 6, dtype=torch.float64)
-        )
+        law.call(score, m, torch.zeros(5, 1, 6, dtype=torch.float64), torch.ones(5, 1, 6, dtype=torch.float64))
         # The first frame is left as it came out, so it stands at the plan's floor.
         assert score.calls.pop() == Call((5, 3, 2), row, (3, 4, 5), (5, 3, 2), (0.05, 0.3, 0.3), (0, 1, 2))
-    init = init_window(*both, 2, MIXED)
-    call_score(
-        score, init, 1, torch.zeros(1, 1, 4, dtype=torch.float64), torch.zeros(1, 1, 0, dtype=torch.float64)
-    )
+    init = video.at(MIXED.stage(0))
+    init.call(score, 1, torch.zeros(1, 1, 4, dtype=torch.float64), torch.zeros(1, 1, 0, dtype=torch.float64))
     assert score.calls.pop() == Call((1, 2, 2), MIXED.init_grid[1], (0, 1), (1, 0, 2), (), ())
 
 
@@ -62,10 +74,10 @@ def test_a_score_of_several_modes_sees_them_on_their_own_axis() -> None:
         seen.append((tuple(window.shape), tuple(references.values.shape)))
         return window + references.values[..., :1, :]
 
-    law = window_law(PLANS["rolling"], 2, modes=3)
+    law = stage_law(PLANS["rolling"], 2, modes=3)
     window = torch.arange(2 * 3 * 6, dtype=torch.float64).reshape(2, 3, 6)
     references = torch.full((2, 3, 2), 100.0, dtype=torch.float64)
-    value = call_score(score, law, 0, window, references)
+    value = law.call(score, 0, window, references)
     assert seen == [((2, 3, 3, 2), (2, 3, 1, 2))]
     assert torch.equal(value, window + 100)
 
@@ -74,13 +86,11 @@ def test_the_callable_exact_score_is_recognised_as_affine() -> None:
     covariance, mean = random_video(MIXED.total_frames(3), 2, 1)
     score = OracleScore(covariance, mean, 2)
     assert isinstance(score, Score)
-    both = torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None]
-    for law in (init_window(*both, 2, MIXED), ar_window(*both, 2, MIXED, 3)):
-        found = stage_score(score, law)
+    video = ArrayVideo(covariance, 2, mean)
+    for law in (video.at(MIXED.stage(0)), video.at(MIXED.stage(3))):
+        found = law.affine_map(score)
         assert isinstance(found, AffineMap)
-        for part, expected in zip(
-            (found.window, found.references, found.bias), vars(law.score).values(), strict=True
-        ):
+        for part, expected in zip(vars(found).values(), vars(law.window.score).values(), strict=True):
             # A slope is a difference of two calls of size 10: 1e-15 of that, and the solve's condition number.
             np.testing.assert_allclose(part, expected, rtol=0, atol=1e-11)
 
@@ -99,12 +109,11 @@ def test_the_callable_exact_score_is_recognised_as_affine() -> None:
 def test_scores_that_are_not_affine_are_left_as_they_are(bend: object) -> None:
     covariance, mean = random_video(MIXED.total_frames(3), 2, 2)
     score = OracleScore(covariance, mean, 2, wrong=bend)  # type: ignore[arg-type]
-    law = ar_window(torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None], 2, MIXED, 3)
-    assert stage_score(score, law) is score
+    assert ArrayVideo(covariance, 2, mean).at(MIXED.stage(3)).affine_map(score) is None
 
 
 def test_a_score_that_mixes_modes_is_not_affine_mode_by_mode() -> None:
-    law = window_law(PLANS["rolling"], 2, modes=2)
+    law = stage_law(PLANS["rolling"], 2, modes=2)
 
     def alone(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
         return -2 * window
@@ -112,8 +121,8 @@ def test_a_score_that_mixes_modes_is_not_affine_mode_by_mode() -> None:
     def mixed(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
         return -2 * window + 0.1 * window.flip(1)
 
-    assert isinstance(stage_score(alone, law), AffineMap)
-    assert stage_score(mixed, law) is mixed
+    assert isinstance(law.affine_map(alone), AffineMap)
+    assert law.affine_map(mixed) is None
 
 
 def half_precision(bend: float = 0.0) -> Score:
@@ -127,44 +136,44 @@ def half_precision(bend: float = 0.0) -> Score:
 
 
 def test_an_affine_float32_network_is_affine_to_its_own_rounding() -> None:
-    """Neither float64 rounding nor more is asked of it; the value comes back in float64."""
-    law = window_law(PLANS["rolling"], 2)
+    """Neither float64 rounding nor more is asked of it; its map is one of float64 numbers."""
+    law = stage_law(PLANS["rolling"], 2)
     network = half_precision()
-    found = stage_score(network, law)
+    found = law.affine_map(network)
     assert isinstance(found, AffineMap)
-    on_window, on_refs, bias = law.raw(found)
+    on_window, on_refs, bias = law.window.raw(found)
     eye = torch.eye(6, dtype=torch.float64).expand_as(on_window)
     # Slopes are differences of two values of size about 10, each good to 2^-24, over a step of about 3.
     np.testing.assert_allclose(on_window, -1.1 * eye, rtol=0, atol=1e-6)
     np.testing.assert_allclose(on_refs, torch.eye(2, dtype=torch.float64).tile(3, 1).expand_as(on_refs), atol=1e-6)
     np.testing.assert_allclose(bias, 0.3, rtol=0, atol=1e-5)
     window = torch.randn(3, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    value = call_score(network, law, 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))
-    assert value.dtype == torch.float64
+    value = law.call(network, 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))
+    assert {part.dtype for part in vars(found).values()} == {torch.float64}
     np.testing.assert_allclose(value, -1.1 * window + 0.3, rtol=0, atol=1e-6)
 
 
 def test_a_bent_float32_network_is_not_affine() -> None:
-    law = window_law(PLANS["rolling"], 2)
+    law = stage_law(PLANS["rolling"], 2)
     network = half_precision(bend=1e-3)
-    assert stage_score(network, law) is network
+    assert law.affine_map(network) is None
 
 
 @pytest.mark.parametrize("prediction", ["x0", "epsilon"])
 def test_rounding_that_a_network_says_it_has_is_allowed_for(prediction: Prediction) -> None:
     """A wrapped network gives float64 values that float32 has rounded, magnified by 1/σ² at low levels."""
     plan = Plan((2.0, 2.0), 2, 2.0, 8, 8, references=References.last(1), floor=1e-4, spacing="geometric")
-    law = window_law(plan, 2)
+    law = stage_law(plan, 2)
 
     def affine(w: Tensor, levels: Tensor, references: ReferenceBatch, actions: Tensor | None) -> Tensor:
         return 0.7 * w + 0.1 * references.values.sum(1, keepdim=True) + 0.2
 
     score = NetworkScore(affine, prediction)
-    assert isinstance(stage_score(score, law), AffineMap)
+    assert isinstance(law.affine_map(score), AffineMap)
     precise = replace(score, dtype=torch.float64)
-    assert isinstance(stage_score(precise, law), AffineMap)
+    assert isinstance(law.affine_map(precise), AffineMap)
     bent = replace(precise, network=lambda w, *rest: affine(w, *rest) + 1e-6 * torch.sin(w))
-    assert stage_score(bent, law) is bent
+    assert law.affine_map(bent) is None
 
 
 def test_probes_have_the_videos_size() -> None:
@@ -174,9 +183,9 @@ def test_probes_have_the_videos_size() -> None:
     def network(window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
         return -1e6 * torch.tanh(window / 1e6)
 
-    for size, kind in ((1.0, AffineMap), (1e6, type(network))):
-        both = torch.from_numpy(mean)[None] * size, torch.from_numpy(covariance)[None] * size**2
-        assert isinstance(stage_score(network, ar_window(*both, 2, PLANS["rolling"], 2)), kind)
+    for size, straight in ((1.0, True), (1e6, False)):
+        law = ArrayVideo(covariance * size**2, 2, mean * size).at(PLANS["rolling"].stage(2))
+        assert (law.affine_map(network) is not None) == straight
 
 
 def test_what_gives_a_score_is_taken_for_it() -> None:
@@ -184,36 +193,37 @@ def test_what_gives_a_score_is_taken_for_it() -> None:
         def as_score(self) -> Score:
             return half_precision(bend=1.0)
 
-    law = window_law(PLANS["rolling"], 2)
+    law = stage_law(PLANS["rolling"], 2)
     model = Model()
     assert isinstance(model, HasScore)
     window = torch.ones(3, 1, 6, dtype=torch.float64)
-    own = stage_score(model, law)
-    value = call_score(own, law, 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))  # type: ignore[arg-type]
+    value = law.call(as_score(model), 0, window, torch.zeros(3, 1, 2, dtype=torch.float64))
     np.testing.assert_allclose(value, -1.1 + 0.3 + math.tanh(1.0), rtol=0, atol=1e-6)
 
 
 def test_perturbed_scores_are_the_exact_score_with_its_error() -> None:
-    law = window_law(MORE_PLANS["a mask a step that reads references"], 3)
-    for base, exact in ((ExactScore(), law.masked_score), (ExactScore(masked=False), law.score)):
+    law = stage_law(MORE_PLANS["a mask a step that reads references"], 3)
+    for base, exact in ((ExactScore(), law.window.masked_score), (ExactScore(masked=False), law.window.score)):
         wrong = PerturbedScore(0.2, bias=-0.7, base=base)
         assert isinstance(wrong, AffineScore)
         eye = torch.eye(4, dtype=torch.float64)
-        found, expected = law.raw(wrong.affine(law)), law.raw(exact)
+        found, expected = law.window.raw(wrong.affine(law.window)), law.window.raw(exact)
         np.testing.assert_allclose(found[0], expected[0] - 0.2 * eye, rtol=0, atol=1e-13)
         np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-13)
         np.testing.assert_allclose(found[2], expected[2] - 0.7, rtol=0, atol=1e-13)
 
 
 def test_refuses_scores_of_another_shape_kind_or_size() -> None:
-    law = window_law(PLANS["rolling"], 2)
+    law = stage_law(PLANS["rolling"], 2)
 
     def attempt(score: object) -> None:
-        stage_score(score, law)  # type: ignore[arg-type]
+        law.affine_map(score)
 
     with pytest.raises(ValueError, match=r"tensor of the window's shape \(\d+, 3, 2\), got \(\d+, 3\)"):
         attempt(lambda w, levels, r: w.sum(-1))
     with pytest.raises(ValueError, match=r"tensor of the window's shape \(\d+, 3, 2\), got ndarray"):
         attempt(lambda w, levels, r: w.numpy())
-    with pytest.raises(ValueError, match="score of frames 2 to 4 is not finite at reverse step 2"):
+    with pytest.raises(
+        ValueError, match=r"score of frames 2 to 4 is not finite at the levels \[0\.6667, 1\.6667, 2\.6667\]"
+    ):
         attempt(lambda w, levels, r: w / (levels[0] == 1.0))

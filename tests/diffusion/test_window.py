@@ -7,19 +7,18 @@ from dense_reference import conditional, exact_score, true_laws, walk
 from reference_cases import MORE_PLANS, PLANS, random_video
 from torch import Tensor
 
-from arvdm_theory.diffusion.window import AffineMap, WindowLaw, ar_window, init_window
+from arvdm_theory import ArrayVideo, GaussianVideo, Plan, References
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.laws.gaussian_window import AffineMap, WindowLaw
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
 
 
 def laws(plan: Plan, ar_steps: int, seed: int) -> tuple[WindowLaw, list[WindowLaw], np.ndarray, np.ndarray]:
     covariance, mean = random_video(plan.total_frames(ar_steps), 2, seed)
-    both = torch.from_numpy(mean)[None], torch.from_numpy(covariance)[None]
-    steps = [ar_window(*both, 2, plan, k) for k in range(1, ar_steps + 1)]
-    return init_window(*both, 2, plan), steps, covariance, mean
+    video = ArrayVideo(covariance, 2, mean)
+    init, *steps = [video.at(stage).window for stage in plan.stages(ar_steps)]
+    return init, steps, covariance, mean
 
 
 def close(found: Tensor, expected: np.ndarray) -> None:
@@ -39,9 +38,9 @@ def test_laws_and_scores_are_those_of_the_joint_law(name: str) -> None:
     ]
     for law, dense, stage in moves:
         assert law.steps == len(stage)
-        assert law.frames == stage[0].frames
+        assert tuple(law.stage.frames) == tuple(stage[0].frames)
         # A reference that is left as it came out stands at the plan's floor, not at 0.
-        assert tuple(r.level for r in law.references) == stage[0].reference_levels
+        assert tuple(r.level for r in law.stage.references) == stage[0].reference_levels
         score, masked = law.raw(law.score), law.raw(law.masked_score)
         for m, move in enumerate(stage):
             _, _, cov = conditional(dense, move.before, move.references)
@@ -119,7 +118,17 @@ def test_without_a_mask_the_masked_score_is_the_score_itself() -> None:
 
 
 def test_a_singular_reference_covariance_is_refused_by_name() -> None:
-    covariance = torch.ones(1, 4, 4, dtype=torch.float64)
+    class Still(GaussianVideo):
+        """All frames alike."""
+
+        frame_dim, multiplicity = 1, torch.ones(1, dtype=torch.float64)
+
+        def mean(self, frames: int) -> Tensor:
+            return torch.zeros(1, frames, dtype=torch.float64)
+
+        def covariance(self, frames: int) -> Tensor:
+            return torch.ones(1, frames, frames, dtype=torch.float64)
+
     plan = Plan((3.0,), 1, 3.0, 2, 2, references=References.last(2))
     with pytest.raises(NotPositiveDefiniteError, match=r"condition .* not positive definite: its smallest"):
-        ar_window(torch.zeros(1, 4, dtype=torch.float64), covariance, 1, plan, 2)
+        Still().at(plan.stage(2))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
+from arvdm_theory import ArrayVideo, fit_video, load_fitted
 from arvdm_theory.data.clips import read_clip
 from arvdm_theory.information.gaussian import conditional_mutual_information
 from arvdm_theory.laws.autoregression import MIN_WHITE
-from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo, fit_video, load_fitted
-from arvdm_theory.laws.gaussian import ArrayVideo
+from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo
 from arvdm_theory.laws.states import State
 
 Array = NDArray[np.float64]
@@ -111,13 +111,13 @@ def test_encode_and_decode() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 3, 20])
-def test_log_density_is_that_of_the_dense_video(frames: int) -> None:
+def test_log_likelihood_is_that_of_the_dense_video(frames: int) -> None:
     video, _ = fit_video(_walks(), modes=3, order=4)
     z = np.random.default_rng(frames).normal(size=(frames, 3))
     dense = multivariate_normal(video.mean(frames)[0].numpy(), video.covariance(frames)[0].numpy())
-    assert video.log_density(z) == pytest.approx(dense.logpdf(z.ravel()), abs=1e-8)
+    assert video.log_likelihood(z) == pytest.approx(dense.logpdf(z.ravel()), abs=1e-8)
     with pytest.raises(FitError, match="coefficients"):
-        video.log_density(z[:, :2])
+        video.log_likelihood(z[:, :2])
 
 
 def test_scores_are_dense_log_densities() -> None:
@@ -146,9 +146,9 @@ def test_scores_are_dense_log_densities() -> None:
         value = multivariate_normal(cov=covariance).logpdf(test.ravel())
         # The lattice's ridge of 1e-8 is not in these covariances: relative 1e-8/1e-6 of the noise floor at most.
         assert report.scores[law] == pytest.approx([value], rel=1e-5)
-    assert report.scores["fitted"] == (video.log_density(test),)
+    assert report.scores["fitted"] == (video.log_likelihood(test),)
     assert report.held_out_frames == (30,)
-    assert report.nats_per_frame("fitted") == pytest.approx(video.log_density(test) / 30)
+    assert report.nats_per_frame("fitted") == pytest.approx(video.log_likelihood(test) / 30)
 
 
 def test_the_full_first_order_baseline() -> None:

@@ -8,17 +8,21 @@ import pytest
 import torch
 from moments import assert_moments
 
-from arvdm_theory.information.gaussian import NotPositiveDefiniteError
-from arvdm_theory.laws.gaussian import (
+from arvdm_theory import (
     ArrayVideo,
     GaussianVideo,
-    StationaryVideo,
-    checked_covariance,
-    separable_video,
+    NeedleVideo,
+    PixelVideo,
+    ar1,
+    fractional_gaussian_noise,
+    reference_video,
+    state_space,
+    var,
 )
-from arvdm_theory.laws.linear import ar1, exponential_video, reference_video, state_space, var
-from arvdm_theory.laws.long_memory import NeedleVideo, fractional_gaussian_noise
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+from arvdm_theory.information.gaussian import NotPositiveDefiniteError
+from arvdm_theory.laws.gaussian import StationaryVideo, checked_covariance, separable_video
+from arvdm_theory.laws.linear import exponential_video
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
 from arvdm_theory.laws.states import State, frame_indices, noisy_covariance
 
 B = [[1.0, 0.3], [0.3, 0.5]]

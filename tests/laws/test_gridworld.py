@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from arvdm_theory import GridVideo
 from arvdm_theory.laws.gridworld.world import (
-    GridVideo,
     GridworldError,
     RandomWalk,
     View,

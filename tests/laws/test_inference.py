@@ -14,10 +14,10 @@ import torch
 from scipy.special import logsumexp
 from torch import Tensor
 
+from arvdm_theory import Codebook, FiniteStateVideo, MarkovChain, sticky_chain
 from arvdm_theory.information.transfer import TableSizeError
-from arvdm_theory.laws.chains import MarkovChain, random_chain, sticky_chain
-from arvdm_theory.laws.emission import Codebook, GaussianRegimes
-from arvdm_theory.laws.finite import FiniteStateVideo
+from arvdm_theory.laws.chains import random_chain
+from arvdm_theory.laws.emission import GaussianRegimes
 from arvdm_theory.laws.forward_backward import Kernel, Lattice, log_product
 from arvdm_theory.laws.inference import Evidence, EvidenceError, infer, log_density, sample_posterior
 from arvdm_theory.laws.sampled_information import observe

@@ -7,8 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from arvdm_theory import ar1, reference_video, state_space, var
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
-from arvdm_theory.laws.linear import ar1, exponential_video, reference_video, state_space, var
+from arvdm_theory.laws.linear import exponential_video
 
 A_1 = np.array([[0.5, 0.2], [-0.1, 0.3]])
 A_2 = np.array([[0.1, 0.0], [0.2, -0.3]])

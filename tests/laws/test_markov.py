@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from arvdm_theory import Codebook, FiniteStateVideo, MarkovChain, moving_sprite, random_walk, sticky_chain
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.information.transfer import first_frames, push
-from arvdm_theory.laws.chains import (
-    ChainError,
-    MarkovChain,
-    periodic_chain,
-    random_chain,
-    random_walk,
-    sticky_chain,
-    torus_walk,
-)
-from arvdm_theory.laws.emission import Codebook, GaussianRegimes, sprite_pictures
-from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
+from arvdm_theory.laws.chains import ChainError, periodic_chain, random_chain, torus_walk
+from arvdm_theory.laws.emission import GaussianRegimes, sprite_pictures
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from arvdm_theory import NeedleVideo, fractional_gaussian_noise
 from arvdm_theory.information.gaussian import conditional_mutual_information, mutual_information
-from arvdm_theory.laws.long_memory import NeedleVideo, fractional_correlation, fractional_gaussian_noise
+from arvdm_theory.laws.long_memory import fractional_correlation
 
 B = np.array([[1.0, 0.3], [0.3, 0.5]])
 HURST = (0.1, 0.3, 0.5, 0.75, 0.95)

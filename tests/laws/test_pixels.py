@@ -10,16 +10,10 @@ import torch
 from moments import assert_moments
 from numpy.typing import NDArray
 
+from arvdm_theory import PixelVideo
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, mutual_information
 from arvdm_theory.laws.long_memory import fractional_correlation
-from arvdm_theory.laws.pixels import (
-    ExponentialMemory,
-    Matern,
-    PixelVideo,
-    PowerLaw,
-    SameMemory,
-    hartley,
-)
+from arvdm_theory.laws.pixels import ExponentialMemory, Matern, PowerLaw, SameMemory, hartley
 from arvdm_theory.laws.states import State
 
 B = np.array([[1.0, 0.3], [0.3, 0.5]])

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from arvdm_theory import Codebook, FiniteStateVideo, Number, Plan, sticky_chain
 from arvdm_theory.information.transfer import memory_bottleneck
-from arvdm_theory.laws.chains import random_chain, sticky_chain
-from arvdm_theory.laws.emission import Codebook, GaussianRegimes
+from arvdm_theory.laws.chains import random_chain
+from arvdm_theory.laws.emission import GaussianRegimes
 from arvdm_theory.laws.evidence import EvidenceError
-from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.laws.gaussian import State
 from arvdm_theory.laws.sampled_information import observe, sampled_information
-from arvdm_theory.number import Number
-from arvdm_theory.plan.plan import Plan, References
+from arvdm_theory.plan.plan import References
 
 VIDEOS = 6000
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from arvdm_theory.diffusion.window import ar_window, init_window
 from oracle_score import OracleScore
 from reference_cases import random_video
 
 from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import LinearBackbone, linear_config
@@ -61,8 +61,7 @@ def test_it_holds_the_exact_score_of_a_gaussian_video() -> None:
     net = Denoiser(linear_config(PLAN, 3, (DIM,), data_mean=0.3, data_scale=1.4, absolute=True))
     score = net.as_score()
     for ar_step in range(4):
-        both = mean[None], covariance[None]
-        law = ar_window(*both, DIM, PLAN, ar_step) if ar_step else init_window(*both, DIM, PLAN)
+        law = ArrayVideo(covariance, DIM, mean).at(PLAN.stage(ar_step)).window
         given = told(ar_step, 40) if ar_step else start(40)
         window = draw(40, len(given.window_frames), DIM, seed=2)
         grid = PLAN.ar_grid if ar_step else PLAN.init_grid

@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
+import torch
 from hypothesis import given, settings
 
-from arvdm_theory.plan import Plan, References
+from arvdm_theory import METHODS, Plan, References
+from arvdm_theory.plan.methods import Method
+from arvdm_theory.plan.stage import Stage
+from arvdm_theory.testing.plans import plans as masked_plans
 
 
 @dataclass
@@ -181,3 +186,116 @@ def test_the_requirements_hold_as_floats(drawn: tuple[Plan, Any]) -> None:
     assert t_out[stride:] == t_in[: w - stride]
     assert t_out[:stride] == (plan.floor,) * stride
     assert t_in[w - stride :] == (plan.horizon,) * stride
+
+
+# -- the stages of a plan -------------------------------------------------------------------------------
+
+
+def words(rule: References) -> list[tuple[str, int, float]]:
+    return [(pick.kind, pick.count, pick.level) for pick in rule.picks]
+
+
+def sees(plan: Plan, reverse_step: int, row: int, references: int) -> list[bool]:
+    """What a window frame sees of (window, references), by the words of ``Plan.visible``."""
+    assert plan.visible is not None
+    tables = plan.visible if len(plan.visible) > 1 else plan.visible * plan.reverse_steps
+    cells = list(tables[reverse_step][row])
+    own, told = cells[: plan.window], cells[plan.window :]
+    # Without columns of their own all references are seen; with them the last column is the newest reference.
+    return own + (told[len(told) - references :] if told else [True] * references)
+
+
+def check_stage(stage: Stage, plan: Plan, k: int, run: Run, rule: list[tuple[str, int, float]]) -> None:
+    """Every field by its definition, from the state of Algorithm 1 before the stage."""
+    frames = [frame for frame, _ in run.queue]
+    entering = [level for _, level in run.queue]
+    assert (stage.ar_step, list(stage.frames), stage.window) == (k, frames, len(frames))
+    assert stage.frames == range(frames[0], frames[-1] + 1)
+    new = [level == plan.horizon and frame >= run.born - stage.fresh for frame, level in run.queue]
+    assert stage.fresh == (plan.stride if k else len(frames))
+    assert new == [False] * stage.kept + [True] * stage.fresh
+    assert list(stage.grid[0]) == entering
+    assert stage.grid == (plan.ar_grid if k else plan.init_grid)
+    assert stage.steps == (plan.reverse_steps if k else plan.init_steps) == len(stage.visible)
+    assert stage.levels.dtype == torch.float64
+    assert stage.levels.tolist() == [list(row) for row in stage.grid]
+    assert (stage.floor, stage.horizon, stage.given_levels) == (plan.floor, plan.horizon, None)
+
+    named = referenced(rule, run.out) if k else {}
+    shown = {frame: max(level, plan.floor) for frame, level in named.items()}
+    assert [(r.frame, r.level) for r in stage.references] == sorted(shown.items())
+    assert stage.reference_frames == tuple(sorted(shown))
+    assert stage.reference_levels.tolist() == [shown[frame] for frame in sorted(shown)]
+    assert stage.reference_levels.dtype == torch.float64
+    # A frame that R_k holds as it came out is no part of Past_k; a noised copy hides nothing.
+    clean = {frame for frame, level in shown.items() if level == plan.floor}
+    assert stage.past == (tuple(frame for frame in run.out if frame not in clean) if k else ())
+    assert not set(stage.past) & set(frames)
+
+    for m in range(stage.steps):
+        above, below = stage.grid[m], stage.grid[m + 1]
+        assert stage.moving(m) == [j for j in range(stage.window) if below[j] < above[j]]
+        mask = stage.visible[m]
+        if not k or plan.visible is None:
+            assert mask is None
+        else:
+            assert mask is not None
+            assert [list(row) for row in mask] == [sees(plan, m, j, len(shown)) for j in range(stage.window)]
+    # Output_k: what the step made: its new frames, and the older ones that it has moved at all.
+    moved = {j for m in range(stage.steps) for j in stage.moving(m)}
+    assert stage.output == tuple(sorted(moved | set(range(stage.kept, stage.window))))
+
+
+def check_stages(plan: Plan, ar_steps: int) -> None:
+    run, stages = Run(plan), list(plan.stages(ar_steps))
+    assert len(stages) == ar_steps + 1
+    rule = words(plan.references)
+    run.enter(plan.init_frames)
+    check_stage(stages[0], plan, 0, run, rule)
+    run = Run(plan)
+    run.initialise()
+    for k in range(1, ar_steps + 1):
+        before = Run(plan, list(run.queue), list(run.out), run.born)
+        before.enter(plan.stride)
+        check_stage(stages[k], plan, k, before, rule)
+        run.ar_step()
+
+
+@pytest.mark.parametrize("entry", [m for m in METHODS if m.verdict != "outside"], ids=lambda m: m.key)
+def test_stages_of_the_catalogue_are_what_algorithm_1_has_in_hand(entry: Method) -> None:
+    check_stages(entry.build(), 6)
+
+
+@settings(max_examples=150)
+@given(plans())
+def test_stages_of_random_plans_are_what_algorithm_1_has_in_hand(
+    drawn: tuple[Plan, list[tuple[str, int, float]]],
+) -> None:
+    check_stages(drawn[0], 5)
+
+
+@settings(max_examples=150)
+@given(masked_plans())
+def test_stages_of_random_plans_with_masks_are_what_algorithm_1_has_in_hand(plan: Plan) -> None:
+    check_stages(plan, 5)
+
+
+@settings(max_examples=60)
+@given(plans(), st.integers(0, 3))
+def test_levels_of_ones_own_stand_in_for_the_grid_and_keep_their_gradient(
+    drawn: tuple[Plan, Any], ar_step: int
+) -> None:
+    plan = drawn[0]
+    own = (0.5 * plan.stage(ar_step).levels).requires_grad_()
+    stage = plan.stage(ar_step, own)
+    assert stage.levels is own
+    for m in range(stage.steps):
+        assert stage.moving(m) == plan.stage(ar_step).moving(m)
+    (slope,) = torch.autograd.grad(stage.levels.sum(), own)
+    assert torch.equal(slope, torch.ones_like(own))
+    for wrong in (own.detach().float(), own.detach()[1:], own.detach()[:, :0]):
+        which = "AR" if ar_step else "initialisation"
+        with pytest.raises(ValueError, match=rf"the {which} grid must be float64 levels of shape \({len(own)}, "):
+            plan.stage(ar_step, wrong)
+    with pytest.raises(ValueError, match="counted from 1, and 0 is the initialisation; got -1"):
+        plan.stage(-1)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arvdm_theory.plan import METHODS, Method, Plan, PlanError, References, fifo, method, outpainting
+from arvdm_theory import METHODS, Plan, PlanError, References, fifo, method, outpainting
+from arvdm_theory.plan import Method
 from arvdm_theory.plan.methods import REQUIREMENTS
 from arvdm_theory.plan.published import fifo_diffusion
 

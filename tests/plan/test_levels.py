@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from arvdm_theory import PlanError
 from arvdm_theory.noise import DiscreteVP, snr_from_clock
-from arvdm_theory.plan import PlanError
 from arvdm_theory.plan.levels import (
     HORIZON,
     chunk_causal_mask,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arvdm_theory.plan import NoReferences, Pick, Plan, PlanError, References, causal_mask, parts_mask
+from arvdm_theory import Plan, PlanError, References
+from arvdm_theory.plan import NoReferences, Pick, causal_mask, parts_mask
 
 BASE: dict[str, Any] = {
     "input_levels": (1.0, 2.0, 3.0, 4.0),

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from arvdm_theory.plan import METHODS, Method, Plan, References, causal_mask, fifo, method, outpainting
+from arvdm_theory import METHODS, Plan, References, fifo, method, outpainting
+from arvdm_theory.plan import Method, causal_mask
 from arvdm_theory.plan.drawing import compact, describe_references, inside_step, staircase, visibility
 
 BUILT = [entry for entry in METHODS if entry.verdict != "outside"]

@@ -10,14 +10,9 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from arvdm_theory.bounds.impossibility import AffineKernel, check_gaussian_lemma, check_lemma
-from arvdm_theory.information.discrete import (
-    FiniteLaw,
-    check_kernel,
-    conditionally_independent,
-    entropy,
-    marginal,
-)
+from arvdm_theory import check_lemma
+from arvdm_theory.bounds.impossibility import AffineKernel, check_gaussian_lemma
+from arvdm_theory.information.discrete import FiniteLaw, check_kernel, conditionally_independent, entropy, marginal
 from arvdm_theory.information.gaussian import cholesky, conditional_mutual_information
 from arvdm_theory.testing import (
     GaussianLaw,

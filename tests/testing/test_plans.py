@@ -10,8 +10,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory import Plan, References
 from arvdm_theory.testing import plans, references
 
 # `find` stops at the first it likes; it gets a random of its own, since it would seed itself from the file's path.

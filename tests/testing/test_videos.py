@@ -9,8 +9,8 @@ import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
+from arvdm_theory import ArrayVideo
 from arvdm_theory.information.gaussian import cholesky, conditional_mutual_information
-from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.states import frame_indices
 from arvdm_theory.testing import gaussian_videos
 

@@ -14,20 +14,22 @@ from arvdm_theory.plan.methods import fifo
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
-from arvdm_theory.training.sources import GaussianSource
 
 PLAN = fifo(4, References.last(3), 5, 5)
 NETWORK = DenoiserConfig("mlp", (2,), window=4, references=3, options={"width": 16, "depth": 1})
 
 
-class SlowSource(GaussianSource):
-    """Leaves the parent process the time to interrupt."""
+class SlowSource:
+    """The reference video, leaving the parent process the time to interrupt."""
+
+    frame_shape, action_dim = (2,), 0
+
+    def __init__(self, pause: float) -> None:
+        self.video, self.pause = reference_video(), pause
 
     def draw(self, videos: int, frames: int, generator: torch.Generator) -> VideoBatch:
         time.sleep(self.pause)
-        return super().draw(videos, frames, generator)
-
-    pause = 0.0
+        return self.video.draw(videos, frames, generator)
 
 
 def config(**changes: object) -> TrainingConfig:
@@ -39,9 +41,7 @@ def config(**changes: object) -> TrainingConfig:
 
 
 def run(folder: Path, pause: float = 0.0, network: DenoiserConfig = NETWORK, **changes: object) -> Trained:
-    source = SlowSource(reference_video())
-    object.__setattr__(source, "pause", pause)
-    return train(network, PLAN, source, config(**changes), folder, progress=False)
+    return train(network, PLAN, SlowSource(pause), config(**changes), folder, progress=False)
 
 
 if __name__ == "__main__":

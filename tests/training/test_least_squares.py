@@ -17,20 +17,19 @@ from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.least_squares import fit_linear
-from arvdm_theory.training.sources import gaussian_source
 from arvdm_theory.training.windows import WindowSampler
 
 FIFO = fifo(4, References.last(3), 5, 5)
 
 
 def sampler(dtype: torch.dtype) -> WindowSampler:
-    return WindowSampler(FIFO, 2, gaussian_source(reference_video()), weighting="x0", dtype=dtype)
+    return WindowSampler(FIFO, 2, reference_video(), weighting="x0", dtype=dtype)
 
 
 def test_least_squares_has_the_excess_loss_of_the_textbook() -> None:
     """(n + 1)(n - 2)/(n (n - p - 1)) of the mmse, averaged over fits: within five standard errors."""
     video, plan, n = exponential_video(0.8), outpainting(1, References.last(1, level=0.1), 3, 1), 30
-    drawer = WindowSampler(plan, 1, gaussian_source(video), weighting="x0", dtype=torch.float64)
+    drawer = WindowSampler(plan, 1, video, weighting="x0", dtype=torch.float64)
     network = Denoiser(linear_config(plan, 1, (1,)))
     ratios: list[list[float]] = []
     for seed in range(150):

@@ -24,7 +24,7 @@ from arvdm_theory.tables import read_table
 from arvdm_theory.training.checkpoint import checkpoints, load_denoiser, read_checkpoint, under
 from arvdm_theory.training.config import TrainingConfig, TrainingError
 from arvdm_theory.training.loop import train
-from arvdm_theory.training.sources import dataset_source, gaussian_source
+from arvdm_theory.training.sources import dataset_source
 from arvdm_theory.training.windows import WindowSampler
 
 
@@ -38,9 +38,7 @@ def test_a_run_is_the_plain_loop_that_its_config_describes(small: SimpleNamespac
     average = {name: weight.detach().clone() for name, weight in weights.items()}
     first = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    drawer = WindowSampler(
-        small.PLAN, config.ar_steps, gaussian_source(reference_video()), precision=network.output_precision
-    )
+    drawer = WindowSampler(small.PLAN, config.ar_steps, reference_video(), precision=network.output_precision)
     losses, norms = [], []
     for step in range(1, 31):
         batch = drawer.draw(config.batch, config.seed, step)
@@ -92,11 +90,11 @@ def test_training_reaches_the_optimum_that_the_ledger_knows(tmp_path: Path) -> N
     )
 
     def see(denoiser: Denoiser) -> float:
-        terms = ledger(video, plan, ar_steps, denoiser, girsanov_points=0).terms
-        return float(terms.see.sum() + terms.init_see.sum())
+        terms = ledger(video, plan, ar_steps, score=denoiser, girsanov=False).terms
+        return float(terms.total("see") + terms.initialisation.see.sum())
 
     before = see(Denoiser(network))
-    trained = train(network, plan, gaussian_source(video), config, tmp_path, progress=False)
+    trained = train(network, plan, video, config, tmp_path, progress=False)
     assert trained.denoiser.dtype == torch.float64
     assert see(trained.denoiser) < before / 100
 
@@ -161,7 +159,7 @@ class Spoiled:
     frame_shape, action_dim = (2,), 0
 
     def __init__(self, after: int) -> None:
-        self.left, self.inner = after, gaussian_source(reference_video())
+        self.left, self.inner = after, reference_video()
 
     def draw(self, videos: int, frames: int, generator: Generator) -> VideoBatch:
         drawn = self.inner.draw(videos, frames, generator)
@@ -191,7 +189,7 @@ def test_a_loss_that_is_not_finite_names_its_step(
         ({"network": {"prediction": "x0"}}, "denoiser.prediction is 'v' there and 'x0' here"),
         ({"config": {"lr": 0.02}}, "training.lr is 0.01 there and 0.02 here"),
         ({"config": {"seed": 4}}, "training.seed is 3 there and 4 here"),
-        ({"source": gaussian_source(exponential_video())}, "frame_shape"),
+        ({"source": exponential_video()}, "frame_shape"),
         ({"source": dataset_source(np.random.default_rng(0).normal(size=(9, 12, 2)))}, "source.sample"),
     ],
 )
@@ -201,7 +199,7 @@ def test_another_run_is_never_continued(
     before = {path: path.read_bytes() for path in sorted(run_of_twelve.rglob("*")) if path.is_file()}
     network = dataclasses.replace(small.NETWORK, **changes.get("network", {}))
     config = small.config(**{"steps": 12, **changes.get("config", {})})
-    source = changes.get("source", gaussian_source(reference_video()))
+    source = changes.get("source", reference_video())
     with pytest.raises(TrainingError, match=message):
         train(network, changes.get("plan", small.PLAN), source, config, run_of_twelve, progress=False)
     assert {path: path.read_bytes() for path in sorted(run_of_twelve.rglob("*")) if path.is_file()} == before
@@ -210,14 +208,14 @@ def test_another_run_is_never_continued(
 def test_a_run_is_not_begun_again_over_another(small: SimpleNamespace, run_of_twelve: Path) -> None:
     with pytest.raises(TrainingError, match="holds a run already"):
         train(
-            small.NETWORK, small.PLAN, gaussian_source(reference_video()), small.config(steps=12), run_of_twelve,
+            small.NETWORK, small.PLAN, reference_video(), small.config(steps=12), run_of_twelve,
             resume=False, progress=False,
         )  # fmt: skip
 
 
 def test_what_does_not_change_the_result_may_change(small: SimpleNamespace, run_of_twelve: Path) -> None:
     config = small.config(steps=12, log_every=3, checkpoint_every=5, keep=1)
-    source = gaussian_source(reference_video())
+    source = reference_video()
     assert len(train(small.NETWORK, small.PLAN, source, config, run_of_twelve, progress=False).history) == 3
 
 

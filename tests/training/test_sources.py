@@ -6,25 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.laws.chains import sticky_chain
-from arvdm_theory.laws.emission import Codebook
-from arvdm_theory.laws.finite import FiniteStateVideo, moving_sprite
-from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, ring, torus
-from arvdm_theory.laws.linear import reference_video
-from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-from arvdm_theory.training.sources import (
-    SourceError,
-    data_moments,
-    dataset_source,
-    finite_source,
-    gaussian_source,
-    grid_source,
+from arvdm_theory import (
+    Codebook,
+    ControlledVideo,
+    FiniteStateVideo,
+    GaussianVideo,
+    GridVideo,
+    PixelVideo,
+    moving_sprite,
+    reference_video,
+    sticky_chain,
 )
+from arvdm_theory.interfaces import VideoSource
+from arvdm_theory.laws.gridworld.world import RandomWalk, View, ring, torus
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
+from arvdm_theory.training.sources import SourceError, data_moments, dataset_source
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def controlled() -> ControlledVideo:
+    return ControlledVideo(0.7 * np.eye(2), np.eye(2), np.eye(2), 0.1 * np.eye(2), [[1.0], [0.5]], [[1.0]])
 
 
 PIXELS = PixelVideo(4, 6, PowerLaw(), ExponentialMemory(tau=3.0, exponent=1.0), variance=1.0)
@@ -34,11 +38,12 @@ GRID = GridVideo(ring(5), View("firstperson", size=8), colours=3, path=RandomWal
 @pytest.mark.parametrize(
     ("source", "shape", "actions"),
     [
-        (gaussian_source(reference_video()), (2,), 0),
-        (gaussian_source(PIXELS), (4, 6, 1), 0),
-        (finite_source(moving_sprite((2, 2), (4, 4))), (4, 4, 1), 0),
-        (finite_source(FiniteStateVideo(sticky_chain(2, 0.9), Codebook(torch.eye(2)))), (2,), 0),
-        (grid_source(GRID), (8, 8, 3), 9),
+        (reference_video(), (2,), 0),
+        (PIXELS, (4, 6, 1), 0),
+        (moving_sprite((2, 2), (4, 4)), (4, 4, 1), 0),
+        (FiniteStateVideo(sticky_chain(2, 0.9), Codebook(torch.eye(2))), (2,), 0),
+        (GRID, (8, 8, 3), 9),
+        (controlled(), (2,), 1),
         (dataset_source(np.zeros((3, 7, 4, 5, 2))), (4, 5, 2), 0),
     ],
 )
@@ -54,23 +59,18 @@ def test_every_source_keeps_the_protocol(source: VideoSource, shape: tuple[int, 
         assert first.actions.shape == (3, 5, actions)
 
 
-def test_a_gaussian_source_gives_the_videos_own_samples() -> None:
+def test_a_gaussian_law_gives_its_own_samples() -> None:
     video = reference_video()
-    source = gaussian_source(video)
     for _ in range(2):  # the second time from the kept factor
-        assert torch.equal(source.draw(4, 6, seeded()).frames, video.sample(4, 6, seeded())[:, 0])
-    pixels = gaussian_source(PIXELS).draw(4, 3, seeded()).frames
+        assert torch.equal(video.draw(4, 6, seeded()).frames, video.sample(4, 6, seeded())[:, 0])
+    pixels = PIXELS.draw(4, 3, seeded()).frames
     assert torch.equal(pixels.reshape(4, 3, 4, 6, 1), PIXELS.sample_pixels(4, 3, seeded()))
 
 
 def test_modes_become_entries_of_the_frame() -> None:
-    class Modes(PixelVideo):
-        """Taken as what it is without its pixels."""
-
-    video = Modes(4, 4, PowerLaw(), ExponentialMemory(tau=3.0, exponent=1.0), channel_covariance=np.eye(2))
-    from arvdm_theory.training.sources import GaussianSource
-
-    drawn, own = GaussianSource(video).draw(3, 5, seeded()).frames, video.sample(3, 5, seeded())
+    video = PixelVideo(4, 4, PowerLaw(), ExponentialMemory(tau=3.0, exponent=1.0), channel_covariance=np.eye(2))
+    # Taken as what it is without its pixels.
+    drawn, own = GaussianVideo.draw(video, 3, 5, seeded()).frames, video.sample(3, 5, seeded())
     assert drawn.shape == (3, 5, video.modes * 2)
     for mode in range(video.modes):
         assert torch.equal(drawn[..., 2 * mode : 2 * mode + 2], own[:, mode])
@@ -79,7 +79,7 @@ def test_modes_become_entries_of_the_frame() -> None:
 @pytest.mark.parametrize("kind", ["patch", "firstperson"])
 def test_a_walkers_pose_is_the_action_that_leads_to_the_frame(kind: str) -> None:
     video = GridVideo(torus(3, 3), View(kind, size=6), colours=4, path=RandomWalk())
-    drawn, sample = grid_source(video).draw(4, 9, seeded()), video.sample(4, 9, seeded())
+    drawn, sample = video.draw(4, 9, seeded()), video.sample(4, 9, seeded())
     assert torch.equal(drawn.frames, sample.frames.flatten(2))
     assert torch.equal(drawn.actions[..., :9].argmax(-1), sample.paths // 4)
     assert drawn.actions.shape[-1] == (13 if kind == "firstperson" else 9)

@@ -14,7 +14,6 @@ from arvdm_theory.noise import VPSchedule
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.references import PlanError, References
 from arvdm_theory.training.config import TrainingConfig, TrainingError
-from arvdm_theory.training.sources import gaussian_source
 from arvdm_theory.training.windows import WindowSampler
 from arvdm_theory.video.memory_plans import MemoryPlan, schedule_levels
 from arvdm_theory.video.windows import (
@@ -264,15 +263,15 @@ def test_episodes_without_a_window_are_refused() -> None:
 
 @pytest.mark.parametrize("plan", [outpainting(2, References.last(2), 4, 4), fifo(3, References.last(2), 4, 4)])
 def test_training_on_the_last_ar_steps_alone(plan: object) -> None:
-    source = gaussian_source(reference_video())
+    source = reference_video()
     options = {"weighting": "x0", "dtype": torch.float64}
     drawer = WindowSampler(plan, 5, source, init_share=0.0, first_ar_step=4, **options)  # type: ignore[arg-type]
-    assert [stage.share for stage in drawer.stages] == [0.0, 0.0, 0.0, 0.0, 0.5, 0.5]
+    assert drawer.shares.tolist() == [0.0, 0.0, 0.0, 0.0, 0.5, 0.5]
     seen = {drawer.draw(2, 0, step).references.window_frames for step in range(40)}
     # 40 fair throws all fall on one side with probability 2^-39.
     assert seen == {tuple(plan.window_frames(4)), tuple(plan.window_frames(5))}  # type: ignore[attr-defined]
-    shares = [s.share for s in WindowSampler(plan, 5, source, first_ar_step=4, **options).stages]  # type: ignore[arg-type]
-    assert shares == pytest.approx([1 / 3, 0, 0, 0, 1 / 3, 1 / 3])
+    shares = WindowSampler(plan, 5, source, first_ar_step=4, **options).shares  # type: ignore[arg-type]
+    assert shares.tolist() == pytest.approx([1 / 3, 0, 0, 0, 1 / 3, 1 / 3])
     with pytest.raises(ValueError, match=r"one of 1..5, got 6"):
         WindowSampler(plan, 5, source, first_ar_step=6, **options)  # type: ignore[arg-type]
 

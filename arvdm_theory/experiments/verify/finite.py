@@ -13,14 +13,12 @@ import torch
 from arvdm_theory.decomposition.decoding import decoded_ledger
 from arvdm_theory.decomposition.finite import estimate
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.decomposition.state_kernels import frames_law
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size
 from arvdm_theory.experiments.verify.checks import Check, judged
 from arvdm_theory.experiments.videos import FINITE_VIDEOS, walker
 from arvdm_theory.laws.chains import FiniteStateVideo
-from arvdm_theory.laws.emission import Codebook, GaussianRegimes
 from arvdm_theory.laws.gaussian import ArrayVideo
 from arvdm_theory.laws.sampled_information import sampled_information
 from arvdm_theory.laws.states import State
@@ -52,26 +50,8 @@ def moment_matched(video: FiniteStateVideo, frames: int) -> ArrayVideo:
     Raises:
         NotPositiveDefiniteError: if the pictures do not span all directions.
     """
-    emission, rendering = video.emission, video.rendering
-    eye = torch.eye(rendering.symbols, dtype=torch.float64)
-    pictures = rendering.average(eye)  # E[X | symbol]
-    shown = eye if emission is None else emission
-    given_state = shown @ pictures
-    covariance = torch.zeros(frames, video.frame_dim, frames, video.frame_dim, dtype=torch.float64)
-    mean = torch.stack([frames_law(video.chain, (i,)) @ given_state for i in range(frames)])
-    for i in range(frames):
-        symbols = frames_law(video.chain, (i,)) @ shown
-        covariance[i, :, i] = (pictures.mT * symbols) @ pictures - torch.outer(mean[i], mean[i])
-        if isinstance(rendering, GaussianRegimes):
-            covariance[i, :, i] += torch.einsum("y,yab->ab", symbols, rendering.covariances)
-        elif isinstance(rendering, Codebook):
-            covariance[i, :, i] += rendering.variance * torch.eye(video.frame_dim, dtype=torch.float64)
-        for j in range(i + 1, frames):
-            cross = given_state.mT @ frames_law(video.chain, (i, j)) @ given_state - torch.outer(mean[i], mean[j])
-            covariance[i, :, j], covariance[j, :, i] = cross, cross.mT
-    size = frames * video.frame_dim
-    name = f"{video.name}, Gaussian"
-    return ArrayVideo(covariance.reshape(size, size), video.frame_dim, mean.flatten(), name)
+    mean, covariance = video.known_moments(frames)
+    return ArrayVideo(covariance[0], video.frame_dim, mean[0], f"{video.name}, Gaussian")
 
 
 def _sampled_checks(video: FiniteStateVideo, plan: Plan, ar_steps: int, error: float) -> Iterator[Check]:
