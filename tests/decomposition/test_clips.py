@@ -156,8 +156,7 @@ def test_references_within_reach_are_accepted() -> None:
 @pytest.mark.parametrize("noise", [0.05, 0.3, 2.0])
 @pytest.mark.parametrize("step", ["exponential", "ancestral"])
 def test_a_frame_that_was_a_clean_reference_may_be_noised_after_it(noise: float, step: str) -> None:
-    """R_k = the last frame clean and the one before it noised: that one was a clean reference of the step
-    before."""
+    """R_k = the last frame clean and the one before it noised, which the step before held as a clean reference."""
     plan = Plan((8.0,), 1, 8.0, 3, 3, references=References.last(1) + References.last(2, noise))
     assert [[r.level for r in plan.references_at(k)] for k in (1, 2, 3)] == [[0.0], [noise, 0.0], [noise, 0.0]]
     assert why_no_clip_bound(plan, 8) is None
