@@ -904,7 +904,7 @@ def rates(
         >>> from arvdm_theory import References, ar1, fifo, rates
         >>> found = rates(ar1(0.9), fifo(4, References.last(2), reverse_steps=10))
         >>> round(float(found.kl), 6), bool(found.mb.abs() < 1e-12)
-        (0.03739, True)
+        (0.037565, True)
     """
     own, chosen = _unbound(as_score(score), video), reverse_step(step)
     require_densities(video, plan)

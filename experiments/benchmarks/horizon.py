@@ -3,8 +3,8 @@
 Usage: python experiments/benchmarks/horizon.py [--ar-steps 100000] [--dense 100]
 
 FIFO w = 8, d = 4, the last 3 frames as references, M = 10, with every term, its table and its totals; one thread.
-The baseline is the dense ledger of ``--dense`` AR steps of the first video. Every job runs in a process of its own,
-so that its peak of memory is its own; seconds are those of the ledger alone, by the wall and by the processor.
+The baseline is the dense ledger of ``--dense`` AR steps of the first video. Every job runs in a process of its
+own, so that its peak of memory is its own; seconds are those of the ledger alone, by the wall and by the processor.
 """
 
 import argparse
@@ -67,9 +67,8 @@ def main() -> None:
     first = next(iter(VIDEOS))
     jobs = [(first, args.dense, "dense"), (first, 2 * args.dense, "dense"), (first, args.dense, "recursive")]
     jobs += [(name, args.ar_steps, "recursive") for name in VIDEOS]
-    print(
-        f"{'video':<20} {'way':<10} {'AR steps':>8} {'seconds':>8} {'CPU':>8} {'ratio':>7} {'peak MiB':>9} {'KL':>14}"
-    )
+    heads = ("way", "AR steps", "seconds", "CPU", "ratio", "peak MiB", "KL")
+    print("video".ljust(20), *(head.rjust(width) for head, width in zip(heads, WIDTHS, strict=True)))
     baseline = None
     for name, ar_steps, way in jobs:
         made = subprocess.run(
