@@ -901,10 +901,10 @@ def rates(
             geometrically: a state on the unit circle that no noise drives is learnt like 1/k.
 
     Example:
-        >>> from arvdm_theory import References, ar1, fifo
+        >>> from arvdm_theory import References, ar1, fifo, rates
         >>> found = rates(ar1(0.9), fifo(4, References.last(2), reverse_steps=10))
-        >>> round(float(found.kl), 9), bool(found.mb.abs() < 1e-12)
-        (0.037, True)
+        >>> round(float(found.kl), 6), bool(found.mb.abs() < 1e-12)
+        (0.037565, True)
     """
     own, chosen = _unbound(as_score(score), video), reverse_step(step)
     require_densities(video, plan)

@@ -82,8 +82,7 @@ class StateSpace:
         """The stationary one whose frames have the covariance S ⊗ B, S that of a scalar video; mean zero.
 
         Args:
-            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R and P of the scalar
-                one.
+            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R, P of the scalar one.
             frame_covariance: B, (d, d).
         """
         B = frame_covariance
@@ -164,7 +163,7 @@ class StateSpace:
         see = on.new_zeros(len(on), rows + s, (count + 1) * s)
         see[:, :rows, s:] = repeated(self.observation, count)
         see[:, rows:, count * s :] = torch.eye(s, dtype=on.dtype, device=on.device)
-        own = torch.zeros_like(see[:, :, : rows + s])
+        own = see.new_zeros(len(on), rows + s, rows + s)
         own[:, :rows, :rows] = repeated(self.observation_noise, count)
         return FilterStep(see @ on, see @ noise @ see.mT + own, rows)
 

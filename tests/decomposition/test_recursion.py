@@ -1,5 +1,4 @@
-"""The ledger by recursions against the dense one, its rates against equations of their own, and what is
-refused."""
+"""The ledger by recursions against the dense one, rates against equations of their own, and what is refused."""
 
 import math
 from dataclasses import replace
@@ -129,8 +128,7 @@ def test_the_printed_number() -> None:
 
 
 def test_the_printed_bottlenecks_of_a_period_that_is_learnt_like_1_over_k() -> None:
-    """The reference video's correlation in R^1, its period of 7 frames as a rotation with its stationary
-    covariance."""
+    """The reference video's correlation in R^1: its period of 7 frames is a rotation, given its stationary law."""
     turn = 2 * math.pi / 7
     rotation = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
     video = state_space(
@@ -268,8 +266,7 @@ def test_rates_are_the_increments_at_large_k(plan: str, seed: int) -> None:
 
 
 def test_where_only_clean_frames_are_handed_on_the_rates_add_up() -> None:
-    """For w = Δ and clean references the AR-step ledger is the ledger of clean frames: KL = E + MB, nothing is
-    lost."""
+    """For w = Δ and clean references the AR-step ledger is that of the clean frames: KL = E + MB."""
     video = random_state_space(5, stationary=True)
     found = rates(video, outpainting(2, References.last(3), 6, 6), PerturbedScore(0.1))
     assert float(found.kl) == pytest.approx(float(found.ar_step + found.mb), rel=1e-11)

@@ -32,6 +32,7 @@ VIDEOS = {
         [[[0.5, 0.2], [-0.1, 0.3]], [[0.1, 0.0], [0.2, -0.3]]], INNOVATION, mean=[2.0, 0.0]
     ),
     "stationary": state_space(A, Q, C, R, mean=[1.0, 2.0]),
+    "more entries than states": state_space([[0.8]], [[0.4]], [[1.0], [0.5], [-1.0]], 0.2 * np.eye(3)),
     "given start": state_space(A, Q, C, R, [1.0, 2.0], np.diag([4.0, 0.0, 1.0]), [1.0, -2.0, 0.5]),
     "reference": reference_video(),
 }
