@@ -57,6 +57,8 @@ _DRAWS = 4
 _SMALLEST = 15
 # The parts of the samples whose estimates show how an estimate moves with n.
 _PARTS = 4
+# Re-paired samples that show the bias of the mixed estimate.
+_APART = 4
 
 
 class Neighbourhood(NamedTuple):
@@ -234,6 +236,13 @@ def mixed_information(
             _mixed(scaled[0][part], scaled[1][part], scaled[2][part], k).contributions.mean() for part in parts
         ]
         reach += abs(still_to_come(value, np.array(smaller), stderr, min(0.5, 1 / d)))
+    if not scaled[2].shape[1]:
+        # What it says of the same columns when they are independent is its bias there, which atoms give a sign.
+        rng = np.random.default_rng(seed)
+        apart = [
+            _mixed(scaled[0], rng.permutation(scaled[1]), scaled[2], k).contributions.mean() for _ in range(_APART)
+        ]
+        reach += abs(float(np.mean(apart)))
     notes = [
         *warn_of_copies(joint),
         *warn_of_width(found.width, n, d),

@@ -43,7 +43,7 @@ turn), with the choice of the weight w (Buckland, Burnham and Augustin 1997), an
 own error would add. (b) What is still to come. The same estimate from quarters of the samples has a larger bias
 b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters to the whole.
 Without step 3 the interval reaches to where the estimate is going, and the value is its middle; D counts as far
-as it is no noise, and γ = min(½, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
+as it is no noise, and γ = min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
 is extrapolated by γ = ½ (so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ =
 min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. The standard error that
 is given is the one whose interval this is. So intervals on laws that no baseline has are wide, and cover more
@@ -109,7 +109,7 @@ _SMALLEST = 10
 # Columns up to which nearest neighbours see what a regression would.
 _FEW_COLUMNS = 3
 # Columns up to which the bias of nearest neighbours may fall as slowly as n^{-1/d}: links that oscillate.
-_SLOW_COLUMNS = 5
+_SLOW_COLUMNS, _SLOW = 5, 0.4
 # Re-pairings that a baseline's claim is held against, and the least overclaim that counts.
 _PAIRINGS, _OVERCLAIM = 50, 0.1
 _ADVICE = (
@@ -204,7 +204,7 @@ def calibrated_information(
     # Where the correction is dropped as noise, that it is noise is known no better than itself.
     spread = math.sqrt(max(covariance[0, 0] + covariance.sum(), 0.0)) / 2
     stderr = max(_averaged_error(found[1], covariance, loads[1]), spread)
-    rate = min(_FASTEST, (1 if turn is None and d <= _SLOW_COLUMNS else 2) / d)
+    rate = min(_SLOW, 1 / d) if turn is None and d <= _SLOW_COLUMNS else min(_FASTEST, 2 / d)
     reach = half_width(stderr, freedom, level)
     if enough and (turn is not None or loads[1] > 0):
         smaller = []
