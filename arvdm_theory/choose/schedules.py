@@ -19,7 +19,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from arvdm_theory.decomposition.terms import closed_rollout, ledger_terms
+from arvdm_theory.decomposition.ledger import ledger_terms
+from arvdm_theory.decomposition.terms import closed_rollout
 from arvdm_theory.diffusion.scores import as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.laws.gaussian import GaussianVideo

@@ -33,8 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init-steps", type=whole(), default=20, metavar="N",
                         help="reverse steps of the initialisation stage")  # fmt: skip
     parser.add_argument("--horizon", type=float, default=6.0, metavar="T", help="T, the level of pure noise")
-    parser.add_argument("--step", choices=("exponential", "euler", "ancestral", "ddpm", "ddim"),
-                        default="exponential", help="the reverse step")  # fmt: skip
+    parser.add_argument("--step", default="exponential", metavar="STEP",
+                        help="the reverse step: exponential, euler, ancestral, ddpm, ddpm-large, ddim, ddim:η "
+                        "(η in [0, 1]), renoise, heun or dpm++2m")  # fmt: skip
     parser.add_argument("--score-error", type=float, default=0.0, metavar="E",
                         help="e of the score s*(W, R) - e W, in both stages")  # fmt: skip
     parser.add_argument(
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.arrays import load_array, load_arrays
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
+    from arvdm_theory.diffusion.steps import reverse_step
     from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
     from arvdm_theory.plan.methods import fifo, outpainting
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     if args.references < 0 or args.girsanov_points < 0:
         raise ValueError("--references and --girsanov-points must not be negative")
+    reverse_step(args.step)  # said before anything is read
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
     check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video])

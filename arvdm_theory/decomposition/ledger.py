@@ -15,16 +15,21 @@ from torch import Tensor
 
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
 from arvdm_theory.bounds.saturation import closed_loop
+from arvdm_theory.decomposition.recursion import long_terms
 from arvdm_theory.decomposition.result import Result, rows_table
 from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
+    closed_rollout,
     dense_steps,
-    ledger_terms,
+    require_densities,
+    require_grids,
     sample_count,
+    stage_bounds,
+    stage_errors,
 )
-from arvdm_theory.diffusion.scores import ExactScore
+from arvdm_theory.diffusion.scores import ExactScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.law import VideoLaw
@@ -32,10 +37,63 @@ from arvdm_theory.laws.stage_law import weighted
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["account", "ledger", "memory_bottleneck"]
+__all__ = ["account", "ledger", "ledger_terms", "memory_bottleneck"]
 
 # A rounding estimate above this part of the KL is told: the other digits are as good as twelve.
 _TOLD_ROUNDING = 1e-9
+
+
+def ledger_terms(
+    video: VideoLaw,
+    plan: Plan,
+    ar_steps: int,
+    *,
+    score: Any = None,
+    step: str | ReverseStep = "exponential",
+    against: ExactScore = FULL_VIEW,
+    girsanov: bool | None = None,
+    closed: bool | None = None,
+    memory: bool = True,
+    teacher_forced: bool = False,
+    samples: int = 2048,
+    seed: int = 0,
+    attribution: bool = False,
+    ar_grid: Tensor | None = None,
+    init_grid: Tensor | None = None,
+    progress: bool = False,
+) -> LedgerTerms:
+    """Every term of the ledger, differentiable where the law has closed forms; arguments as :func:`ledger`.
+
+    Many AR steps of a linear state space, with references of bounded reach and an affine score, are taken by the
+    recursions of :mod:`arvdm_theory.decomposition.recursion`; all else by the joint covariance of all frames.
+
+    Raises:
+        ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
+            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no
+            score, if an argument is out of range, or if the joint covariance of that many frames is too large.
+        NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
+        TableSizeError: if a finite-state chain has too many states for exact inference.
+    """
+    if ar_steps < 1:
+        raise ValueError(f"at least one AR step is needed, got {ar_steps}")
+    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
+    video.require(plan.total_frames(ar_steps))
+    require_densities(video, plan)
+    if not teacher_forced:
+        long = long_terms(
+            video, plan, ar_steps, score=own, step=chosen, against=against, girsanov=girsanov, closed=closed,
+            memory=memory, attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
+        )  # fmt: skip
+        if long is not None:
+            return long
+    given = [init_grid] + [ar_grid] * ar_steps
+    laws = [video.at(plan.stage(k, grid)) for k, grid in enumerate(given)]
+    require_grids(laws, {"ar_grid": ar_grid, "init_grid": init_grid})
+    bounds = stage_bounds(laws[0], chosen, girsanov, closed)
+    truths = video.true_videos(plan, ar_steps, sample_count(samples), torch.Generator().manual_seed(seed))
+    errors = stage_errors(laws, truths, own, chosen, against, memory, teacher_forced, bounds, progress)
+    rollout = closed_rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0], attribution)
+    return LedgerTerms(errors[0], tuple(errors[1:]), **rollout)
 
 
 def ledger(
@@ -162,8 +220,6 @@ def memory_bottleneck(
         >>> memory_bottleneck(reference_video(), outpainting(2, References.last(1)), 1)
         Number(0.14591)
     """
-    from arvdm_theory.decomposition.terms import require_densities
-
     if ar_step < 1:
         raise ValueError(f"AR steps are counted from 1, got {ar_step}")
     video.require(plan.total_frames(ar_step))

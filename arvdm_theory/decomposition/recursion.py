@@ -40,11 +40,11 @@ from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
-    _attributed,
-    _bounds,
+    attributed,
     closed_rollout,
     dense_steps,
     require_densities,
+    stage_bounds,
     stage_errors,
 )
 from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore, as_score
@@ -739,7 +739,7 @@ def recursive_terms(
 ) -> RecursiveTerms | str:
     """The terms of the ledger in linear time, or in words why there is no recursion.
 
-    Arguments as :func:`arvdm_theory.decomposition.terms.ledger_terms`, but for
+    Arguments as :func:`arvdm_theory.decomposition.ledger.ledger_terms`, but for
 
     Args:
         bounds: whether the Girsanov form and the closed bound are computed.
@@ -776,7 +776,7 @@ def recursive_terms(
         "ar_step_errors": torch.cat(errors),
     }  # fmt: skip
     if attribution:
-        parts = [_attributed(stage, chosen, each) for stage, each in zip(steps.stages, errors, strict=True)]
+        parts = [attributed(stage, chosen, each) for stage, each in zip(steps.stages, errors, strict=True)]
         later["attribution"] = torch.cat(parts)
     for name, values in later.items():
         found[name] = Number.exact(torch.cat([found[name].samples[0], _lasting(values, count)]))
@@ -822,7 +822,7 @@ def long_terms(
     begin, most = plan.repeats_from, dense_steps(video, plan)
     why: str | None = None
     if begin is not None and ar_steps >= begin + _PAYS:
-        bounds = _bounds(video.at(plan.stage(0, init_grid)), step, girsanov, closed)
+        bounds = stage_bounds(video.at(plan.stage(0, init_grid)), step, girsanov, closed)
         found = recursive_terms(
             video, plan, ar_steps, score=score, step=step, against=against, bounds=bounds, memory=memory,
             attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
@@ -926,7 +926,7 @@ def rates(
     local = pattern.faded(steps.locals_[0])
     law = local.video.at(pattern.stage)
     steps = dataclasses.replace(steps, locals_=[local], stages=[law])
-    bounds = _bounds(law, chosen, None, None)
+    bounds = stage_bounds(law, chosen, None, None)
     [errors] = stage_errors(
         [law],
         video.true_videos(plan, 1, 2, torch.Generator()),

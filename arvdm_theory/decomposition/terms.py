@@ -21,8 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arvdm_theory.bounds.path import closed_initialisation_bound, closed_path_bound, girsanov_path_bound
-from arvdm_theory.diffusion.scores import ExactScore, as_score
-from arvdm_theory.diffusion.steps import STEPS, ReverseStep, reverse_step
+from arvdm_theory.diffusion.scores import ExactScore
+from arvdm_theory.diffusion.steps import STEPS, ReverseStep
 from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
 from arvdm_theory.laws.law import VideoLaw
@@ -34,10 +34,13 @@ __all__ = [
     "FULL_VIEW",
     "LedgerTerms",
     "StageErrors",
+    "attributed",
     "closed_rollout",
     "dense_steps",
-    "ledger_terms",
+    "require_densities",
+    "require_grids",
     "sample_count",
+    "stage_bounds",
     "stage_errors",
 ]
 
@@ -189,61 +192,6 @@ def _summed(numbers: Number) -> Number:
     return Number(numbers.samples.sum(-1), torch.sqrt((extra**2).sum()), method=numbers.method, n=numbers.n)
 
 
-def ledger_terms(
-    video: VideoLaw,
-    plan: Plan,
-    ar_steps: int,
-    *,
-    score: Any = None,
-    step: str | ReverseStep = "exponential",
-    against: ExactScore = FULL_VIEW,
-    girsanov: bool | None = None,
-    closed: bool | None = None,
-    memory: bool = True,
-    teacher_forced: bool = False,
-    samples: int = 2048,
-    seed: int = 0,
-    attribution: bool = False,
-    ar_grid: Tensor | None = None,
-    init_grid: Tensor | None = None,
-    progress: bool = False,
-) -> LedgerTerms:
-    """Every term of the ledger, differentiable where the law has closed forms; arguments as :func:`ledger`.
-
-    Many AR steps of a linear state space, with references of bounded reach and an affine score, are taken by the
-    recursions of :mod:`arvdm_theory.decomposition.recursion`; all else by the joint covariance of all frames.
-
-    Raises:
-        ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
-            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no
-            score, if an argument is out of range, or if the joint covariance of that many frames is too large.
-        NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
-        TableSizeError: if a finite-state chain has too many states for exact inference.
-    """
-    if ar_steps < 1:
-        raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
-    video.require(plan.total_frames(ar_steps))
-    require_densities(video, plan)
-    if not teacher_forced:
-        from arvdm_theory.decomposition.recursion import long_terms  # which rests on this module
-
-        long = long_terms(
-            video, plan, ar_steps, score=own, step=chosen, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
-        )  # fmt: skip
-        if long is not None:
-            return long
-    given = [init_grid] + [ar_grid] * ar_steps
-    laws = [video.at(plan.stage(k, grid)) for k, grid in enumerate(given)]
-    _require_grids(laws, {"ar_grid": ar_grid, "init_grid": init_grid})
-    bounds = _bounds(laws[0], chosen, girsanov, closed)
-    truths = video.true_videos(plan, ar_steps, sample_count(samples), torch.Generator().manual_seed(seed))
-    errors = stage_errors(laws, truths, own, chosen, against, memory, teacher_forced, bounds, progress)
-    rollout = closed_rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0], attribution)
-    return LedgerTerms(errors[0], tuple(errors[1:]), **rollout)
-
-
 def sample_count(samples: int) -> int:
     """A number of samples that has a standard error.
 
@@ -278,7 +226,12 @@ def dense_steps(video: VideoLaw, plan: Plan) -> int | None:
     return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)
 
 
-def _require_grids(laws: list[StageLaw], grids: dict[str, Tensor | None]) -> None:
+def require_grids(laws: list[StageLaw], grids: dict[str, Tensor | None]) -> None:
+    """Says no to levels in place of the plan's where the law has no closed form of a window.
+
+    Raises:
+        ValueError: if a grid is given and the video is not Gaussian.
+    """
     for name, grid in grids.items():
         if grid is not None and laws[0].window is None:
             raise ValueError(
@@ -286,7 +239,9 @@ def _require_grids(laws: list[StageLaw], grids: dict[str, Tensor | None]) -> Non
             )
 
 
-def _bounds(law: StageLaw, step: ReverseStep, girsanov: bool | None, closed: bool | None) -> tuple[bool, bool]:
+def stage_bounds(
+    law: StageLaw, step: ReverseStep, girsanov: bool | None, closed: bool | None
+) -> tuple[bool, bool]:
     """Whether the Girsanov form and the closed bound are computed: by default wherever they are defined."""
     refusal = None
     if law.window is None:
@@ -399,7 +354,7 @@ def closed_rollout(
             return found
         errors.append(law.ar_step_error(kernel))
         if attribution:
-            parts.append(_attributed(law, step, errors[-1]))
+            parts.append(attributed(law, step, errors[-1]))
         sampler = sampler.advance(plan, law.stage, kernel)
         clip = plan.clip_frames(law.stage.ar_step)
         true = clean_law(moments, dim, actions, clip, floor)
@@ -420,7 +375,7 @@ def closed_rollout(
     return found
 
 
-def _attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:
+def attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:
     """E_k as the increments of switching on, in turn, the N(0, I) start, the discretised exact score, and the
     score."""
     exact = FULL_VIEW.of(law.video)

@@ -291,7 +291,7 @@ def test_refuses_files_that_hold_no_array(name: str, tmp_path: Path, capsys: pyt
         ("--frame-dim 1 --horizon nan", "boundary|finite"),
         ("--frame-dim 1 --reference-level -0.1", "level must be finite and not negative, got -0.1"),
         ("--frame-dim 1 --reference-level nan", "level must be finite and not negative, got nan"),
-        ("--frame-dim 1 --step heun", "invalid choice: 'heun'"),
+        ("--frame-dim 1 --step midpoint", "a reverse step is one of"),
         ("--frame-dim one", "a whole number is needed, got 'one'"),
         ("--frame-dim 1 --video fitted.npz", "not allowed with"),
     ],

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 
 from arvdm_theory.decomposition.decoding import decoded_ledger
-from arvdm_theory.decomposition.terms import LedgerTerms, ledger_terms
+from arvdm_theory.decomposition.ledger import ledger_terms
+from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from arvdm_theory.decomposition.terms import ledger_terms
+from arvdm_theory.decomposition.ledger import ledger_terms
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size
 from arvdm_theory.laws.linear import reference_video
