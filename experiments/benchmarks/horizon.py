@@ -4,7 +4,7 @@ Usage: python experiments/benchmarks/horizon.py [--ar-steps 100000] [--dense 100
 
 FIFO w = 8, d = 4, the last 3 frames as references, M = 10, with every term, its table and its totals; one thread.
 The baseline is the dense ledger of ``--dense`` AR steps of the first video. Every job runs in a process of its
-own, so that its peak of memory is its own; seconds are those of the ledger alone, by the wall and by the processor.
+own, so that its peak of memory is its own; seconds are those of the ledger alone, by wall and by processor.
 """
 
 import argparse
