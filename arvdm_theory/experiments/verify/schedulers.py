@@ -22,7 +22,7 @@ from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 
-__all__ = ["GRIDS", "STAIRCASES", "SUMS", "correlations", "scheduler_plan", "schedulers"]
+__all__ = ["GRIDS", "STAIRCASES", "SUMS", "correlations", "scheduler_plan", "schedulers", "sums"]
 
 GRIDS = ("uniform", "geometric", "karras:3", "karras:7", "tangent:0.3", "tangent:1", "flow:1", "flow:3", "flow:8",
          "cosine")  # fmt: skip
@@ -65,7 +65,7 @@ def schedulers(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
          "init_steps": 20}
         for power in STAIRCASES for grid in ("uniform", "geometric")
     ]  # fmt: skip
-    table = run_cells("schedulers", cells, _sums, folder, progress=progress)
+    table = run_cells("schedulers", cells, sums, folder, progress=progress)
     settings: list[Cell] = [
         dict(zip(_SETTING, setting, strict=True)) for setting, _ in table.groupby(_SETTING, sort=False)
     ]
@@ -78,7 +78,8 @@ def schedulers(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
 _SETTING = ["family", "reverse_steps", "references"]
 
 
-def _sums(cell: Cell) -> pd.DataFrame:
+def sums(cell: Cell) -> pd.DataFrame:
+    """What might rank the cell's plan, and the KL of all clean frames and of the last clip that it has, exactly."""
     terms = ledger_terms(reference_video(), scheduler_plan(cell), _AR_STEPS, closed=False)
     girsanov, nie, errors = terms.total("girsanov"), terms.total("nie"), terms.ar_step_errors
     assert girsanov is not None
