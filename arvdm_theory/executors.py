@@ -131,9 +131,11 @@ class Processes:
         try:
             while True:
                 try:
-                    while len(waiting) < 2 * self.workers and (more := left[:1] or [*islice(source, 1)]):
-                        waiting[self._started().submit(_call, work, more[0])] = more[0]
-                        del left[:1]
+                    left += islice(source, max(2 * self.workers - len(waiting) - len(left), 0))
+                    while left and len(waiting) < 2 * self.workers:
+                        # Only then it is no longer left: the pool may turn out to be broken here, too.
+                        waiting[self._started().submit(_call, work, left[0])] = left[0]
+                        del left[0]
                     if not waiting:
                         return
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)

@@ -73,7 +73,6 @@ def _compute(
     kept: Sequence[_Kept], compute: Callable[[Cell], pd.DataFrame], tell: Callable[[], Any]
 ) -> list[_Kept]:
     """Reads or computes what nobody else is at, and returns the rest."""
-    busy: list[_Kept] = []
     with ExitStack() as locks:
         held: dict[Path, ExitStack] = {}
 
@@ -84,8 +83,8 @@ def _compute(
                     continue
                 lock = ExitStack()
                 if not lock.enter_context(locked(cell.path, wait=False)):
-                    busy.append(cell)
-                elif cell.read():
+                    continue
+                if cell.read():
                     lock.close()
                     tell()
                 else:
@@ -96,7 +95,7 @@ def _compute(
             cell.write(rows)
             held.pop(cell.path).close()
             tell()
-    return busy
+    return [cell for cell in kept if not cell.done]
 
 
 def _rows(compute: Callable[[Cell], pd.DataFrame], cell: _Kept) -> pd.DataFrame:
@@ -122,7 +121,7 @@ class _Kept:
         self.identity = json.dumps([name, dict(cell), seed, source, versions()], sort_keys=True)
         mark = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         self.path = folder / "cells" / f"{name}-{mark}.csv"
-        self.table = pd.DataFrame()
+        self.table, self.done = pd.DataFrame(), False
 
     def read(self) -> bool:
         """Whether the file holds the cell, whose table is read then; a damaged one is told of and removed."""
@@ -136,7 +135,7 @@ class _Kept:
             )
             self.path.unlink(missing_ok=True)
             return False
-        self.table = read_table(io.BytesIO(rows))
+        self.table, self.done = read_table(io.BytesIO(rows)), True
         return True
 
     def write(self, rows: pd.DataFrame) -> None:
@@ -144,7 +143,7 @@ class _Kept:
         content = rows.to_csv(index=False).encode()
         with atomic_path(self.path) as temporary:
             temporary.write_bytes(self._line(content) + b"\n" + content)
-        self.table = read_table(io.BytesIO(content))
+        self.table, self.done = read_table(io.BytesIO(content)), True
 
     def _line(self, content: bytes) -> bytes:
         """What is held against the rows: changed numbers, lost rows, another cell's rows under this name."""
