@@ -116,6 +116,7 @@ def estimate_information(
         SampleError: for samples that no estimate can be made from, or an unknown method.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> frame = rng.integers(0, 3, size=1000)
         >>> estimate_information(frame, (frame + rng.integers(0, 2, size=1000)) % 3).method
@@ -190,6 +191,7 @@ def estimate_divergence(
         SampleError: for samples that no estimate can be made from, or an unknown method.
 
     Example:
+        >>> import numpy as np
         >>> from math import log
         >>> rng = np.random.default_rng(0)
         >>> estimate = estimate_divergence(rng.normal(size=1500), rng.normal(size=1000, scale=1.5))
