@@ -147,11 +147,14 @@ class GaussianStage(StageLaw):
         def columns(values: Tensor) -> Tensor:
             return values.unsqueeze(-1)
 
-        near_noise = law.root(law.near_noise)
         # μ_* - μ_P, and μ_P = (W + v s*)/a is (W + s*)/a - a s* as well: over a long step whose mean does not keep
         # W/a by itself, 1/a would leave of the first form only its rounding.
         apart = sampler.mean_window - steps.true_window
         long = (steps.true_window > _LONG) & (apart != 0)
+        own_map = self.affine_map(score)
+        # Of an exact score it only meets zeros, unless a step is long: a factorisation a reverse step less.
+        needed = teacher_forced or own_map is not law.score or bool(long.any())
+        near_noise = law.root(law.near_noise) if needed else torch.zeros_like(exact)
         gap = whiten(
             columns(torch.where(long, sampler.mean_window, apart)) * identity
             + columns(sampler.mean_score) * target
@@ -159,7 +162,6 @@ class GaussianStage(StageLaw):
             - columns(torch.where(long, steps.true_window, 0.0)) * near_noise
         )
         de = self.over_modes(spread + 0.5 * (gap**2).sum((-2, -1)))
-        own_map = self.affine_map(score)
         called = score if callable(score) and (own_map is None or not isinstance(score, AffineScore)) else own_map
         if own_map is not None and not teacher_forced:
             own = target if own_map is target_map else law.root(own_map)

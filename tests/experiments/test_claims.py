@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from arvdm_theory.cli import main
 
+from arvdm_theory.cli import main
 from arvdm_theory.experiments.claims.run import CLAIMS, page, run
 
 QUICK = ("decomposition", "impossibility", "blind-metrics", "accumulation", "clean-context")
