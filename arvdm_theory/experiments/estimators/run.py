@@ -281,7 +281,7 @@ _BENT = (
 _WIDE = tuple(f"gaussian {d}+{d}" for d in (1, 2, 4, 8, 16))
 
 SIZES: dict[str, Size] = {
-    "smoke": Size((("gaussian 1+1", 200, 2), ("markov video", 200, 1), ("gaussian video", 200, 1)), 1, 4, 2),
+    "smoke": Size((("gaussian 1+1", 200, 2), ("markov video", 300, 1), ("gaussian video", 200, 1)), 1, 4, 2),
     "small": Size(
         (
             *((name, 1000, 3) for name in (*_WIDE, "gaussian video", "markov video")),
