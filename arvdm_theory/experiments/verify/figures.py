@@ -180,7 +180,7 @@ def scheduler_sums(table: pd.DataFrame) -> Figure:
         settings = table.groupby(["family", "reverse_steps", "references"], sort=False)
         for colour, (setting, rows) in zip(sns.color_palette("colorblind"), settings, strict=False):
             wide = rows.pivot_table(index=["spacing", "power"], columns="quantity", values="value")
-            rank = wide[[name, "kl"]].corr(method="spearman").iloc[0, 1]
+            rank = wide[name].corr(wide["kl"], method="spearman")
             family, steps, references = cast("tuple[str, int, int]", setting)
             what, marker = ("FIFO staircases", "s") if family == "FIFO" else ("grids of a window", "o")
             axis.plot(wide[name], wide["kl"], marker, color=colour, markersize=6, alpha=0.8,
