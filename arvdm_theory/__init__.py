@@ -13,6 +13,7 @@ _HOMES = {
     "decomposition.decoding": ("decoded_ledger",),
     "decomposition.immse": ("memory_bottleneck_from_scores",),
     "decomposition.ledger": ("ledger", "memory_bottleneck"),
+    "decomposition.recursion": ("rates",),
     "decomposition.result": ("Result",),
     "decomposition.terms": ("ledger_terms",),
     "diffusion.prediction": ("NetworkScore",),

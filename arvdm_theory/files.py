@@ -18,7 +18,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ def _umask() -> int:
     return mask
 
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+def write_json(path: str | Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes JSON atomically, floats at full precision; NaN and infinities, which JSON lacks, become null."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

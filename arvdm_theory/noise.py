@@ -324,7 +324,8 @@ def time_grid(start: float, end: float, steps: int, spacing: str = "uniform") ->
     uniform        t
     geometric      log t (``end`` must be above 0: stop early)
     karras:ρ       σ^{1/ρ}, ρ = 7 if left out (Karras et al. 2022, eq. 5)
-    tangent:c      θ in σ = c tan θ, c = 1 if left out: for a Gaussian of variance c² under DDIM every step of equal
+    tangent:c      θ in σ = c tan θ, c = 1 if left out: for a Gaussian of variance c² under DDIM every step of
+    equal
                    angle multiplies the ratio of generated to true deviation by the same factor (2601.13602)
     flow:s         flow-matching time before its resolution shift s, 1 if left out (Esser et al. 2024, eq. 23)
     cosine:c       time of the cosine schedule of offset c, 0.008 if left out (Nichol and Dhariwal 2021, eq. 17);

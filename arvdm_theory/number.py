@@ -66,6 +66,7 @@ class Number:
         n: how many samples went in.
         k: number of neighbours; None for methods without.
         warnings: what is to be said of it, each one sentence or two on what is wrong and what to do.
+        diagnosis: what was seen in the samples before the estimate, of an estimator that looks.
 
     Example:
         >>> once, often = Number.exact(2.0), Number(torch.tensor([0.0, 1.0, 2.0, 3.0]))
@@ -84,6 +85,7 @@ class Number:
     n: int | None = None
     k: int | None = None
     warnings: tuple[str, ...] = ()
+    diagnosis: Any = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the class is frozen; this is where it is filled
@@ -259,7 +261,11 @@ class Number:
         by = torch.as_tensor(factor, dtype=torch.float64, device=self.samples.device)
         extra = torch.as_tensor(self.extra, dtype=torch.float64, device=self.samples.device)
         axes = max(self.samples.ndim, by.ndim + 1)
-        return self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        scaled = self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        if self.interval is None or by.ndim:
+            return scaled
+        ends = sorted(float(end) * float(by) for end in self.interval)
+        return replace(scaled, interval=(ends[0], ends[1]))
 
     __rmul__ = __mul__
 

@@ -1,7 +1,9 @@
 """Every estimator, and three other packages, on samples whose information is known.
 
-Usage: python experiments/estimator_benchmark.py [--size smoke|small|full|report] [--out runs/estimators]
-                                                 [--publish experiments/results/estimators]
+Usage: python experiments/estimator_benchmark.py [--size smoke|small|full|report] [--hard SEEDS]
+                                                 [--out runs/estimators] [--publish experiments/results/estimators]
+
+With --hard only the default runs, on the hard tasks: samples as people have them, and laws that fool estimators.
 
 An interrupted run goes on where it was. The other packages (ennemi, infomeasure, NPEET-plus) run if they are
 installed; see the extra ``bench``. With --publish the tables and their provenance are copied there, and the
@@ -12,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from arvdm_theory.experiments.estimators.figures import FIGURES
+from arvdm_theory.experiments.estimators.hard_run import hard, hard_summary
 from arvdm_theory.experiments.estimators.run import (
     SIZES,
     benchmark,
@@ -27,10 +30,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--out", type=Path, default=Path("runs/estimators"))
+    parser.add_argument(
+        "--hard", type=int, default=0, metavar="SEEDS", help="the hard tasks, on so many seeds each"
+    )
     parser.add_argument("--publish", type=Path, help="folder to copy the finished tables to")
     parser.add_argument("--figures", type=Path, default=Path("figures"), help="and the pictures to")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.hard:
+        hard_table = hard_summary(hard(args.hard, args.out))
+        write_table(hard_table, args.out / "hard_summary.csv")
+        print(hard_table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+        raise SystemExit
     size = SIZES[args.size]
     estimates = benchmark(size, args.out)
     intervals = coverage(size, args.out)

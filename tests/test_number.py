@@ -87,9 +87,11 @@ def test_a_stated_number_says_what_it_was_given() -> None:
     np.testing.assert_allclose(plain.ends(0.9), stats.norm.interval(0.9, 1.5, 0.2), rtol=1e-12)
     own = Number.stated(1.5, 0.2, 1.4, 2.5, method="bootstrap", n=70)
     assert (own.ci_low, own.ci_high) == own.ends(0.5) == (1.4, 2.5)
-    # An interval of one's own is that of this value alone.
-    assert (2 * own).ends() != (2.8, 5.0)
+    # It scales with the value; of a sum it is not known.
+    assert (2 * own).ends() == (2.8, 5.0)
+    assert (-own).ends() == (-2.5, -1.4)
     assert (2 * own).value == 3.0
+    np.testing.assert_allclose((own + 1.0).ends(), stats.norm.interval(0.95, 2.5, 0.2), rtol=1e-12)
 
 
 def test_refuses_what_is_no_sample() -> None:
@@ -247,4 +249,4 @@ def test_values_carry_gradients_and_errors_do_not() -> None:
     assert not torch.as_tensor(number.stderr).requires_grad
     factor = draws(3, seed=4).requires_grad_()
     assert torch.autograd.gradcheck(lambda by: (Number(base) * by).value, (factor,))
-    assert float(number.sum()) == pytest.approx(float((base * x).sum(1).mean()), rel=1e-14)
+    assert float(number.sum()) == pytest.approx(float((base * x).sum(1).mean().detach()), rel=1e-14)

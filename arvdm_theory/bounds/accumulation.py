@@ -18,21 +18,26 @@ __all__ = ["why_no_clip_bound"]
 
 
 def why_no_clip_bound(plan: Plan, ar_steps: int) -> str | None:
-    """None if every Input_{k+1}, k < K = ``ar_steps``, is made of (Input_k, Output_k) and fresh noise; else why not.
+    """None if every Input_{k+1}, k < K = ``ar_steps``, is made of (Input_k, Output_k) and fresh noise; else why
+    not.
 
-    Every reference of step k + 1, clean or noised afresh, must be a frame that step k has *clean*: a clean frame of
-    Output_k or a clean reference of step k. From a noised version of a frame neither the frame nor another noised
-    version of it can be made.
+    Every reference of step k + 1, clean or noised afresh, must be a frame that step k has *clean*: a clean frame
+    of Output_k or a clean reference of step k. From a noised version of a frame neither the frame nor another
+    noised version of it can be made.
     """
-    for k in range(1, ar_steps):
+    # Once its references are filled a plan repeats itself: the first such pair of steps speaks for all.
+    repeats = plan.repeats_from
+    for k in range(1, ar_steps if repeats is None else min(ar_steps, repeats + 1)):
         out = set(plan.window_frames(k)[: plan.stride])
         clean = out | {r.frame for r in plan.references_at(k) if r.level <= plan.floor}
         for reference in plan.references_at(k + 1):
             if reference.frame not in clean:
                 does = "noises" if reference.level > plan.floor else "refers to"
                 return (
-                    f"the bound on clip KL does not hold: AR step {k + 1} {does} frame {reference.frame + 1}, which is "
-                    f"neither a clean reference nor a clean output of AR step {k}, so its input is no function of what "
+                    f"the bound on clip KL does not hold: AR step {k + 1} {does} frame {reference.frame + 1}, "
+                    f"which is "
+                    f"neither a clean reference nor a clean output of AR step {k}, so its input is no function "
+                    f"of what "
                     f"step {k} has in hand"
                 )
     return None

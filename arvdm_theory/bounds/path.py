@@ -18,8 +18,8 @@ level m times a smooth function of u, but for tr J_j(u) = E ‖s*_j(W_u)‖²: w
                   - ((1 - a)/a) E ⟨W_j + s*_j, s_θ,j⟩.
 
 All integrals over u are elementary. That of e^{xu} - 1 is D(x) = (e^x - 1)/x - 1, and Σ_j h_j ∫ tr J_j du, whose
-integrand peaks at u = 1 near a singular covariance, follows from a determinant: along the clocks (log det Cov(W_u | R))' = d Σ_j h_j - Σ_j h_j tr J_j(u), so it is
-d Σ_j h_j + log det Cov(W^m | R) - log det Cov(W^{m+1} | R).
+integrand peaks at u = 1 near a singular covariance, follows from a determinant: along the clocks (log det Cov(W_u
+| R))' = d Σ_j h_j - Σ_j h_j tr J_j(u), so it is d Σ_j h_j + log det Cov(W^m | R) - log det Cov(W^{m+1} | R).
 The kernel on the grid is a marginal of the path, so each step's grid KL is at most this.
 
 **Closed bound.** Let λ ≥ 0 bound the spectrum of Cov(clean window | R) from below, and

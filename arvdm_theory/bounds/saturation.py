@@ -1,9 +1,9 @@
 r"""Accumulation that saturates: a bound on clip KL that forgets errors as fast as the closed loop does.
 
-*Setting.* S_k is what AR step k hands on: the noisy window, and the *clean* frames that a later step refers to (fresh
-noise of references is a part of the kernel), so that the sampler is Markov in it. O_k is the part of Output_k that is
-kept in S_k, and for k = K the clip; S_k = carry·S_{k-1} + B O_k. P_k is the true law of O_k given S_{k-1}, and the
-sampler's is N(A_k s + b_k, Ω_k); A_S,k = carry + B A_k. With expectations over true data,
+*Setting.* S_k is what AR step k hands on: the noisy window, and the *clean* frames that a later step refers to
+(fresh noise of references is a part of the kernel), so that the sampler is Markov in it. O_k is the part of
+Output_k that is kept in S_k, and for k = K the clip; S_k = carry·S_{k-1} + B O_k. P_k is the true law of O_k given
+S_{k-1}, and the sampler's is N(A_k s + b_k, Ω_k); A_S,k = carry + B A_k. With expectations over true data,
 
     a_k² = E‖μ_P,k(S_{k-1}) - A_k S_{k-1} - b_k‖²_{Ω_k^{-1}},      cov_k = E KL(P_k ‖ N(μ_P,k, Ω_k)),
     A^(1) = A_K,  Ω^(1) = Ω_K,   A^(j+1) = A^(j) A_S,K-j,   Ω^(j+1) = Ω^(j) + A^(j) B Ω_{K-j} (A^(j) B)ᵀ,
@@ -18,17 +18,18 @@ sampler's is N(A_k s + b_k, Ω_k); A_S,k = carry + B A_k. With expectations over
 
 cov^(j) and a^(j) being those of the clip's true law given S_{K-j} against the last j kernels composed.
 
-*Proof.* Let X be the true chain made Markov (the same one-step joint laws). Couple X_{K-j} optimally with the sampler's
-X'_{K-j} and set X'_k = X_k - e_k, e_k = A_S e_{k-1} - B v_k: X' starts in the sampler's law at no cost. By joint
-convexity step k costs at most cov_k + ½ E‖μ_P - A X - b + v_k‖²_{Ω_k^{-1}}. Choose v_k linear in e_{K-j}, so that the
-error of the clip is 0 at K and Σ‖v_k‖²_{Ω_k^{-1}} is least: the least value is ‖A^(j) e_{K-j}‖² in (Ω^(j))^{-1}.
-Minkowski over (k, ω) and data processing give B_j; v = 0 from the true start, paying KL(S_0), gives B_∞. C_j is B_1 of
-the chain whose last step is the last j ones composed. The recursion of D is the triangle inequality of W_2, and a
-linear map A_S stretches W_2 in M by no more than its norm. ∎
+*Proof.* Let X be the true chain made Markov (the same one-step joint laws). Couple X_{K-j} optimally with the
+sampler's X'_{K-j} and set X'_k = X_k - e_k, e_k = A_S e_{k-1} - B v_k: X' starts in the sampler's law at no cost.
+By joint convexity step k costs at most cov_k + ½ E‖μ_P - A X - b + v_k‖²_{Ω_k^{-1}}. Choose v_k linear in e_{K-j},
+so that the error of the clip is 0 at K and Σ‖v_k‖²_{Ω_k^{-1}} is least: the least value is ‖A^(j) e_{K-j}‖² in
+(Ω^(j))^{-1}. Minkowski over (k, ω) and data processing give B_j; v = 0 from the true start, paying KL(S_0), gives
+B_∞. C_j is B_1 of the chain whose last step is the last j ones composed. The recursion of D is the triangle
+inequality of W_2, and a linear map A_S stretches W_2 in M by no more than its norm. ∎
 
-If A_S contracts in M, D_k converges and the bound is flat in K: errors are bounded, and do not accumulate. The metric
-is free: the best of several candidates is taken (powers of A_S summed at several rates, and the inverse covariance of
-the loop's own noise). Any candidate is valid, for each k and j.
+If A_S contracts in M, D_k converges and the bound is flat in K: errors are bounded, and do not accumulate. The
+metric
+is free: the best of several candidates is taken (powers of A_S summed at several rates, and the inverse covariance
+of the loop's own noise). Any candidate is valid, for each k and j.
 
 Sources: shifted composition, Altschuler and Chewi 2023-25; arXiv 2503.10704 for what it tightens.
 """

@@ -1,7 +1,7 @@
 """The schedule that a video asks for: reverse steps placed where an exact objective is least.
 
-The ledger is differentiable in its grids. A grid is kept within the plan's requirements by construction: frame j's clock
-falls from t^I_j to t^O_j in M positive increments, the softmax of free numbers, so that
+The ledger is differentiable in its grids. A grid is kept within the plan's requirements by construction: frame j's
+clock falls from t^I_j to t^O_j in M positive increments, the softmax of free numbers, so that
 
     τ_j^m = t^I_j - (t^I_j - t^O_j) Σ_{i ≤ m} softmax(θ_j)_i,
 
@@ -70,9 +70,9 @@ def objective_value(
         video: the Gaussian video.
         plan: the plan.
         ar_steps: K.
-        objective: ``kl`` (of all clean frames), ``clip`` (of the last clip), ``ar-step`` (IE + Σ E_k), ``path`` (the
-            per-step sum: NIE and path terms of both stages) or ``girsanov`` (that with the Girsanov form), the last
-            two without the memory bottleneck, on which a grid has no bearing.
+        objective: ``kl`` (of all clean frames), ``clip`` (of the last clip), ``ar-step`` (IE + Σ E_k), ``path``
+            (the per-step sum: NIE and path terms of both stages) or ``girsanov`` (that with the Girsanov form),
+            the last two without the memory bottleneck, on which a grid has no bearing.
         score: affine in (window, references); None for the exact one.
         step: the reverse step.
         ar_grid: levels (M + 1, w) in place of the plan's.
@@ -103,8 +103,10 @@ def objective_value(
     if "kl" not in found:
         raise ValueError(f"the objective {objective!r} needs a score that is affine in (window, references)")
     number = {
-        "kl": found["kl"], "clip": found["clips"][ar_steps - 1], "ar-step": found["ie"] + found["ar_step_errors"].sum()
-    }[objective]  # fmt: skip
+        "kl": found["kl"],
+        "clip": found["clips"][ar_steps - 1],
+        "ar-step": found["ie"] + found["ar_step_errors"].sum(),
+    }[objective]
     return torch.as_tensor(number.value, dtype=torch.float64)
 
 

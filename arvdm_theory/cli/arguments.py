@@ -31,7 +31,7 @@ def seed(text: str) -> int:
     """The type of an option that is a seed."""
     value = whole(most=2**63 - 1)(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0, not negative, got {text}")
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0, got {text}")
     return value
 
 

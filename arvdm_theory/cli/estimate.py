@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from arvdm_theory.cli.arguments import seed, whole
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from arvdm_theory.information.estimators import Dependence
 
 __all__ = ["configure", "run"]
@@ -27,9 +29,12 @@ Two jobs, in nats; every array has one row a sample, shape (n, d) or (n,):
   --p P.npy --q Q.npy             divergence KL(P || Q): two unrelated samples, of any two lengths
 
 methods for I(X; Z) and I(X; Z | Y):
-  calibrated    nearest neighbours, corrected by a fitted copula (default for continuous columns)
-  mixed         nearest neighbours that also take repeated values (default if some columns are discrete)
-  miller-madow  table of counts, first-order bias removed (default if all columns are discrete)
+  calibrated    nearest neighbours, corrected by a fitted copula where re-paired samples bear it out; equal
+                values are put in random order, which changes no information (default for continuous and
+                rounded columns)
+  mixed         nearest neighbours that count coinciding samples (default for columns with atoms, as black
+                pixels or rectified values, and for columns of few values beside continuous ones)
+  miller-madow  table of counts, first-order bias removed (default for columns of few values alone)
   gaussian      from the covariance: right if all is jointly Gaussian
   copula        the same on ranks: right if some rising map of each column makes it so
   ksg1, ksg2    nearest neighbours alone (Kraskov et al.), for few dimensions
@@ -37,7 +42,7 @@ methods for I(X; Z) and I(X; Z | Y):
   plug-in       table of counts as it is: too large
 methods for KL(P || Q):
   calibrated    nearest neighbours, their bias on fitted Gaussian laws removed (default)
-  knn           nearest neighbours alone, for few dimensions (default if a column is discrete)
+  knn           nearest neighbours alone, for few dimensions (default for atoms and columns of few values)
   gaussian      from means and covariances, bias removed: right if both are Gaussian
 neural methods for both (never the default; they train networks, which takes seconds to minutes):
   classifier    tells true samples from re-paired ones (P from Q), evaluated as Donsker-Varadhan bound
@@ -48,6 +53,8 @@ neural methods for both (never the default; they train networks, which takes sec
   two such bounds and may err either way. The interval covers the spread of those held-out samples only, not what
   the critic has missed.
 
+Two lines after the estimate say what was seen in the samples and what was taken for it, and why. Copies of rows
+are left out; where one side is a function of the other, or P and Q share rows, there is no estimate.
 A warning names what may be wrong with a number. Values are never cut off at 0. --json writes value, stderr,
 ci_low, ci_high, method, n, k and warnings, and with --test the test.
 """
@@ -91,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from arvdm_theory.arrays import load_array
-    from arvdm_theory.files import write_json
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.information.estimators import (
         EstimationWarning,
         estimate_divergence,
@@ -99,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
     )
 
     names = (args.p, args.q) if divergence else (args.x, args.z, args.y)
+    check_outputs({"--json": args.json}, names)
     arrays = [load_array(name) for name in names if name is not None]
+    _afford(arrays, args)
     dependence: Dependence = "autocorrelated" if args.autocorrelated else "independent"
     # Estimates are made of many small matrices: threads would only wait for each other.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -136,10 +145,28 @@ def run(args: argparse.Namespace) -> int:
         f"{what} = {estimate.value:.4f} ± {estimate.stderr:.4f} nats, 95 % interval [{estimate.ci_low:.4f}, "
         f"{estimate.ci_high:.4f}], {estimate.method}, {sizes}"
     )
+    for line in str(estimate.diagnosis).splitlines():
+        print(f"  {line}")
     if test is not None:
         how = f"circular shifts by multiples of {test.lag}" if args.autocorrelated else "permutations"
         print(f"p = {test.p_value:.4f} for {what} = 0 ({test.permutations} {how})")
     return 0
+
+
+def _afford(arrays: list[NDArray[Any]], args: argparse.Namespace) -> None:
+    """Refuses what would take too long; times of one core, to a factor of a few."""
+    from arvdm_theory.limits import require
+
+    rows = max((len(array) for array in arrays if array.ndim), default=0)
+    columns = sum(array[:1].size for array in arrays if array.ndim)
+    # Nearest neighbours: searched in trees for few columns, among all rows for many.
+    seconds = 1e-4 * rows + (1e-8 * columns * rows**2 if columns > 8 else 0.0)
+    if args.test:
+        seconds *= 1 + args.permutations / 20
+    if args.method in NEURAL_METHODS:
+        seconds += 2e-3 * rows
+    memory = 8.0 * 20 * sum(array.size for array in arrays)
+    require(f"the estimate from {rows} rows and {columns} columns", seconds=seconds, memory=memory)
 
 
 def _is_divergence(args: argparse.Namespace) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from arvdm_theory.cli.arguments import whole
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from arvdm_theory.laws.fitted import FitReport, FittedVideo
 
 __all__ = ["configure", "run"]
@@ -35,18 +37,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the video, then prints the scores."""
+    from tqdm import tqdm
+
     from arvdm_theory.data.clips import ClipError, Region, looks_side_by_side, parse_size, prepare, read_frames
-    from arvdm_theory.files import write_json
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.laws.fitted import fit_video
+    from arvdm_theory.limits import require
 
     order = _order(args.order)
     region = None if args.region is None else Region.parse(args.region)
     size = None if args.size is None else parse_size(args.size)
-    _check_outputs(args)
+    check_outputs({"--out": args.out, "--json": args.json}, args.clips)
 
     clips, wide = [], []
-    for path in args.clips:
+    seen: dict[str, str] = {}
+    for path in tqdm(args.clips, "reading clips", disable=None, leave=False):
         frames = read_frames(path)
+        _once(path, frames, seen)
+        # The floats, a copy of them while they are fitted, and their moments.
+        require(f"fitting {len(frames)} frames of {path}", memory=4 * 8.0 * frames.size)
         try:
             clips.append(prepare(frames, region=region, left_half=args.left_half, grey=args.grey, size=size))
         except ClipError as error:
@@ -97,20 +106,14 @@ def _order(text: str) -> int | None:
     return int(text)
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuses, before any work, outputs that cannot be written or would overwrite an input or one another."""
-    from pathlib import Path
+def _once(path: str, frames: NDArray[Any], seen: dict[str, str]) -> None:
+    """Refuses a clip that was given already: what is fitted would be held out, too, and score too well."""
+    import hashlib
 
-    taken = {Path(path).resolve(): path for path in args.clips}
-    for option, name in (("--out", args.out), ("--json", args.json)):
-        if name is None:
-            continue
-        path = Path(name)
-        if path.is_dir() or not path.parent.is_dir():
-            raise ValueError(f"{option} {name}: not a file in an existing folder")
-        if path.resolve() in taken:
-            raise ValueError(f"{option} {name} would overwrite {taken[path.resolve()]}")
-        taken[path.resolve()] = name
+    digest = hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest()
+    if digest in seen:
+        raise ValueError(f"{path} shows the same as {seen[digest]}: give each clip once")
+    seen[digest] = path
 
 
 def _print(video: FittedVideo, report: FitReport) -> None:

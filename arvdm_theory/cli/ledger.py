@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="e of the score s*(W, R) - e W, in both stages")  # fmt: skip
     parser.add_argument(
         "--girsanov-points",
-        type=whole(),
+        type=whole(most=10_000),
         default=12,
         metavar="N",
         help="0: leave the Girsanov form and the closed bound out; their integrals are exact for any other N",
@@ -50,10 +50,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
-    from arvdm_theory.arrays import load_array
+    from arvdm_theory.arrays import load_array, load_arrays
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
-    from arvdm_theory.files import write_json
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
     from arvdm_theory.plan.methods import fifo, outpainting
     from arvdm_theory.plan.references import References
@@ -65,18 +65,21 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--references and --girsanov-points must not be negative")
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
-    build = outpainting if args.method == "outpainting" else fifo
-    references = References.last(args.references, args.reference_level)
-    plan = build(args.window, references, args.reverse_steps, args.init_steps, args.horizon)
+    check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video])
     video: GaussianVideo
     if args.video is not None:
         from arvdm_theory.laws.fitted import load_fitted
 
+        load_arrays(args.video)  # its reader knows no limits and not every damage
         video = load_fitted(args.video)
     else:
         if args.frame_dim is None:
             raise ValueError("--covariance needs --frame-dim")
         video = ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
+    _afford(args, video.frame_dim)
+    build = outpainting if args.method == "outpainting" else fifo
+    references = References.last(args.references, args.reference_level)
+    plan = build(args.window, references, args.reverse_steps, args.init_steps, args.horizon)
     score = PerturbedScore(args.score_error) if args.score_error else None
     result = ledger(video, plan, args.ar_steps, score=score, step=args.step,
                     girsanov=args.girsanov_points > 0, accumulation=args.ar_steps <= _MOST_LOOPS,
@@ -95,6 +98,20 @@ def run(args: argparse.Namespace) -> int:
             save(ledger_steps(result.table), Path(args.figure))
     print(_report(result))
     return 0
+
+
+def _afford(args: argparse.Namespace, dimension: int) -> None:
+    """Refuses what would take too long; times of one core, to a factor of a few."""
+    from arvdm_theory.limits import require
+
+    stride = args.window if args.method == "outpainting" else 1
+    frames = args.window + stride * (args.ar_steps + 1)
+    local = (args.window + args.references) * dimension
+    steps = args.init_steps + args.ar_steps * args.reverse_steps
+    # The law of a whole clip at every AR step, and of the window with its references at every reverse step.
+    seconds = 5e-11 * args.ar_steps * float(frames * dimension) ** 3 + steps * (5e-5 + 1e-9 * float(local) ** 3)
+    memory = 8.0 * (6.0 * (frames * dimension) ** 2 + 4.0 * steps * local)
+    require(f"the ledger of {frames} frames of dimension {dimension}", memory=memory, seconds=seconds)
 
 
 def _report(result: Result) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,18 +51,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks, prints, and returns the exit code."""
+    from arvdm_theory.arrays import load_array
     from arvdm_theory.bounds.impossibility import check_lemma
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.information.discrete import FiniteLaw, marginal
 
-    if args.json is not None and not args.json.parent.is_dir():
-        raise ValueError(f"--json: there is no folder {args.json.parent}")
-    law = FiniteLaw(_array(args.joint))
+    check_outputs({"--json": args.json}, [args.joint, args.kernel])
+    law = FiniteLaw(load_array(args.joint))
     roles = {name: _axes(getattr(args, name), name, law) for name in ("past", "input", "output")}
     for name in ("past", "output"):
         if not roles[name]:
             raise ValueError(f"--{name} must name at least one axis")
-    kernel = None if args.kernel is None else _array(args.kernel)
-    check = check_lemma(law, roles["past"], roles["input"], roles["output"], kernel)
+    kernel = None if args.kernel is None else load_array(args.kernel)
+    try:
+        check = check_lemma(law, roles["past"], roles["input"], roles["output"], kernel)
+    except ValueError as error:
+        if "row of the kernel must sum to 1" not in str(error):
+            raise
+        raise ValueError(
+            f"{error}; a softmax in single precision is off by that: divide by the row sum"
+        ) from error
     rest = [axis for axis in law.names if all(axis not in axes for axes in roles.values())]
 
     sizes = " x ".join(str(size) for size in law.probabilities.shape)
@@ -87,22 +93,8 @@ def run(args: argparse.Namespace) -> int:
     print("the lemma holds" if check.holds else "the lemma is VIOLATED beyond rounding: please report this law")
     if args.json is not None:
         axes = {name: [int(axis) for axis in named] for name, named in (*roles.items(), ("summed_out", rest))}
-        _write(args.json, {"axes": axes, **_record(check)})
+        write_json(args.json, {"axes": axes, **_record(check)})
     return 0 if check.holds else 1
-
-
-def _array(path: Path) -> NDArray[np.float64]:
-    """The one array of a .npy file; anything else, pickles included, is refused."""
-    import numpy as np
-
-    with path.open("rb") as file:
-        if file.read(6) != b"\x93NUMPY":
-            raise ValueError(f"{path} is not a .npy file (one array, as numpy.save writes it)")
-    try:
-        values: NDArray[np.float64] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy file of numbers: {error}") from error
-    return values
 
 
 def _axes(text: str | None, role: str, law: FiniteLaw) -> list[str]:
@@ -146,13 +138,3 @@ def _record(check: LemmaCheck[float, NDArray[np.float64]]) -> dict[str, object]:
         "holds": check.holds,
         "minimising_kernel": check.minimiser.tolist(),
     }
-
-
-def _write(path: Path, record: dict[str, object]) -> None:
-    """Writes the file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

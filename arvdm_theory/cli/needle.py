@@ -44,12 +44,16 @@ def run(args: argparse.Namespace) -> int:
 
     from arvdm_theory.experiments.retrieval.figures import draw_needle
     from arvdm_theory.experiments.retrieval.run import NeedleConfig, headline, run_needle, write_needle
+    from arvdm_theory.files import check_folder, check_outputs
 
     config = NeedleConfig(
         world=args.world, cells=args.cells, colours=args.colours, frames=args.frames, path=args.path,
         memory=args.memory, view=args.view, size=args.size, window=args.window, stay=args.stay, guess=args.guess,
         walks=args.walks, seed=args.seed,
     )  # fmt: skip
+    check_outputs({"--json": args.json})
+    check_folder("--out", args.out)
+    _afford(args)
     result = run_needle(config)
     if args.json is not None:
         write_needle(result, args.json)
@@ -59,3 +63,14 @@ def run(args: argparse.Namespace) -> int:
     print(headline(result))
     print(f"drawn: {picture}")
     return 0
+
+
+def _afford(args: argparse.Namespace) -> None:
+    """Refuses what would take too long; times of one core, to a factor of a few."""
+    from arvdm_theory.limits import require
+
+    frames, longest, cells = args.frames, max(args.memory, default=0), args.cells
+    played = float(args.walks) * frames * len(args.memory)
+    seconds = frames * longest * (1.3e-5 + 6e-8 * longest) + 6e-8 * cells**3 + played * (7e-7 + 2e-8 * cells)
+    memory = 8.0 * (args.walks * (frames + cells) + 4 * cells**2 + 40 * args.size**2)
+    require(f"{frames} frames on {cells} cells, {args.walks} walks,", seconds=seconds, memory=memory)

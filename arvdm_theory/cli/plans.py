@@ -24,8 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the catalogue, or one method in full."""
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.plan.methods import METHODS, method
 
+    check_outputs({"--json": args.json})
     if args.key is None:
         shown = METHODS
         print(_listing(shown))
@@ -33,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
         shown = (method(args.key),)
         print(_in_full(shown[0]))
     if args.json is not None:
-        from arvdm_theory.files import write_json
-
         write_json(args.json, {"methods": [_record(entry) for entry in shown]})
     return 0
 

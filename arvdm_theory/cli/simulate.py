@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--trajectory", choices=("turn", "walk", "explore"), default="explore", help="how to walk")
     add(
         "--context",
-        type=whole(),
+        type=whole(1),
         default=16,
         metavar="W",
         help="needles lie further back than so many frames",
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Makes what is missing."""
     from tqdm import tqdm
 
+    from arvdm_theory.files import check_folder
     from arvdm_theory.video.simulators.recording import Recording
     from arvdm_theory.video.simulators.trajectories import Trajectory
 
@@ -67,10 +68,22 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"there is no simulator for {args.simulator} in this version ({error})") from error
     simulator = make(_SIZES[args.simulator] if args.size is None else args.size)
     trajectory = Trajectory(args.trajectory, args.frames, args.context, args.between)
-    recording = Recording(simulator, trajectory, args.seed, _LAYOUTS[args.simulator])
     test = -(-args.episodes // 10) if args.test_episodes is None else args.test_episodes
+    check_folder("--out", args.out)
+    _afford(args, simulator.size, args.episodes + max(test, 0))
+    recording = Recording(simulator, trajectory, args.seed, _LAYOUTS[args.simulator])
     finished = recording.write(args.out, args.episodes, test, args.workers)
     for _ in tqdm(finished, "episodes", args.episodes + test, disable=None, leave=False):
         pass
     print(f"{args.episodes} training and {test} test episodes of the {simulator.name} in {args.out}")
     return 0
+
+
+def _afford(args: argparse.Namespace, size: int, episodes: int) -> None:
+    """Refuses what would take too long or not fit; times of one core, to a factor of a few."""
+    from arvdm_theory.limits import require
+
+    a_frame = 3e-3 + (5e-8 if args.simulator == "dmlab" else 1.3e-6) * size**2
+    seconds = a_frame * args.frames * episodes / max(args.workers, 1)
+    memory = 4 * 3.0 * args.frames * size**2 * max(args.workers, 1)
+    require(f"{episodes} episodes of {args.frames} frames of {size}x{size}", seconds=seconds, memory=memory)

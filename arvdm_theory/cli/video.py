@@ -19,6 +19,8 @@ SUBCOMMANDS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands; imports nothing heavy."""
+    from arvdm_theory.cli import add_common
+
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for name, summary in SUBCOMMANDS.items():
         sub = subparsers.add_parser(
@@ -26,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             formatter_class=parser.formatter_class,
         )  # fmt: skip
         importlib.import_module(f"arvdm_theory.cli.video_{name}").configure(sub)
+        add_common(sub)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates both networks, writes, prints the value."""
     from pathlib import Path
 
-    from arvdm_theory.files import write_json
+    from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.provenance import provenance
     from arvdm_theory.training.checkpoint import load_denoiser
     from arvdm_theory.video.information import CLIPS, STOP, information_of_runs
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.windows is not None and args.windows < 2:
         raise ValueError(f"--windows is at least 2, got {args.windows}")
+    check_outputs({"--json": args.json})
     folders = [Path(args.run), Path(args.without)]
     own, other = (load_run(folder) for folder in folders)
     network, network_without = (load_denoiser(folder / "training") for folder in folders)

@@ -31,12 +31,16 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from arvdm_theory.experiments.video.run import film_table
+    from arvdm_theory.files import check_folder
     from arvdm_theory.tables import write_table
     from arvdm_theory.video.retrieval import SOURCES
     from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
     from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples
 
     folder = Path(args.run)
+    check_folder("--out", args.run if args.out is None else args.out)
+    if args.windows is not None and args.windows < 1:
+        raise ValueError(f"--windows: at least one window is sampled, got {args.windows}")
     chosen = load_run(folder)
     out = folder if args.out is None else Path(args.out)
     if args.rollout:

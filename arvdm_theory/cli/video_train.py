@@ -80,8 +80,12 @@ def run(args: argparse.Namespace) -> int:
     """Trains, or goes on with it; prints where the run lies."""
     from pathlib import Path
 
+    from arvdm_theory.files import check_folder
+    from arvdm_theory.training.devices import resolve_device
     from arvdm_theory.video.runs import train_run
 
+    check_folder("--out", args.out)
+    resolve_device(args.device)
     chosen, folder = run_from(args, memory=args.memory, seed=args.seed), Path(args.out)
     trained = train_run(chosen, folder)
     size = sum(weight.numel() for weight in trained.denoiser.parameters())

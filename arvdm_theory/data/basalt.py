@@ -2,13 +2,21 @@
 
 A line of the ``.jsonl`` is one frame,
 
-    {"mouse": {"dx": .., "dy": .., "buttons": [..]}, "keyboard": {"keys": [..]}},
+    {"mouse": {"dx": .., "dy": .., "buttons": [..], "newButtons": [..]}, "keyboard": {"keys": [..]},
+     "hotbar": .., "isGuiOpen": ..},
 
-and more that is not read here. The action of a frame becomes a vector: the camera's turn to the right and down in
-degrees, then 1 for every key or button of :data:`KEYS` that is held and 0 for the others.
+and more that is not read here; the last three may be missing. The action of a frame becomes a vector: the camera's
+turn to the right and down in degrees, then 1 for every key or button of :data:`KEYS` that is held and 0 for the
+others. What recordings are known to say wrongly is put right:
+
+- Some begin with the attack button held that nobody holds (the first line has it as a new one). It counts as held
+  from the next time it is pressed.
+- The mouse wheel changes the chosen slot of the hot bar, and no key shows it: a slot that differs from the last
+  frame's counts as its digit's key.
+- While a menu is open the mouse moves a pointer, and the camera stands still.
 
 Source: Milani et al., BEDD: The MineRL BASALT Evaluation and Demonstrations Dataset (arXiv 2312.02405); 2400 mouse
-units are one full turn, as in the loader published with OpenAI's VPT.
+units are one full turn, as in the loader published with OpenAI's VPT, which knows of the first two.
 """
 
 from __future__ import annotations
@@ -24,6 +32,7 @@ from numpy.typing import NDArray
 from arvdm_theory.data.clips import ClipError
 from arvdm_theory.data.decoding import decode_window, inspect_video
 from arvdm_theory.data.formats import Header
+from arvdm_theory.files import regular_file
 
 __all__ = ["KEYS", "Basalt"]
 
@@ -94,14 +103,24 @@ class Basalt:
         """All actions, shape (frames, 2 + len(KEYS))."""
         file = path.with_suffix(".jsonl")
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            # By newlines alone: a text inside a line may hold characters at which splitlines would part it.
+            lines = regular_file(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
+        except (OSError, ValueError) as error:
             raise ClipError(f"{file.name}: no such file, or no text") from error
         actions = np.zeros((len(lines), 2 + len(KEYS)), np.float32)
+        stuck, slot = False, None
         for number, line in enumerate(lines):
             try:
-                camera, held = _parse(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+                frame = json.loads(line)
+                camera, held = _parse(frame)
+                pressed = list(frame["mouse"].get("newButtons", ()))
+                stuck = pressed == [0] if number == 0 else stuck and 0 not in pressed
+                if stuck:
+                    held.discard("mouse.0")
+                last, slot = slot, frame.get("hotbar")
+                if None not in (last, slot) and slot != last:
+                    held.add(f"key.keyboard.{int(slot) + 1}")
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise ClipError(f"{file.name}: line {number + 1} is no action of mouse and keyboard") from error
             actions[number, :2] = camera
             actions[number, 2:] = [key in held for key in KEYS]
@@ -113,4 +132,6 @@ def _parse(line: dict[str, Any]) -> tuple[tuple[float, float], set[str]]:
     camera = (float(mouse["dx"]) * _DEGREES_A_MOUSE_UNIT, float(mouse["dy"]) * _DEGREES_A_MOUSE_UNIT)
     if not np.isfinite(camera).all():
         raise ValueError("the mouse must move by finite amounts")
+    if line.get("isGuiOpen"):
+        camera = (0.0, 0.0)
     return camera, {*line["keyboard"]["keys"], *(f"mouse.{button}" for button in mouse.get("buttons", ()))}

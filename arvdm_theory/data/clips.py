@@ -7,7 +7,9 @@ than the exact area average of :func:`resize`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ from numpy.typing import NDArray
 
 from arvdm_theory.arrays import load_array, npz_array, npz_names
 from arvdm_theory.files import regular_file
+from arvdm_theory.limits import require
 
 __all__ = [
     "ClipError",
     "Region",
+    "VideoHeader",
     "crop",
+    "decode_frames",
     "looks_side_by_side",
     "parse_size",
     "prepare",
@@ -30,6 +35,7 @@ __all__ = [
     "resize",
     "to_grey",
     "to_unit",
+    "video_header",
 ]
 
 # Rec. 601 luma, the weights by which the 8-bit video of these files is itself encoded.
@@ -272,36 +278,187 @@ def _checked(array: NDArray[Any], file: Path) -> NDArray[Any]:
     return clip
 
 
-def decode_frames(file: Path) -> Iterator[NDArray[np.uint8]]:
-    """Decoded frames; whatever FFmpeg would gloss over (a file cut short, a frame patched up) is an error."""
-    import av
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a video file shows: how many frames, and their height and width as they are seen."""
 
+    frames: int
+    height: int
+    width: int
+
+
+def video_header(file: Path) -> VideoHeader:
+    """Looks at every packet of a video file, and decodes the first frame, which knows how it is turned.
+
+    Frames that the file's edit list leaves out, as in a clip that was trimmed without being encoded anew, do not
+    count.
+
+    Raises:
+        ClipError: if the file is no video, is damaged, or holds fewer frames than its header says.
+    """
+    shown, size = 0, (0, 0)
+    with _opened(file) as (container, stream):
+        packets = 0
+        for packet in container.demux(stream):
+            packets += packet.size > 0
+            shown += packet.size > 0 and not packet.is_discard
+            if size == (0, 0):
+                frame = next(iter(packet.decode()), None)
+                if frame is not None:
+                    size = (frame.width, frame.height) if _turns(frame) % 2 else (frame.height, frame.width)
+        if packets < stream.frames or size == (0, 0):
+            raise ClipError(f"{file}: truncated: of {stream.frames} frames only {packets} are there")
+    return VideoHeader(shown, *size)
+
+
+def decode_frames(file: Path) -> Iterator[NDArray[np.uint8]]:
+    """Decoded frames, upright; what FFmpeg would gloss over (a file cut short, a frame patched up) is an error.
+
+    Raises:
+        ClipError: naming the file and what is wrong with it.
+    """
+    with _opened(file) as (container, stream):
+        packets, count, end = 0, 0, 0.0
+        first: Any = None
+        last: Any = None
+        usual: Any = None
+        step: Any = None
+        for packet in container.demux(stream):
+            packets += packet.size > 0
+            if packet.is_corrupt:
+                raise ClipError(f"{file}: truncated: it ends within frame {packets} of {stream.frames}")
+            if stream.codec_context.name in _NO_ZEROS and packet.size and bytes(_ZEROS) in bytes(packet):
+                raise ClipError(f"{file}: damaged: zeros in place of frame {packets}")
+            if packet.pts is not None and stream.time_base is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * stream.time_base))
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise ClipError(f"{file}: frame {count + 1} is damaged")
+                step = None if last is None or frame.pts is None else frame.pts - last
+                # Matroska's readers skip what they do not understand; frames are missed by their time alone.
+                gap = "matroska" in container.format.name and step and usual and step > 1.5 * usual
+                if gap or (step is not None and step <= 0):
+                    raise ClipError(
+                        f"{file}: damaged or cut: frames are missing or out of order after frame {count}"
+                    )
+                first = frame.pts if first is None else first
+                last, usual, count = frame.pts, step or usual, count + 1
+                yield np.asarray(_turned(frame), dtype=np.uint8)
+        promised = _tagged_seconds(stream.metadata.get("DURATION", ""))
+        half_frame = 0.5 / float(stream.average_rate or 1)
+        if packets < stream.frames or end < promised - half_frame:
+            unit = "frames" if stream.frames else "seconds"
+            there = (stream.frames, packets) if stream.frames else (promised, end)
+            raise ClipError(f"{file}: truncated: of {there[0]} {unit} only {there[1]} are there")
+        timed = usual is not None
+        # What its edit list shows, in the stream's own time; a frame is left to rounding.
+        if "mp4" in container.format.name and timed and last + 2 * usual - first < (stream.duration or 0):
+            raise ClipError(f"{file}: damaged: it shows less than its header says")
+
+
+# Codecs whose packets are entropy coded, which leaves no long run of zeros: pictures of one colour have 8 at most
+# (measured on black, grey and white ones). A disk that was full or a download with a hole leaves blocks of them.
+_NO_ZEROS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mjpeg", "mpeg4", "mpeg2video"})
+_ZEROS = 32
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
+    """A container and its first video stream, of which nothing that FFmpeg complains about goes unheard."""
+    import av
+    import av.logging
+
+    if file.suffix.lower() == ".gif":
+        _check_gif(file)
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
     try:
-        with av.open(str(file)) as container:
+        with (
+            av.logging.Capture() as told,
+            av.open(str(file), options={"err_detect": _STRICT}, metadata_errors="replace") as container,
+        ):
             if not container.streams.video:
                 raise ClipError(f"{file}: there is no video in this file")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ClipError(f"{file}: its video is of no known kind")
             stream.thread_type = "NONE"
-            packets, count, end = 0, 0, 0.0
-            for packet in container.demux(stream):
-                packets += packet.size > 0
-                if packet.is_corrupt:
-                    raise ClipError(f"{file}: truncated: it ends within frame {packets} of {stream.frames}")
-                if packet.pts is not None and stream.time_base is not None:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * stream.time_base))
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise ClipError(f"{file}: frame {count + 1} is damaged")
-                    count += 1
-                    yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-            promised = _tagged_seconds(stream.metadata.get("DURATION", ""))
-            half_frame = 0.5 / float(stream.average_rate or 1)
-            if packets < stream.frames or end < promised - half_frame:
-                unit = "frames" if stream.frames else "seconds"
-                there = (stream.frames, packets) if stream.frames else (promised, end)
-                raise ClipError(f"{file}: truncated: of {there[0]} {unit} only {there[1]} are there")
+            stream.codec_context.options = {"err_detect": _STRICT}
+            height, width = stream.height, stream.width
+            require(
+                f"{file}: {stream.frames} frames of {width}x{height}", memory=3.0 * stream.frames * height * width
+            )
+            yield container, stream
+            complaints = [message for grade, _, message in told if grade <= av.logging.ERROR]
+            if complaints:
+                raise ClipError(f"{file}: damaged ({complaints[0].strip()})")
+    except ClipError as error:
+        raise ClipError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
     except av.error.FFmpegError as error:
         raise ClipError(f"{file}: not a readable video, or truncated ({error.strerror})") from error
+    finally:
+        av.logging.set_level(level)
+
+
+_STRICT = "explode+crccheck+bitstream+buffer"
+
+
+def _turns(frame: Any) -> int:
+    """Quarter turns to the left that show a picture as it is seen: a phone held upright films lying down.
+
+    Raises:
+        ClipError: if the file's display matrix turns by another angle, mirrors or squeezes.
+    """
+    from av.sidedata.sidedata import Type
+
+    told = frame.side_data.get(Type.DISPLAYMATRIX)
+    if told is None:
+        return 0
+    a, b, _, c, d, *_ = (value / 65536 for value in struct.unpack("=9i", bytes(told)))
+    # Where x' = a x + c y and y' = b x + d y, with y down.
+    turns = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
+    try:
+        return turns[a, b, c, d]
+    except KeyError:
+        raise ClipError(f"its display matrix {a:g}, {b:g}, {c:g}, {d:g} is no quarter turn") from None
+
+
+def _turned(frame: Any) -> NDArray[Any]:
+    turns, picture = _turns(frame), frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else np.asarray(picture)
+
+
+def _check_gif(file: Path) -> None:
+    """Walks a GIF's blocks, which have no check sums: FFmpeg passes over what it does not understand.
+
+    Raises:
+        ClipError: if a block is none, the file ends before its mark of the end, or a picture's data are zeros.
+    """
+    content, where = file.read_bytes(), 13
+
+    def colours(flags: int) -> int:
+        return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+    try:
+        if content[:3] != b"GIF":
+            raise ClipError(f"{file}: not a GIF")
+        where += colours(content[10])
+        while content[where] != 0x3B:
+            kind, parts = content[where], bytearray()
+            if kind == 0x2C:  # a picture: its place, its colours, the width of its codes
+                where += 11 + colours(content[where + 9])
+            elif kind == 0x21:  # an extension
+                where += 2
+            else:
+                raise ClipError(f"{file}: damaged: no block of a GIF at byte {where}")
+            while size := content[where]:
+                parts += content[where + 1 : where + 1 + size]
+                where += 1 + size
+            where += 1
+            if kind == 0x2C and bytes(_ZEROS) in parts:
+                raise ClipError(f"{file}: damaged: zeros in place of a picture before byte {where}")
+    except IndexError:
+        raise ClipError(f"{file}: truncated: a GIF without its end") from None
 
 
 def _tagged_seconds(tag: str) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.data.clips import ClipError, decode_frames
+from arvdm_theory.data.clips import ClipError, decode_frames, video_header
 from arvdm_theory.data.formats import Header, shrink
 
 __all__ = ["decode_window", "inspect_video"]
@@ -17,24 +17,16 @@ _FRAMES_AT_A_TIME = 32
 
 
 def inspect_video(path: Path) -> Header:
-    """The header of a video file; every packet of it is looked at, none is decoded.
+    """The header of a video file; every packet of it is looked at, the first frame alone is decoded.
 
     Raises:
         ClipError: if the file is no video, or holds fewer frames than its header says.
     """
-    import av
-
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ClipError("there is no video in it")
-            stream = container.streams.video[0]
-            packets = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
-            if packets == 0 or packets < stream.frames:
-                raise ClipError(f"truncated: of {stream.frames} frames only {packets} are there")
-            return Header(packets, stream.height, stream.width)
-    except av.error.FFmpegError as error:
-        raise ClipError(f"not a readable video, or truncated ({error.strerror})") from error
+        shown = video_header(path)
+    except ClipError as error:
+        raise ClipError(str(error).removeprefix(f"{path}: ")) from error
+    return Header(shown.frames, shown.height, shown.width)
 
 
 def decode_window(

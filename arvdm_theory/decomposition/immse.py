@@ -13,7 +13,8 @@ beside it, and the second I(X^T_new; Past | W^I_old, R). ∎
 
 Nothing has to be trained beyond the levels that the plan uses, unlike for the integral over all signal-to-noise
 ratios (:mod:`arvdm_theory.information.estimators.immse`). What the new frames tell at T, I(X^T_new; Past | In), is
-the same integral from T to ∞, along which the integrand falls like e^{-τ}: to a relative e^{-T} it is its value at T.
+the same integral from T to ∞, along which the integrand falls like e^{-τ}: to a relative e^{-T} it is its value at
+T.
 
 *Stopped at s.* If every clock halts at s > 0, W runs from max(t^I, s) to max(t^O, s), and the same proof gives
 
@@ -33,7 +34,8 @@ MB' being that of the plan that shows R'. All frames that are out, as they came 
 
 With trained networks the form ``losses`` gives MB_k plus half the integral of the difference of the two networks'
 excess losses, which may be negative; it is reported as it is, and a value that is surely negative, or far from the
-form ``difference``, which is the same for exact scores, is warned of: it tells of the networks and not of the video.
+form ``difference``, which is the same for exact scores, is warned of: it tells of the networks and not of the
+video.
 
 Source: arXiv 2503.10704, section 4.2 (the memory bottleneck); Guo, Shamai and Verdú 2005 (I-MMSE); de Bruijn's
 identity as in Cover and Thomas 2006, theorem 17.7.2.
@@ -77,7 +79,8 @@ __all__ = ["NETWORK_STOP", "memory_bottleneck_along_clocks", "memory_bottleneck_
 Array = NDArray[np.float64]
 
 NETWORK_STOP = 0.1
-"""Where clocks halt for networks unless asked otherwise: below it a network's error is large against what is left."""
+"""Where clocks halt for networks unless asked otherwise: below it a network's error is large against what is
+left."""
 
 
 def memory_bottleneck_along_clocks(
@@ -98,8 +101,8 @@ def memory_bottleneck_along_clocks(
 
     Clocks run along the grid, straight inside a reverse step, with ``points`` Gauss-Legendre nodes a panel. Panels
     are graded (:func:`~arvdm_theory.decomposition.score_gap.graded_panels`) by the smallest eigenvalue λ of
-    Cov(clean window | R, Past) plus ``stop``, as far beyond a step's end as which lies the first pole of J'. So every
-    panel is at least as far from a pole as it is long, and 16 nodes leave 4.2^-32 = 1e-20.
+    Cov(clean window | R, Past) plus ``stop``, as far beyond a step's end as which lies the first pole of J'. So
+    every panel is at least as far from a pole as it is long, and 16 nodes leave 4.2^-32 = 1e-20.
 
     Args:
         video: its law.
@@ -237,18 +240,18 @@ def memory_bottleneck_from_scores(
             count as a part of Past.
         plan_with_past: whose references ``score_with_past`` is shown in place of all frames that are out: a plan
             with the same levels that shows what ``plan`` shows, and more. The value is I(Out_k; R'_k | In_k).
-        stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s), see the module. Left out,
-            0, and :data:`NETWORK_STOP` where one of the scores is a network's.
+        stop: s, the level at which every clock halts: the value is I(Out^s; Past | In^s), see the module. Left
+            out, 0, and :data:`NETWORK_STOP` where one of the scores is a network's.
 
     Raises:
         SampleError: for videos, actions or clusters of another shape, too short or not finite, a step without Past
-            (MB_k is 0 there), an unknown form, a ``stop`` outside [0, T), or a ``plan_with_past`` of other levels or
-            that does not hold the plan's references.
+            (MB_k is 0 there), an unknown form, a ``stop`` outside [0, T), or a ``plan_with_past`` of other levels
+            or that does not hold the plan's references.
         ValueError: for a score that is not a finite tensor of the window's shape.
 
     Warns:
-        EstimationWarning: where the value is surely negative, the two forms disagree, the quadrature errs by more than
-            the standard error, or T is so low that what is extrapolated beyond it errs by more.
+        EstimationWarning: where the value is surely negative, the two forms disagree, the quadrature errs by more
+            than the standard error, or T is so low that what is extrapolated beyond it errs by more.
 
     Example:
         >>> from arvdm_theory import ExactScore, References, outpainting, reference_video
@@ -279,12 +282,14 @@ def memory_bottleneck_from_scores(
     lost = math.exp(-plan.horizon) * abs(tail)
     if lost > stderr:
         notes.append(
-            f"{tail:.3g} nats are extrapolated from level T = {plan.horizon:.3g} to pure noise, which errs by about "
+            f"{tail:.3g} nats are extrapolated from level T = {plan.horizon:.3g} to pure noise, which errs by "
+            f"about "
             f"{lost:.1g}, more than the standard error: give the new frames a higher T."
         )
     if quadrature > stderr:
         notes.append(
-            f"the quadrature errs by about {quadrature:.2g} nats, more than the standard error: the gap changes fast "
+            f"the quadrature errs by about {quadrature:.2g} nats, more than the standard error: the gap changes "
+            f"fast "
             "within a panel; give more points, or stop at a higher level."
         )
     if stop is None and at > 0:
@@ -294,8 +299,10 @@ def memory_bottleneck_from_scores(
         )
     for note in notes:
         issue(note)
-    return Number.stated(value, math.hypot(stderr, quadrature), value - width, value + width, method="immse-clocks",
-                         n=len(own), warnings=notes)  # fmt: skip
+    error = math.hypot(stderr, quadrature)
+    return Number.stated(
+        value, error, value - width, value + width, method="immse-clocks", n=len(own), warnings=notes
+    )
 
 
 def network_warnings(
@@ -315,13 +322,15 @@ def network_warnings(
     error = _error(losses, dependence, clusters)[0]
     if value + sure * error < 0:
         notes.append(
-            f"the value of the form 'losses' is surely negative, {value:.3g} ± {error:.1g}, which no information is: "
+            f"the value of the form 'losses' is surely negative, {value:.3g} ± {error:.1g}, which no information "
+            f"is: "
             "the score that is shown more is the worse one; train it longer, or stop at a higher level."
         )
     apart = _error(losses - difference, dependence, clusters)[0]
     if abs(value - other) > sure * apart + 0.05 * max(abs(value), abs(other)):
         notes.append(
-            f"the two forms disagree: {value:.3g} by losses, {other:.3g} by the squared difference. For exact scores "
+            f"the two forms disagree: {value:.3g} by losses, {other:.3g} by the squared difference. For exact "
+            f"scores "
             "they are the same; here the scores' own errors count, and neither value is the bottleneck."
         )
     return notes
@@ -335,7 +344,8 @@ def _error(contributions: Array, dependence: Dependence, clusters: ArrayLike | N
     labels = np.asarray(clusters)
     if labels.shape != contributions.shape or len(np.unique(labels)) < 2:
         raise SampleError(
-            f"clusters are a label a video, {len(contributions)} of them, and two clusters or more; got shape {labels.shape}"
+            f"clusters are a label a video, {len(contributions)} of them, and two clusters or more; got shape "
+            f"{labels.shape}"
         )
     mean = Number.clustered(contributions, labels)
     return float(mean.stderr), len(mean.samples) - 1

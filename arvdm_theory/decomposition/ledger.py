@@ -20,6 +20,7 @@ from arvdm_theory.decomposition.terms import (
     FULL_VIEW,
     LedgerTerms,
     StageErrors,
+    dense_steps,
     ledger_terms,
     sample_count,
 )
@@ -57,7 +58,7 @@ def ledger(
     init_grid: Tensor | None = None,
     progress: bool = False,
 ) -> Result:
-    """The ledger of a video and a plan.
+    """The ledger of a video and a plan; of many AR steps by recursions in linear time, where there are such.
 
     Args:
         video: its law; frames beyond what the plan needs are ignored.
@@ -76,17 +77,17 @@ def ledger(
         samples: true videos (true windows a reverse step, of a Gaussian video) where terms are averages.
         seed: of those samples.
         attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
-        accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which costs
-            K² small matrix products.
-        ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The caller
-            keeps them within the plan's requirements; moving frames must be those of the plan.
+        accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which
+            costs K² small matrix products.
+        ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The
+            caller keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
         progress: whether to show a progress bar.
 
     Raises:
         ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
-            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
-            or if an argument is out of range.
+            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no
+            score, if an argument is out of range, or if the joint covariance of that many frames is too large.
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
 
@@ -102,8 +103,8 @@ def ledger(
     with torch.no_grad():
         terms = ledger_terms(
             video, plan, ar_steps, score=score, step=step, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution, ar_grid=ar_grid,
-            init_grid=init_grid, progress=progress,
+            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution,
+            ar_grid=ar_grid, init_grid=init_grid, progress=progress,
         )  # fmt: skip
         notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
         if rare := video.rare(samples, plan.total_frames(ar_steps)):
@@ -118,13 +119,23 @@ def ledger(
 def _saturating(
     video: VideoLaw, plan: Plan, ar_steps: int, score: Any, step: str | ReverseStep, terms: LedgerTerms
 ) -> tuple[tuple[float, ...], str]:
-    """The saturating bound on the clip KL of every AR step; or why there is none."""
+    """The saturating bound on the clip KL of every AR step; or why there is none.
+
+    Where Input_{k+1} is made of (Input_k, Output_k), IE + Σ E_k bounds it too. With noised references that may be
+    less: what an AR step hands on is then more than the next one sees, and the bound charges for the difference.
+    """
     if terms.clips is None or video.action_dim:
         return (), "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
+    if (most := dense_steps(video, plan)) is not None and ar_steps > most:
+        return (), f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
     try:
-        return closed_loop(video, plan, ar_steps, score=score, step=step).bounds, ""  # type: ignore[arg-type]
+        bounds = closed_loop(video, plan, ar_steps, score=score, step=step).bounds  # type: ignore[arg-type]
     except NotPositiveDefiniteError as error:
         return (), f"the sampler leaves no noise in what an AR step hands on: {error}"
+    if terms.ie is not None and terms.ar_step_errors is not None and why_no_clip_bound(plan, ar_steps) is None:
+        sums = (terms.ie + terms.ar_step_errors.cumsum()).value.tolist()
+        bounds = tuple(map(min, bounds, sums))
+    return bounds, ""
 
 
 def memory_bottleneck(
@@ -136,7 +147,8 @@ def memory_bottleneck(
     samples: int = 2048,
     seed: int = 0,
 ) -> Number:
-    """MB_k = I(Output_k; Past_k | Input_k) of AR step k = ``ar_step``, in nats; exact where the law has a closed form.
+    """MB_k = I(Output_k; Past_k | Input_k) of AR step k = ``ar_step``, in nats; exact where the law has a closed
+    form.
 
     Source: arXiv 2503.10704, Theorem 2: no network of the plan, however well trained, pays less.
 
@@ -144,13 +156,14 @@ def memory_bottleneck(
         video: its law.
         plan: the plan.
         ar_step: k, from 1.
-        clean_references: condition on the references *before* they are noised, and take Past_k as what is left: the
-            form whose sum over k no sampler of a plan with w = Δ beats.
+        clean_references: condition on the references *before* they are noised, and take Past_k as what is left:
+            the form whose sum over k no sampler of a plan with w = Δ beats.
         samples: true videos where it is an average.
         seed: of these.
 
     Raises:
-        ValueError: if the video has too few frames or no density at the plan's floor, or an argument is out of range.
+        ValueError: if the video has too few frames or no density at the plan's floor, or an argument is out of
+            range.
 
     Example:
         >>> from arvdm_theory import References, outpainting, reference_video
@@ -258,15 +271,33 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str], accumulation:
     defined = {name: value for name, value in values.items() if value is not None and name not in notes}
     totals = {name: float(defined[name]) if name in defined else None for name in values}
     errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
-    rows = _rows(terms, notes)
-    rows += [
-        ("ar", k, "ACCUMULATION_BOUND", "exact", Number.exact(b)) for k, b in enumerate(accumulation, start=1)
-    ]
-    return Result("ledger", rows_table(rows), totals, errors, notes, terms)
+    series = {} if isinstance(terms.ar, tuple) else _series(terms, notes)
+    if accumulation:
+        series["ACCUMULATION_BOUND"] = Number.exact(torch.tensor(accumulation, dtype=torch.float64))
+    return Result("ledger", rows_table(_rows(terms, notes), series), totals, errors, notes, terms)
 
 
 def _sum(first: Number, second: Number) -> Number:
     return first + second if first.is_exact or second.is_exact else first.plus_independent(second)
+
+
+def _series(terms: LedgerTerms, notes: dict[str, str]) -> dict[str, Number]:
+    """The terms of all AR steps at once, (K,) each, where they are too many to go through them."""
+    found = {name: terms.of(name.lower()) for name in ("DE", "SEE", "CROSS")}
+    series = {
+        "NIE_AR": terms.of("nie"),
+        **{name: None if number is None else number.sum_last() for name, number in found.items()},
+        "MB": terms.of("mb"),
+        "AR_STEP": terms.ar_step_errors,
+        **{
+            f"AR_STEP_{name}": None if terms.attribution is None else terms.attribution[:, i]
+            for i, name in enumerate(("NIE", "DE", "SEE"))
+        },
+        "CLIP_W2": terms.clips_w2,
+        "CLIP_KL": terms.clips,
+        "CLIP_BOUND": None if "clip_bound" in notes else terms.clip_bounds,
+    }
+    return {name: number for name, number in series.items() if number is not None}
 
 
 def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str, str, Number]]:
@@ -284,6 +315,8 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
     step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
     add("init", 0, "IE", terms.ie)
     bounds = terms.clip_bounds
+    if not isinstance(terms.ar, tuple):  # many steps that share their errors: a series a term
+        return rows
     for k, errors in enumerate(terms.ar, start=1):
         step_terms(errors, "ar", k, "", "NIE_AR")
         add("ar", k, "MB", errors.mb)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from arvdm_theory.number import Number
 
@@ -26,10 +28,22 @@ _SERIES = {
 _COLUMNS = ["stage", "ar_step", "term", "form", "value", "stderr", "ci_low", "ci_high"]
 
 
-def rows_table(rows: list[tuple[str, int, str, str, Number]]) -> pd.DataFrame:
-    """The table of (stage, AR step, term, form, number) rows."""
+def rows_table(
+    rows: list[tuple[str, int, str, str, Number]], series: Mapping[str, Number] | None = None
+) -> pd.DataFrame:
+    """The table of (stage, AR step, term, form, number) rows, and of terms that are given for all AR steps,
+    (K,)."""
     tidy = [(*row[:4], float(row[4]), float(row[4].stderr), *map(float, row[4].ends())) for row in rows]
-    return pd.DataFrame(tidy, columns=_COLUMNS)
+    table = pd.DataFrame(tidy, columns=_COLUMNS)
+    parts = []
+    for term, number in (series or {}).items():
+        numbers = [torch.as_tensor(each).cpu() for each in (number.value, number.stderr, *number.ends())]
+        form = "exact" if number.is_exact else "average"
+        steps = range(1, len(numbers[0]) + 1)
+        parts.append(pd.DataFrame(dict(zip(_COLUMNS, ("ar", steps, term, form, *numbers), strict=True))))
+    if not parts:
+        return table
+    return pd.concat([table, pd.concat(parts).sort_values("ar_step", kind="stable")], ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -39,17 +53,19 @@ class Result:
     Attributes:
         kind: ``ledger``, ``prediction`` or ``measurement``.
         table: a row per (stage, AR step, term, form): ``stage`` (``init`` or ``ar``), ``ar_step`` (0 for the
-            initialisation), ``term``, ``form`` (how it was found), ``value`` in nats, ``stderr`` (0 where exact), and
-            the 95 % interval ``ci_low`` to ``ci_high``. Rows of one term and form add up to the total of that name:
+            initialisation), ``term``, ``form`` (how it was found), ``value`` in nats, ``stderr`` (0 where exact),
+            and the 95 % interval ``ci_low`` to ``ci_high``. Rows of one term and form add up to the total of that
+            name:
 
             - a ledger's terms are IE, NIE_AR, DE, SEE, CROSS and MB, which add up to the KL of the trajectory;
-              NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; AR_STEP, the error E_k of a whole AR step,
-              and its attribution AR_STEP_NIE, AR_STEP_DE and AR_STEP_SEE where asked for; and per AR step CLIP_KL,
-              CLIP_BOUND, ACCUMULATION_BOUND and CLIP_W2, which are no summands;
+              NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; AR_STEP, the error E_k of a whole AR
+              step, and its attribution AR_STEP_NIE, AR_STEP_DE and AR_STEP_SEE where asked for; and per AR step
+              CLIP_KL, CLIP_BOUND, ACCUMULATION_BOUND and CLIP_W2, which are no summands;
             - predictions and measurements have CLIP_KL rows, a form each.
         totals: in nats, None where not defined; of a ledger
 
-            - ``kl``: of all clean frames; ``ar_step_kl``: of the trajectory at the ends of AR steps, IE + Σ (E_k + MB_k);
+            - ``kl``: of all clean frames; ``ar_step_kl``: of the trajectory at the ends of AR steps, IE + Σ (E_k +
+            MB_k);
               ``trajectory_kl``: of the whole, the sum of the ledger;
             - ``path_kl``: the same with IE replaced by its bound, the whole initialisation stage;
             - ``girsanov`` and ``closed``: upper bounds;
@@ -76,7 +92,8 @@ class Result:
         return [float(value) for value in rows.sort_values("ar_step").value]
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`to_json` writes: totals, one list a term (or form) over the AR steps, and notes on what is null."""
+        """What :meth:`to_json` writes: totals, one list a term (or form) over the AR steps, and notes on what is
+        null."""
         if self.kind != "ledger":
             forms = {str(form): self.column("CLIP_KL", str(form)) for form in self.table.form.unique()}
             return {**forms, "notes": self.notes}

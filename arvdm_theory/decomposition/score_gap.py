@@ -1,7 +1,7 @@
 """What a memory is worth to a score, video by video: the gap between two scores of which one is shown more.
 
-The theory is in :mod:`arvdm_theory.decomposition.immse`: along the clocks of an AR step, half the integral of the gap
-E‖s' - s‖² between the scores of two memories R ⊆ R' is what R' tells of the window beyond R.
+The theory is in :mod:`arvdm_theory.decomposition.immse`: along the clocks of an AR step, half the integral of the
+gap E‖s' - s‖² between the scores of two memories R ⊆ R' is what R' tells of the window beyond R.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ def score_gap(
 ) -> Gap:
     """What each video adds to :func:`arvdm_theory.decomposition.immse.memory_bottleneck_from_scores`.
 
-    Arguments and errors are the same. The noise is one draw a panel and video, so that the two rules of a panel differ
-    by their quadrature errors and little else.
+    Arguments and errors are the same. The noise is one draw a panel and video, so that the two rules of a panel
+    differ by their quadrature errors and little else.
     """
     _check(videos, plan, ar_step, points, batch, actions)
     stage = plan.stage(ar_step)

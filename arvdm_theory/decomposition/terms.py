@@ -10,8 +10,9 @@ Sources: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every 
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,14 @@ __all__ = [
     "LedgerTerms",
     "StageErrors",
     "closed_rollout",
+    "dense_steps",
     "ledger_terms",
     "sample_count",
     "stage_errors",
 ]
+
+# The most entries of a joint covariance of all frames: half a gigabyte.
+_DENSE_ENTRIES = 8192**2
 
 FULL_VIEW = ExactScore(masked=False)
 """What SEE is measured against by default: the exact score with everything in view."""
@@ -50,7 +55,8 @@ class StageErrors:
     Attributes:
         nie: E KL(P(X^T_fresh | Input) ‖ N(0, I)).
         de, see, cross: of every reverse step, (M,).
-        direct: log P - log Q of every reverse step, which has the mean of DE + SEE + CROSS; None where all is exact.
+        direct: log P - log Q of every reverse step, which has the mean of DE + SEE + CROSS; None where all is
+            exact.
         girsanov, closed: the Girsanov form of the path terms and its closed bound, (M,); None where not computed.
         nie_closed: closed bound of the noise initialisation; None likewise.
         mb: I(Output; Past | Input); None in the initialisation stage, and if left out.
@@ -84,17 +90,18 @@ class LedgerTerms:
         ie: KL(P_{Input_1} ‖ Q_{Input_1}); None without a closed form.
         kl: of all clean frames; None without a closed form of the rollout.
         clips: of the clip that each AR step put out, (K,); None likewise.
-        ar_step_errors: E_k = E KL(P(Output_k | Input_k) ‖ Q(Output_k | Input_k)) of each AR step, (K,), where it is
+        ar_step_errors: E_k = E KL(P(Output_k | Input_k) ‖ Q(Output_k | Input_k)) of each AR step, (K,), where it
+            is
             known: what NIE_AR and the path terms of that step bound.
         attribution: E_k as NIE, DE and SEE, switched on in this order, (K, 3); None unless asked for. The parts of
             an order add up to E_k and may be negative.
-        kl_w2, clips_w2: W_2 of all clean frames and of every clip (K,), in units of the frames; None where ``kl`` is,
-            and for a video with actions.
+        kl_w2, clips_w2: W_2 of all clean frames and of every clip (K,), in units of the frames; None where ``kl``
+            is, and for a video with actions. ``kl_w2`` has no recursion.
         rounding: an estimate of the rounding in ``kl`` and ``clips``, the larger relative one.
     """
 
     initialisation: StageErrors
-    ar: tuple[StageErrors, ...]
+    ar: Sequence[StageErrors]
     ie: Number | None = None
     kl: Number | None = None
     clips: Number | None = None
@@ -203,10 +210,13 @@ def ledger_terms(
 ) -> LedgerTerms:
     """Every term of the ledger, differentiable where the law has closed forms; arguments as :func:`ledger`.
 
+    Many AR steps of a linear state space, with references of bounded reach and an affine score, are taken by the
+    recursions of :mod:`arvdm_theory.decomposition.recursion`; all else by the joint covariance of all frames.
+
     Raises:
         ValueError: if the video has too few frames, its clean frames have no density, the step's trajectory KL is
-            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no score,
-            or if an argument is out of range.
+            infinite or it is no Gaussian kernel, the law has no such bound or grid, for something that is no
+            score, if an argument is out of range, or if the joint covariance of that many frames is too large.
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
     """
@@ -215,6 +225,15 @@ def ledger_terms(
     own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     require_densities(video, plan)
+    if not teacher_forced:
+        from arvdm_theory.decomposition.recursion import long_terms  # which rests on this module
+
+        long = long_terms(
+            video, plan, ar_steps, score=own, step=chosen, against=against, girsanov=girsanov, closed=closed,
+            memory=memory, attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
+        )  # fmt: skip
+        if long is not None:
+            return long
     given = [init_grid] + [ar_grid] * ar_steps
     laws = [video.at(plan.stage(k, grid)) for k, grid in enumerate(given)]
     _require_grids(laws, {"ar_grid": ar_grid, "init_grid": init_grid})
@@ -244,10 +263,19 @@ def require_densities(video: VideoLaw, plan: Plan) -> None:
     """Raises ValueError where clean frames, as they come out at the plan's floor, have no density."""
     if plan.floor == 0 and video.atomic:
         raise ValueError(
-            f"the clean frames of {video.name!r} have no density: it has no observation noise, and the last reverse "
+            f"the clean frames of {video.name!r} have no density: it has no observation noise, and the last "
+            f"reverse "
             "step to level 0 costs an infinite KL. Give the plan a floor δ > 0, or end AR steps on states "
             "(decoded_ledger)"
         )
+
+
+def dense_steps(video: VideoLaw, plan: Plan) -> int | None:
+    """Up to how many AR steps a Gaussian video's joint covariance can be held; None for another video."""
+    if not video.gaussian:
+        return None
+    rows = math.isqrt(_DENSE_ENTRIES // video.modes) // (video.frame_dim + video.action_dim)
+    return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)
 
 
 def _require_grids(laws: list[StageLaw], grids: dict[str, Tensor | None]) -> None:
@@ -344,7 +372,8 @@ def closed_rollout(
     entry: Tensor | None = None,
     attribution: bool = False,
 ) -> dict[str, Any]:
-    """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed forms."""
+    """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed
+    forms."""
     window, over = laws[0].window, laws[0].over_modes
     kernel = None if window is None else laws[0].kernel(score, step)
     if kernel is None:
@@ -392,7 +421,8 @@ def closed_rollout(
 
 
 def _attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:
-    """E_k as the increments of switching on, in turn, the N(0, I) start, the discretised exact score, and the score."""
+    """E_k as the increments of switching on, in turn, the N(0, I) start, the discretised exact score, and the
+    score."""
     exact = FULL_VIEW.of(law.video)
     started, discretised = (law.ar_step_error(law.kernel(exact, each)) for each in (STEPS["ancestral"], step))
     return torch.stack([started, discretised - started, error - discretised], -1)

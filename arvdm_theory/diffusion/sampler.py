@@ -200,7 +200,8 @@ def reverse_stage(
 
 
 class _KnownVideo(Protocol):
-    """What :func:`generate` asks of a known video: the shape of its frames, its actions and the exact posterior."""
+    """What :func:`generate` asks of a known video: the shape of its frames, its actions and the exact
+    posterior."""
 
     @property
     def frame_dim(self) -> int: ...
@@ -240,8 +241,8 @@ def generate(
     generator is on the CPU. References are generated or given frames, noised afresh where the plan says so.
 
     Args:
-        score: (window (batch, w, d), levels (w,), references) → score, or anything with ``as_score()``; the exact or
-            a perturbed score of a known video; None for the exact score of ``video``.
+        score: (window (batch, w, d), levels (w,), references) → score, or anything with ``as_score()``; the exact
+            or a perturbed score of a known video; None for the exact score of ``video``.
         plan: the plan.
         ar_steps: K, the last AR step: F = ``plan.clean_frames(K)``, with a prompt too.
         videos: how many.
@@ -267,8 +268,8 @@ def generate(
 
     Raises:
         ValueError: for fewer than one video, AR step, entry or batch row, no score or step that a known law would
-            be needed for, actions or a prompt that do not fit or are not finite, a video with too few frames, no AR
-            step that starts after the prompt, or a score that is no finite tensor of the window's shape.
+            be needed for, actions or a prompt that do not fit or are not finite, a video with too few frames, no
+            AR step that starts after the prompt, or a score that is no finite tensor of the window's shape.
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting
@@ -377,7 +378,8 @@ def _prompt(
     first = first_ar_step(plan, given.shape[1])
     if first > ar_steps:
         raise ValueError(
-            f"the prompt of {given.shape[1]} frames leaves nothing to generate: AR step {first} would be next, and "
+            f"the prompt of {given.shape[1]} frames leaves nothing to generate: AR step {first} would be next, "
+            f"and "
             f"{ar_steps} is the last"
         )
     return given.unsqueeze(1), first

@@ -66,7 +66,8 @@ class ExactScore:
         >>> from arvdm_theory import ReferenceBatch, ar1
         >>> score = ExactScore(ar1(0.5))
         >>> frame = ReferenceBatch(torch.zeros(1, 1, 1), torch.zeros(1), (0,), (1,))
-        >>> round(float(score(torch.ones(1, 1, 1), torch.zeros(1), frame)), 6)  # X_1 | X_0 = 0 has the variance 3/4
+        >>> round(float(score(torch.ones(1, 1, 1), torch.zeros(1), frame)), 6)  # X_1 | X_0 = 0 has the variance
+        3/4
         -1.333333
     """
 
@@ -138,8 +139,8 @@ class PerturbedScore:
 class GuidedScore:
     """History guidance: s(W) + ω (s(W, R) - s(W)), the score without the references moved towards that with them.
 
-    ω = 1 is the score with its references, ω = 0 without; ω > 1 leans on the history more than its law says. Affine
-    where the score that is guided is. Source: Song et al. 2025 (arXiv 2502.06764), history guidance.
+    ω = 1 is the score with its references, ω = 0 without; ω > 1 leans on the history more than its law says.
+    Affine where the score that is guided is. Source: Song et al. 2025 (arXiv 2502.06764), history guidance.
 
     Attributes:
         weight: ω.
@@ -191,7 +192,8 @@ def as_score(score: Any, video: Any = None, affine: bool = True) -> Score | Affi
         if affine:
             return own
         raise ValueError(
-            f"a score is called here, (window, levels, references) → score, and {type(own).__name__} cannot be called"
+            f"a score is called here, (window, levels, references) → score, and {type(own).__name__} cannot be "
+            f"called"
         )
     raise ValueError(
         "a score is None, ExactScore(), PerturbedScore(e) or a callable (window, levels, references) → score, got "

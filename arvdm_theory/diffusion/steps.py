@@ -16,17 +16,20 @@ ddim:η          α(s)/α(t)               (α(s)/α(t)) σ²(t) - κ σ(t)     
 renoise         α(s)/α(t)               (α(s)/α(t)) σ²(t)               σ²(s)
 ==============  ======================  ==============================  =======================
 
-with κ² = σ²(s) - η² v σ²(s)/σ²(t). ``renoise`` predicts the clean frame and noises it afresh, as few-step distilled
-and consistency samplers do. Two steps are of second order along the probability flow, without noise, and call the
+with κ² = σ²(s) - η² v σ²(s)/σ²(t). ``renoise`` predicts the clean frame and noises it afresh, as few-step
+distilled and consistency samplers do. Two steps are of second order along the probability flow, without noise, and
+call the
 score where one evaluation is not enough: with x = W/α, σ' = σ/α and x̂ = (W + σ² s)/α,
 
-- ``heun``: x + (σ'_s - σ'_t) (d_t + d_s)/2, d = -σ s, d_s at the Euler step's end (at s = 0 the Euler step itself);
+- ``heun``: x + (σ'_s - σ'_t) (d_t + d_s)/2, d = -σ s, d_s at the Euler step's end (at s = 0 the Euler step
+itself);
 - ``dpm++2m``: (σ_s/σ_t) W + (α_s - α_t σ_s/σ_t) D, D = x̂ + (x̂ - x̂_before) h/(2 h_before) with h the step in
   log(α/σ); of first order in a stage's first step and at s = 0.
 
 Sources: exponential integrator, arXiv 2503.10704 (appendix) and Zhang and Chen 2023; ancestral and its scalar
 posterior variances, Ho et al. 2020, eq. 7; DDIM, Song et al. 2021, eq. 12 and 16; renoise, Song et al. 2023
-(consistency models), algorithm 1; Heun, Karras et al. 2022, algorithm 1; DPM-Solver++ 2M, Lu et al. 2022, algorithm 2.
+(consistency models), algorithm 1; Heun, Karras et al. 2022, algorithm 1; DPM-Solver++ 2M, Lu et al. 2022,
+algorithm 2.
 """
 
 from __future__ import annotations
@@ -65,8 +68,8 @@ class ReverseStep:
         order: the per-unit-time KL of its discretisation falls like h^order with the exact score away from
             level 0 (None: it has no discretisation error on Gaussian videos, or an infinite one).
         girsanov: whether Girsanov's theorem bounds its path KL (the noise of the reverse SDE itself).
-        advance: how a step of several evaluations moves the window; its ``coefficients`` are then those of its first
-            evaluation alone.
+        advance: how a step of several evaluations moves the window; its ``coefficients`` are then those of its
+            first evaluation alone.
         looks_ahead: whether it calls the score at the level that it reaches.
     """
 

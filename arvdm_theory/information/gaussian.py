@@ -141,7 +141,8 @@ def kl_divergence(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) 
 def wasserstein2(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) -> Tensor:
     """W_2² of two Gaussians, ‖μ_p - μ_q‖² + tr(Σ_p + Σ_q - 2 (Σ_p^{1/2} Σ_q Σ_p^{1/2})^{1/2}), shape (...).
 
-    With Σ_p = L Lᵀ the last trace is that of the roots of the eigenvalues of Lᵀ Σ_q L. Source: Dowson and Landau 1982.
+    With Σ_p = L Lᵀ the last trace is that of the roots of the eigenvalues of Lᵀ Σ_q L. Source: Dowson and Landau
+    1982.
 
     Args:
         mean_p: shape (..., n).

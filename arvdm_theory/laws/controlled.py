@@ -3,9 +3,10 @@
     z_t = A z_{t-1} + G u_t + N(0, Q),    X_t = m + C z_t + N(0, R),    u_t ~ N(0, U) independently,
 
 u_t being the action that leads to frame t. Given the actions the video is Gaussian with the covariance of the same
-state space without them, and a mean that the actions move; the frames and the actions together are Gaussian too. So
-every term conditional on the actions has a closed form: actions are known beside the references. A score that is not
-told them (``ExactScore(actions=False)``) is that of the video with its actions averaged out.
+state space without them, and a mean that the actions move; the frames and the actions together are Gaussian too.
+So
+every term conditional on the actions has a closed form: actions are known beside the references. A score that is
+not told them (``ExactScore(actions=False)``) is that of the video with its actions averaged out.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class ControlledVideo(GaussianVideo):
         name: what tables call it.
 
     Raises:
-        ValueError: if a matrix is malformed or does not fit the others, or there is no initial law and A has spectral
-            radius 1 or more.
+        ValueError: if a matrix is malformed or does not fit the others, or there is no initial law and A has
+            spectral radius 1 or more.
         NotPositiveDefiniteError: if U is not positive definite, or the first frame's covariance is singular.
 
     Example:
@@ -79,7 +80,8 @@ class ControlledVideo(GaussianVideo):
         states, actions = self._transition.shape[0], self._policy.shape[0]
         if self._control.shape != (states, actions) or not bool(torch.isfinite(self._control).all()):
             raise ValueError(
-                f"the control G must be finite numbers of shape {(states, actions)}, got {tuple(self._control.shape)}"
+                f"the control G must be finite numbers of shape {(states, actions)}, got "
+                f"{tuple(self._control.shape)}"
             )
         self.frame_dim, self.length, self.name = self._still.frame_dim, length, name
         self.multiplicity = self._still.multiplicity
@@ -129,6 +131,8 @@ class ControlledVideo(GaussianVideo):
     def _moved(self, actions: Tensor) -> Tensor:
         """By how much actions (batch, F, a) move the mean of the frames, (batch, F, d)."""
         frames = actions.shape[1]
+        if actions.shape[-1] != self.action_dim:
+            raise ValueError(f"an action of {self.name!r} has {self.action_dim} entries, got {actions.shape[-1]}")
         return (actions.to(torch.float64).flatten(1) @ self.response(frames).T).reshape(len(actions), frames, -1)
 
     def _joint_given(self, states: Sequence[State], actions: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,8 @@ class Evidence:
         return not (self.states or self.frames or self.actions is not None)
 
     def columns(self, chosen: Sequence[int]) -> Evidence:
-        """Some of the states (or of the frames whose symbol is known, if there are only such); all actions stay."""
+        """Some of the states (or of the frames whose symbol is known, if there are only such); all actions
+        stay."""
         index = list(chosen)
         if self.values is not None:
             return Evidence(tuple(self.states[i] for i in index), self.values[:, index], actions=self.actions)

@@ -231,7 +231,8 @@ class FiniteStateVideo(VideoLaw):
         """References as evidence; noise-free ones are the symbols whose pictures they are.
 
         Raises:
-            EvidenceError: for a noise-free reference that is no picture of the video: the score is not defined there.
+            EvidenceError: for a noise-free reference that is no picture of the video: the score is not defined
+                there.
         """
         clean = [i for i, level in enumerate(references.levels.tolist()) if level == 0]
         if not (clean and self.atomic):
@@ -249,7 +250,8 @@ class FiniteStateVideo(VideoLaw):
         if not bool(match.any(-1).all()):
             row, column = (~match.any(-1)).nonzero()[0].tolist()
             raise EvidenceError(
-                f"frame {references.frames[clean[column]]} of video {row} is clean and no picture of {self.name!r}: the "
+                f"frame {references.frames[clean[column]]} of video {row} is clean and no picture of "
+                f"{self.name!r}: the "
                 "exact score is not defined off the video's support; give the plan a floor δ > 0"
             )
         known = Evidence.clean([references.frames[i] for i in clean], match.to(torch.uint8).argmax(-1))

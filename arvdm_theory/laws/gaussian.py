@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from arvdm_theory.laws.evidence import Evidence
 from arvdm_theory.laws.gaussian_stage import GaussianStage
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.stage_law import TrueVideos, WindowPosterior
+from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.laws.states import State, check_paths, frame_indices, noisy_covariance, parting_level
 from arvdm_theory.noise import alpha, sigma2, standard_normal
 from arvdm_theory.plan.plan import Plan
@@ -89,7 +91,8 @@ class GaussianVideo(VideoLaw):
         return self.joint_moments(frames)
 
     def joint_moments(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the first ``frames`` frames, and of the actions behind them in a video with actions.
+        """Mean and covariance of the first ``frames`` frames, and of the actions behind them in a video with
+        actions.
 
         Those of the most frames that were asked for are kept, since those of fewer are a part of them.
         """
@@ -109,7 +112,8 @@ class GaussianVideo(VideoLaw):
     def true_videos(
         self, plan: Plan, ar_steps: int, videos: int, generator: torch.Generator
     ) -> Iterator[TrueVideos]:
-        """One batch: a Gaussian stage draws its windows itself, afresh for every reverse step, where it needs any."""
+        """One batch: a Gaussian stage draws its windows itself, afresh for every reverse step, where it needs
+        any."""
         del plan, ar_steps
         yield TrueVideos(self, videos, generator, torch.zeros(0, dtype=torch.float64))
 
@@ -164,7 +168,8 @@ class GaussianVideo(VideoLaw):
         return flat.reshape(videos, self.modes, frames, self.frame_dim)
 
     def draw(self, videos: int, frames: int, generator: torch.Generator | None = None) -> VideoBatch:
-        """The very numbers of :meth:`sample`, (videos, frames, modes · d): the modes of a frame follow one another."""
+        """The very numbers of :meth:`sample`, (videos, frames, modes · d): the modes of a frame follow one
+        another."""
         return VideoBatch(self.sample(videos, frames, generator).transpose(1, 2).flatten(2))
 
     def conditional(self, window: Evidence, given: Evidence | None) -> tuple[Tensor, Tensor]:
@@ -242,8 +247,10 @@ class GaussianVideo(VideoLaw):
         shown_values = values.to(flat).flatten(2)
         if self.action_dim and actions:
             if references.history is None:
+                raise ValueError(f"the exact score of {self.name!r} is told its actions: give them (actions=...)")
+            if references.history.shape[-1] != self.action_dim:
                 raise ValueError(
-                    f"the exact score of {self.name!r} is told its actions: generate(..., actions=...)"
+                    f"an action of {self.name!r} has {self.action_dim} entries, got {references.history.shape[-1]}"
                 )
             done = references.history.to(flat).flatten(1)[:, None]
             shown_values = torch.cat([shown_values, done], -1)
@@ -310,6 +317,7 @@ class StationaryVideo(GaussianVideo):
         multiplicity: (modes,), ones if left out.
         length: the number of frames; None for a video without end.
         name: what tables call it.
+        state_space: the same law as a linear state space, but for the mean; None if it is not known to be one.
 
     Raises:
         ValueError: if Γ(0) is not a finite symmetric float64 matrix a mode, or the mean or the multiplicity
@@ -325,6 +333,7 @@ class StationaryVideo(GaussianVideo):
         multiplicity: Tensor | None = None,
         length: int | None = None,
         name: str = "stationary",
+        state_space: StateSpace | None = None,
     ) -> None:
         first = autocovariance(1)
         modes = first.shape[0]
@@ -344,6 +353,11 @@ class StationaryVideo(GaussianVideo):
         if self.multiplicity.shape != (modes,) or self._mean.shape != (modes, frame_dim):
             raise ValueError(f"{modes} modes need as many multiplicities and means of {frame_dim} entries")
         self.name = name
+        self._state_space = state_space
+
+    def state_space_form(self) -> StateSpace | None:
+        """See :class:`GaussianVideo`."""
+        return None if self._state_space is None else replace(self._state_space, mean=self._mean)
 
     def mean(self, frames: int) -> Tensor:
         """See :class:`GaussianVideo`."""
@@ -367,6 +381,7 @@ def separable_video(
     mean: ArrayLike | Tensor | None = None,
     length: int | None = None,
     name: str = "separable",
+    state_space: Callable[[Tensor], StateSpace] | None = None,
 ) -> StationaryVideo:
     """The stationary video with Γ(l) = r(l) B, so that n frames have covariance S ⊗ B, S_ij = r(|i - j|).
 
@@ -376,6 +391,7 @@ def separable_video(
         mean: (d,), zero if left out.
         length: the number of frames; None for a video without end.
         name: what tables call it.
+        state_space: from B to the same law as a linear state space, where it is one.
 
     Raises:
         ValueError: if B is not a symmetric finite matrix, the mean does not fit it, or r(0) is not 1.
@@ -391,8 +407,9 @@ def separable_video(
     at_zero = float(correlation(torch.zeros(1, dtype=torch.float64, device=matrix.device)))
     if not abs(at_zero - 1) < 1e-12:
         raise ValueError(f"a correlation is 1 at lag 0, got {at_zero}")
+    form = None if state_space is None else state_space(matrix)
     return StationaryVideo(
-        autocovariance, dim, mean=checked_mean(mean, matrix, dim)[None], length=length, name=name
+        autocovariance, dim, mean=checked_mean(mean, matrix, dim)[None], length=length, name=name, state_space=form
     )
 
 

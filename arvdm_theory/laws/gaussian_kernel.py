@@ -119,7 +119,8 @@ def composed_kernel(
 def _advanced(
     law: WindowLaw, score: AffineMap, step: ReverseStep, ahead: tuple[WindowLaw, AffineMap] | None
 ) -> Kernel:
-    """The kernel of a step of several evaluations, which has no noise: every column of (W, Y, 1) is walked through."""
+    """The kernel of a step of several evaluations, which has no noise: every column of (W, Y, 1) is walked
+    through."""
     assert step.advance is not None
     maps = [law.raw(score)] + ([] if ahead is None else [ahead[0].raw(ahead[1])])
     modes, n = law.mean.shape

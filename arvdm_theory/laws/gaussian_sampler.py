@@ -143,8 +143,8 @@ def clean_law(
 def kl_rounding(true: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> Tensor:
     """An estimate (no bound) of the rounding in KL(P ‖ Q), (modes,): what a relative error of Σ_q does to it.
 
-    Σ_q is composed of sums of numbers of its own size, so that it is known to about n u ‖Σ_q‖, u the unit roundoff,
-    and dKL = -½ tr[Σ_q^{-1} (Σ_p + δδᵀ - Σ_q) Σ_q^{-1} dΣ_q] with δ the difference of means.
+    Σ_q is composed of sums of numbers of its own size, so that it is known to about n u ‖Σ_q‖, u the unit
+    roundoff, and dKL = -½ tr[Σ_q^{-1} (Σ_p + δδᵀ - Σ_q) Σ_q^{-1} dΣ_q] with δ the difference of means.
     """
     (mean_p, cov_p), (mean_q, cov_q) = true, own
     n = cov_q.shape[-1]

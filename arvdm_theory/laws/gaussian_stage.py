@@ -90,8 +90,8 @@ class GaussianStage(StageLaw):
     def start_divergence(self, truth: TrueVideos | None = None) -> Tensor:
         """NIE, exactly, (1,).
 
-        With [L, G, b] the root of W^0 on (old window, new window, known, 1), the Cholesky factor's lower right block
-        squares to Cov(new | Input), and the remaining columns of the new rows give E ‖E[new | Input]‖².
+        With [L, G, b] the root of W^0 on (old window, new window, known, 1), the Cholesky factor's lower right
+        block squares to Cov(new | Input), and the remaining columns of the new rows give E ‖E[new | Input]‖².
         """
         law = self.window
         size = law.mean.shape[-1]
@@ -116,8 +116,8 @@ class GaussianStage(StageLaw):
 
         DE is exact for every score. SEE and CROSS are exact for a score that is affine in (window, known); for
         another callable, or if ``teacher_forced``, they are averages over true windows that are drawn afresh for
-        every reverse step. Where a step adds no noise to a frame that moves, DE is infinite and SEE and CROSS are not
-        defined (NaN).
+        every reverse step. Where a step adds no noise to a frame that moves, DE is infinite and SEE and CROSS are
+        not defined (NaN).
         """
         law = self.window
         steps = gaussian_steps(law, step)
@@ -221,7 +221,8 @@ class GaussianStage(StageLaw):
         return self.over_modes(value)[None]
 
     def ar_step_error(self, kernel: Kernel) -> Tensor:
-        """E KL(P(Output | Input) ‖ Q(Output | Input)) of the whole stage, exactly, (1,); infinite where Q is singular.
+        """E KL(P(Output | Input) ‖ Q(Output | Input)) of the whole stage, exactly, (1,); infinite where Q is
+        singular.
 
         Q starts from N(0, I) fresh frames: Output | Input ~ N(Φ_old W_old + Ψ Y + φ, Ω + Φ_new Φ_newᵀ). In centred
         coordinates (e_old, y, 1) of the input, which are uncorrelated, the difference of the two means is affine.
@@ -274,10 +275,10 @@ class GaussianStage(StageLaw):
     def affine_map(self, score: Any) -> AffineMap | None:
         """The score's map of (window, known) at every reverse step, in centred coordinates; None if it has none.
 
-        A callable is affine if it meets, up to rounding in the precision that it computes in (that of its values, or
-        of its attribute ``dtype``), the affine map that probes find: on random points of the video's size that reach
-        far out, and on true windows and references of every reverse step. A network that bends where true data
-        rarely go, on fewer than about one window in a hundred, can still be taken for affine.
+        A callable is affine if it meets, up to rounding in the precision that it computes in (that of its values,
+        or of its attribute ``dtype``), the affine map that probes find: on random points of the video's size that
+        reach far out, and on true windows and references of every reverse step. A network that bends where true
+        data rarely go, on fewer than about one window in a hundred, can still be taken for affine.
         """
         if self._asked is None or self._asked[0] is not score:
             another = isinstance(score, ExactScore | PerturbedScore) and score.video not in (None, self.video)

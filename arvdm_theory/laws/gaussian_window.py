@@ -1,13 +1,14 @@
 """The true Gaussian law of one stage's window given what the stage knows, at every level of the stage's grid.
 
-With X the clean window frames, D = diag(α(τ)) and Y what is known (references at their own levels, and the actions of
-a controlled video),
+With X the clean window frames, D = diag(α(τ)) and Y what is known (references at their own levels, and the actions
+of a controlled video),
 
     W^m = D_m X + σ_m ε,    Cov(W^m | Y) = D_m Cov(X | Y) D_m + diag(σ²_m),
     E[W^m | Y] = D_m (E X + K (Y - E Y)),    K = Cov(X, Y) Cov(Y)^{-1},
 
 because window frames are never references, so their noises are independent. Everything an error term needs is an
-affine map of (W, Y), and is kept in the *centred* coordinates (e, y, 1) with e = W - E[W | Y] and y = Y - E Y, which
+affine map of (W, Y), and is kept in the *centred* coordinates (e, y, 1) with e = W - E[W | Y] and y = Y - E Y,
+which
 are uncorrelated: the exact score is -J e with J = Cov(W | Y)^{-1}, and no term loses digits to the large part of W
 that the references explain.
 """
@@ -68,8 +69,8 @@ class WindowLaw:
         mean: of the clean window, (modes, w·d).
         covariance: Cov(clean window | Y), (modes, w·d, w·d).
         gain: K, the regression of the clean window on Y, (modes, w·d, y).
-        known_mean: E Y, (modes, y); the references' entries are first, then those of the actions of all frames up to
-            the window's last.
+        known_mean: E Y, (modes, y); the references' entries are first, then those of the actions of all frames up
+            to the window's last.
         known_factor: Cholesky factor of Cov(Y), (modes, y, y).
     """
 

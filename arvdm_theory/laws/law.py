@@ -1,8 +1,8 @@
 """What a law of videos answers: the one protocol that ledger, sampler, training and prediction ask.
 
 A law of one's own needs five things: ``frame_dim``, ``length``, ``name``, :meth:`VideoLaw.draw` and
-:meth:`VideoLaw.log_density`. Everything else follows, by averages over true videos; a law that knows better overrides
-it, as the Gaussian one does with algebra and a finite-state one with sums.
+:meth:`VideoLaw.log_density`. Everything else follows, by averages over true videos; a law that knows better
+overrides it, as the Gaussian one does with algebra and a finite-state one with sums.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.laws.evidence import Evidence
 from arvdm_theory.laws.stage_law import StageLaw, TrueVideos, WindowPosterior
+from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.stage import Stage
 
@@ -84,6 +85,10 @@ class VideoLaw(ABC):
     def gaussian(self) -> bool:
         """Whether every joint law of frames and actions is Gaussian."""
         return False
+
+    def state_space_form(self) -> StateSpace | None:
+        """The video as a linear state space, for recursions in time; None if it is not known to be one."""
+        return None
 
     def known_moments(self, frames: int) -> tuple[Tensor, Tensor] | None:
         """Mean (1, F·d + F·a) and covariance of the first F frames and their actions; None where not known."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.gaussian import GaussianVideo, StationaryVideo, checked_covariance, separable_video
+from arvdm_theory.laws.state_space import StateSpace
 
 __all__ = ["StateSpaceVideo", "ar1", "exponential_video", "reference_video", "state_space", "var"]
 
@@ -51,7 +52,11 @@ def ar1(
     """
     if not abs(correlation) < 1:
         raise ValueError(f"a stationary auto-regression needs a correlation inside (-1, 1), got {correlation}")
-    return separable_video(lambda lags: correlation**lags, frame_covariance, mean, length, name)
+
+    def state_space(B: Tensor) -> StateSpace:
+        return StateSpace.separable(correlation, 1 - correlation**2, 1.0, 0.0, 1.0, B)
+
+    return separable_video(lambda lags: correlation**lags, frame_covariance, mean, length, name, state_space)
 
 
 def var(
@@ -177,6 +182,14 @@ class StateSpaceVideo(GaussianVideo):
         self.name = name
         cholesky(self.covariance(1), "covariance of the first frame")
 
+    def state_space_form(self) -> StateSpace:
+        """See :class:`GaussianVideo`."""
+        return StateSpace(
+            self._transition[None], self._process_noise[None], self._observation[None],
+            self._observation_noise[None], self._initial_covariance[None], self._initial_mean[None],
+            self._offset[None],
+        )  # fmt: skip
+
     def mean(self, frames: int) -> Tensor:
         """See :class:`GaussianVideo`."""
         self.require(frames)
@@ -217,8 +230,22 @@ def reference_video(length: int | None = None) -> StationaryVideo:
     def correlation(lags: Tensor) -> Tensor:
         return 0.5 * 0.8**lags + 0.4 * torch.cos(2 * math.pi * lags / 7) + 0.1 * (lags == 0).to(lags)
 
+    def state_space(B: Tensor) -> StateSpace:
+        turn = 2 * math.pi / 7
+        rotation = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+        noise = 0.5 * (1 - 0.8**2)
+        return StateSpace.separable(
+            scipy.linalg.block_diag([[0.8]], rotation),
+            np.diag([noise, 0, 0]),
+            [1, 1, 0],
+            0.1,
+            np.diag([0.5, 0.4, 0.4]),
+            B,
+        )
+
     covariance = np.array([[1.0, 0.3], [0.3, 0.5]])
-    return separable_video(correlation, covariance * 2 / np.trace(covariance), length=length, name="reference")
+    covariance = covariance * 2 / np.trace(covariance)
+    return separable_video(correlation, covariance, length=length, name="reference", state_space=state_space)
 
 
 def exponential_video(correlation: float = 0.95, length: int | None = None) -> StationaryVideo:
@@ -266,7 +293,12 @@ def _stationary(
 
     cholesky(autocovariance(1), "covariance of one frame")
     centre = None if mean is None else torch.from_numpy(_matrix(mean, "mean", (dim,)))[None]
-    return StationaryVideo(autocovariance, dim, mean=centre, length=length, name=name)
+    state = torch.from_numpy(P)
+    form = StateSpace(
+        transition[None], torch.from_numpy(Q)[None], observation[None], noise[None], state[None],
+        state.new_zeros(1, len(P)), noise.new_zeros(1, dim), stationary=True,
+    )  # fmt: skip
+    return StationaryVideo(autocovariance, dim, mean=centre, length=length, name=name, state_space=form)
 
 
 def _matrix(values: ArrayLike, what: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -1,14 +1,14 @@
 """What a finite-state video rarely does: samples drawn through it on purpose, and weighted.
 
 A run of p + 1 states (a state with what led to it) or a symbol of positive probability p_e that is expected fewer
-than five times among n samples may not occur in them at all. Their spread then knows nothing of it, and if it carries
-the information that is measured, the mean is wrong by far more than its standard error says. So a share λ of the
-videos is drawn through one of the E rare events, each as often as the others: video z has the law
+than five times among n samples may not occur in them at all. Their spread then knows nothing of it, and if it
+carries the information that is measured, the mean is wrong by far more than its standard error says. So a share λ
+of the videos is drawn through one of the E rare events, each as often as the others: video z has the law
 
     q(z) = p(z) [1 - λ + (λ/E) Σ_e 1(e occurs in z)/p_e],
 
 exactly, as the law of a chain given an event is a chain again. With w = p/q ≤ 1/(1 - λ), the mean of f is
-estimated by m = Σ w f/Σ w, and its standard error is that of the samples w (f - m) + m, which see every rare event.
+estimated by m = Σ w f/Σ w, and its standard error is that of the samples w (f - m) + m, which see all rare events.
 
 Source: Hesterberg 1995 (defensive importance sampling); Owen, Monte Carlo theory, methods and examples, chapter 9.
 """

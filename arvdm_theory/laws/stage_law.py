@@ -4,8 +4,8 @@ A reverse step's true conditional is known pointwise. By Bayes, over the frames 
 
     log P(W' | W, R) = Σ_j log N(W_j; a_j W'_j, v_j) + log p(W' | R) - log p(W | R),
 
-W = W^m and W' = W^{m+1}. Its mean follows from the exact score (Tweedie), μ_P = (W + v s*)/a, and so does the variance
-of each frame from that of the clean frame,
+W = W^m and W' = W^{m+1}. Its mean follows from the exact score (Tweedie), μ_P = (W + v s*)/a, and so does the
+variance of each frame from that of the clean frame,
 
     κ_j = tr Cov(W'_j | W, R)/d = v σ²(s)/σ²(t) + (α(s) v/σ²(t))² tr Cov(X_j | W, R)/d,
 
@@ -14,9 +14,9 @@ t = τ_j^m and s = τ_j^{m+1}. With the sampler's kernel N(μ_θ, q), and μ_* i
     E KL(P ‖ N(μ_θ, q)) = DE + SEE + CROSS,       DE = E KL(P ‖ N(μ_*, q)),
     SEE = ½ E ‖μ_θ - μ_*‖²/q,                     CROSS = E ⟨μ_* - μ_P, μ_θ - μ_*⟩/q.
 
-DE is averaged in the form E[log P - log N(μ_P, κ)] + E KL(N(μ_P, κ) ‖ N(μ_*, q)), which holds because N(μ_P, κ) has
-P's mean and variance. Its second part is exact sample by sample, and the first one, how far P is from a Gaussian,
-fluctuates far less than log P - log N(μ_*, q) does. Likewise
+DE is averaged in the form E[log P - log N(μ_P, κ)] + E KL(N(μ_P, κ) ‖ N(μ_*, q)), which holds because N(μ_P, κ)
+has P's mean and variance. Its second part is exact sample by sample, and the first one, how far P is from a
+Gaussian, fluctuates far less than log P - log N(μ_*, q) does. Likewise
 
     NIE_AR,k is the mean of log p(X^T_new | Input_k) - log N(X^T_new; 0, I),
     MB_k is the mean of log p(Output_k | Input_k, Past_k) - log p(Output_k | Input_k).
@@ -121,8 +121,8 @@ class StepTerms:
 
     Attributes:
         de, see, cross: (samples, M).
-        direct: log P - log Q, which has the mean of DE + SEE + CROSS: a check, and the noisier estimate; None where
-            all is exact.
+        direct: log P - log Q, which has the mean of DE + SEE + CROSS: a check, and the noisier estimate; None
+            where all is exact.
         moments: of the score's error; None where no path bound is known.
     """
 
@@ -225,7 +225,7 @@ class TrueVideos:
 def weighted(samples: Tensor, weights: Tensor | None) -> Tensor:
     """Samples w (f - mean) + mean, (n, ...): their plain mean is Σ w f/Σ w, and their spread gives its error.
 
-    They are linear in f, so that terms over the same draws still add sample by sample. Exact values are left alone.
+    They are linear in f, so terms over the same draws still add sample by sample. Exact values are left alone.
     """
     if weights is None or len(samples) == 1:
         return samples
@@ -246,8 +246,8 @@ def _levels(plan: Plan, ar_steps: int) -> dict[int, set[float]]:
 class StageLaw:
     """The law of one stage: what the ledger asks, by averages over true videos.
 
-    A law with closed forms overrides these methods; their results have a leading sample axis, of length 1 where they
-    are exact.
+    A law with closed forms overrides these methods; their results have a leading sample axis, of length 1 where
+    they are exact.
 
     Args:
         law: the video's.
@@ -271,13 +271,15 @@ class StageLaw:
         steps = sampler_steps(self.stage.levels, step)
         if steps.variance is None:
             raise ValueError(
-                f"the {step.name} step has the exact posterior's covariance, which no Gaussian kernel matches for the "
+                f"the {step.name} step has the exact posterior's covariance, which no Gaussian kernel matches "
+                f"for the "
                 f"video {self.law.name!r}: choose exponential, euler or ddpm"
             )
         if bool(steps.silent.any()):
             m = int(steps.silent.nonzero()[0])
             raise ValueError(
-                f"the {step.name} step moves a frame without noise (reverse step {m + 1}): the KL of its trajectory is "
+                f"the {step.name} step moves a frame without noise (reverse step {m + 1}): the KL of its "
+                f"trajectory is "
                 "infinite; choose exponential or euler, or stop ddpm at a level above 0"
             )
 
@@ -388,7 +390,8 @@ class StageLaw:
             ValueError: for a law whose posterior is no Gaussian.
         """
         raise ValueError(
-            f"the ancestral step has the exact posterior's covariance, which the video {self.law.name!r} has in no "
+            f"the ancestral step has the exact posterior's covariance, which the video {self.law.name!r} has in "
+            f"no "
             "Gaussian form: choose exponential, euler, ddpm or ddim"
         )
 

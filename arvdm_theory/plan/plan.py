@@ -64,8 +64,8 @@ class Plan:
         >>> Plan(input_levels=(2.0, 1.0, 6.0), stride=1, horizon=6.0, reverse_steps=10)
         Traceback (most recent call last):
         ...
-        arvdm_theory.plan.references.PlanError: monotonicity: the input level of window frame 2 (1.0) is below that of
-        frame 1 (2.0)
+        arvdm_theory.plan.references.PlanError: monotonicity: the input level of window frame 2 (1.0) is below that
+        of frame 1 (2.0)
     """
 
     input_levels: tuple[float, ...]
@@ -130,6 +130,19 @@ class Plan:
         """R_k: the references of AR step k."""
         return self.references.at(self.frames_out(ar_step))
 
+    @property
+    def repeats_from(self) -> int | None:
+        """The AR step from which on every step has the same references, counted from its window; None if none is.
+
+        From there on a frame stands between the first frames that are referred to and the last ones.
+        """
+        if (reach := self.references.reach) is None:
+            return None
+        k = 2
+        while self.frames_out(k) <= sum(reach):
+            k += 1
+        return k
+
     def past_frames(self, ar_step: int) -> tuple[int, ...]:
         """Past_k: the frames that are out and not in R_k; noised references hide nothing from it."""
         known = {r.frame for r in self.references_at(ar_step) if r.level <= self.floor}
@@ -140,8 +153,8 @@ class Plan:
 
         Args:
             ar_step: k.
-            levels: float64 (M + 1, frames) in place of the plan's grid; they may require gradients. The caller keeps
-                them within the plan's requirements; frames that move must be those of the plan.
+            levels: float64 (M + 1, frames) in place of the plan's grid; they may require gradients. The caller
+                keeps them within the plan's requirements; frames that move must be those of the plan.
 
         Raises:
             ValueError: for a negative AR step, or levels of another shape or dtype.

@@ -1,4 +1,5 @@
-"""References by rule: which earlier frames an AR step may look at, and how noisy; and what sees what in the window."""
+"""References by rule: which earlier frames an AR step may look at, and how noisy; and what sees what in the
+window."""
 
 from __future__ import annotations
 
@@ -116,6 +117,16 @@ class References:
         """An upper bound on how many there ever are; None if there is none."""
         counts = [pick.most for pick in self.picks]
         return None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def reach(self) -> tuple[int, int] | None:
+        """(f, m) if every reference is one of the first f or of the last m frames that are out; None if not."""
+        if any(pick.kind in ("every", "all") for pick in self.picks):
+            return None
+        first, last = (
+            max((pick.count for pick in self.picks if pick.kind == kind), default=0) for kind in ("first", "last")
+        )
+        return first, last
 
     @property
     def noised(self) -> bool:

@@ -46,7 +46,8 @@ class Stage:
         if given is not None and (given.shape != shape or given.dtype != torch.float64):
             stage = "AR" if self.ar_step else "initialisation"
             raise ValueError(
-                f"the {stage} grid must be float64 levels of shape {shape}, got {given.dtype} of {tuple(given.shape)}"
+                f"the {stage} grid must be float64 levels of shape {shape}, got {given.dtype} of "
+                f"{tuple(given.shape)}"
             )
 
     @cached_property

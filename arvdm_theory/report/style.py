@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from arvdm_theory.files import atomic_path
+from arvdm_theory.files import FIGURE_SUFFIXES, atomic_path
 from arvdm_theory.tables import read_table
 
 __all__ = [
@@ -124,7 +124,13 @@ FRONT_KEY: dict[str, Any] = {"ls": "--", "color": "black", "marker": "o", "ms": 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure atomically; the path's ending is its format."""
+    """Writes a figure atomically; the path's ending is its format.
+
+    Raises:
+        ValueError: if it is none of :data:`~arvdm_theory.files.FIGURE_SUFFIXES`.
+    """
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise ValueError(f"{path}: a figure's name ends in one of {', '.join(FIGURE_SUFFIXES)}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 

@@ -7,9 +7,9 @@ generated clips in R^D. With δ = μ - b and c = (m - D - 2)/(m - 1),
 
 has the mean KL(P ‖ Q) if Q is Gaussian, because E[c V^{-1}] = Σ_q^{-1}, b and V are independent, b adds D/m to the
 square, and the bias of log det V is known
-(:func:`arvdm_theory.information.estimators.plugin.log_det_bias`). Against two estimated laws it leaves out the whole noise of P's. If Q is not Gaussian it tends to KL(P ‖ the Gaussian with Q's
-moments), which may lie on either side of KL(P ‖ Q): nearest neighbours or a network estimate the latter, with
-their own biases.
+(:func:`arvdm_theory.information.estimators.plugin.log_det_bias`). Against two estimated laws it leaves out the
+whole noise of P's. If Q is not Gaussian it tends to KL(P ‖ the Gaussian with Q's moments), which may lie on either
+side of KL(P ‖ Q): nearest neighbours or a network estimate the latter, with their own biases.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def divergence_from_known(
     """KL(N(μ, Σ) ‖ Q) from samples of a Gaussian Q alone, without bias; see the module.
 
     The standard error is that of the mean of the influence function, right where the KL is well above it. Near
-    Q = P, where the estimate's error is quadratic, the variance of the estimate is D (D + 3)/(4m²) while the influence
-    function vanishes with what is estimated: the error is never taken to be below that.
+    Q = P, where the estimate's error is quadratic, the variance of the estimate is D (D + 3)/(4m²) while the
+    influence function vanishes with what is estimated: the error is never taken to be below that.
 
     Args:
         mean: μ, (D,).
@@ -167,8 +167,8 @@ def measured_clip_kl(
         seed: of these.
 
     Returns:
-        CLIP_KL rows, one per AR step, with ``value`` in nats, ``stderr`` and interval. The ``form`` is ``measured_``
-        and the method, ``measured_moment_gaussian`` where the true law is no known Gaussian.
+        CLIP_KL rows, one per AR step, with ``value`` in nats, ``stderr`` and interval. The ``form`` is
+        ``measured_`` and the method, ``measured_moment_gaussian`` where the true law is no known Gaussian.
 
     Raises:
         SampleError: for an unknown method, videos that do not fit the plan, or as the estimators.

@@ -3,8 +3,8 @@
 Two curves of the KL of the clip that AR step k puts out, true law to the sampler's:
 
 - *the bound*: IE (or what bounds it) and the cumulated per-step terms, where the plan allows it
-  (:mod:`arvdm_theory.bounds.accumulation`). It is loose; it holds, for a score that is not affine within its standard
-  error.
+  (:mod:`arvdm_theory.bounds.accumulation`). It is loose; it holds, for a score that is not affine within its
+  standard error.
 - *linear response*: at every reverse step the network's output s is regressed on what it is shown under true data,
 
       s(W, R) ≈ F W + G R + f,    residual covariance S,
@@ -19,8 +19,8 @@ input, strongly correlated from step to step, which neither form knows. Validate
 
 What it estimates is the KL to the Gaussian with the sampler's (propagated) moments. For a Gaussian video the true
 clip's law is exact. For a finite-state one the true law is replaced by the Gaussian with its moments as well: the
-form is called ``moment``, a KL between two moment-matched Gaussians (the true moments exact, where they are known),
-which sees drift of means, variances and correlations and nothing else.
+form is called ``moment``, a KL between two moment-matched Gaussians (the true moments exact, where they are
+known), which sees drift of means, variances and correlations and nothing else.
 
 Standard errors are delete-one-group jackknives over the true videos, which also take out the bias of order
 1/samples; a KL no larger than its standard error may come out negative.
@@ -88,13 +88,13 @@ def predicted_clip_kl(
 
     Returns:
         CLIP_KL rows, a row per (``ar_step``, ``form``) with ``value`` in nats and ``stderr``. Forms: ``bound``;
-        ``linear`` and ``linear_residual`` for Gaussian videos; ``moment_linear`` and ``moment_linear_residual`` for
-        others. ``notes["bound"]`` says why it is missing.
+        ``linear`` and ``linear_residual`` for Gaussian videos; ``moment_linear`` and ``moment_linear_residual``
+        for others. ``notes["bound"]`` says why it is missing.
 
     Raises:
         ValueError: for several modes, something that is no score or cannot be called, a step without a noise
-            variance, too few samples for the regression, clean frames without a density, fewer than two groups, and
-            as the ledger.
+            variance, too few samples for the regression, clean frames without a density, fewer than two groups,
+            and as the ledger.
         NotPositiveDefiniteError: if what the network is shown has a singular law (stop the plan at a floor δ > 0).
 
     Example:
@@ -136,8 +136,9 @@ def predicted_clip_kl(
                 rows += [("ar", k, "CLIP_KL", "bound", bounds[k - 1]) for k in range(1, ar_steps + 1)]
         floor = torch.tensor(plan.floor, dtype=torch.float64, device=clean.device)
         laws = linear_response(
-            clean, plan, ar_steps, own, chosen, groups=groups, generator=generator, actions=actions
-        )
+            clean, plan, ar_steps, own, chosen, groups=groups, generator=generator, actions=actions,
+            policy=None if known is None or actions is None else _policy(known, entries),
+        )  # fmt: skip
         for k, pair in tqdm(laws, "AR steps", total=ar_steps, disable=not progress or None, leave=False):
             clip = plan.clip_frames(k)
             if known is not None:
@@ -162,6 +163,7 @@ def linear_response(
     groups: int = 16,
     generator: torch.Generator | None = None,
     actions: Tensor | None = None,
+    policy: tuple[Tensor, Tensor] | None = None,
 ) -> Iterator[tuple[int, tuple[SamplerLaw, SamplerLaw]]]:
     """The propagated laws of all frames after every AR step k = 1..K, without and with residual noise.
 
@@ -177,6 +179,7 @@ def linear_response(
         groups: for the jackknife.
         generator: of the noise.
         actions: (n, N, a), of a video that has them.
+        policy: mean (1, F·a) and covariance (1, F·a, F·a) of all actions, where they are known.
 
     Raises:
         ValueError, NotPositiveDefiniteError: as :func:`predicted_clip_kl`.
@@ -188,7 +191,10 @@ def linear_response(
     floor = torch.full((clean.shape[1],), plan.floor, dtype=torch.float64, device=clean.device)
     out = noised(clean, floor, noise=generator)
     done = None if actions is None else actions[:, :frames].to(clean)
-    policy = None if done is None else _moments(done.flatten(1), groups)
+    if policy is not None:
+        policy = policy[0].expand(1 + groups, -1), policy[1].expand(1 + groups, -1, -1)
+    elif done is not None:
+        policy = _moments(done.flatten(1), groups)
 
     def kernels(stage: Stage) -> tuple[Kernel, Kernel]:
         return _kernels(stage, clean, out, score, chosen, groups, generator, done)
@@ -199,6 +205,12 @@ def linear_response(
         plain, noisy = kernels(stage)
         first, second = first.advance(plan, stage, plain), second.advance(plan, stage, noisy)
         yield k, (first, second)
+
+
+def _policy(moments: tuple[Tensor, Tensor], entries: int) -> tuple[Tensor, Tensor]:
+    """The actions' part of the moments of frames and actions."""
+    mean, covariance = moments
+    return mean[:, -entries:], covariance[:, -entries:, -entries:]
 
 
 def _kernels(

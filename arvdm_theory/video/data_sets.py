@@ -83,8 +83,7 @@ class Episodes:
             name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
             name += "" if walk.farthest is None else f"-{walk.farthest}"
             root = store / name
-            with locked(root):
-                self._simulate(root, progress)
+            self._simulate(root, progress)
         elif not root.is_dir():
             raise ClipError(f"{root}: no such folder")
         form = _FORMATS[self.kind](split)
@@ -109,9 +108,10 @@ class Episodes:
         except ModuleNotFoundError as error:
             raise ValueError(f"there is no simulator for {self.kind} in this version ({error})") from error
         recording = Recording(make(self.size), self.trajectory, self.seed, _LAYOUTS[self.kind])
-        made = recording.write(root, self.train, self.test)
-        for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress or None, leave=False):
-            pass
+        with locked(root):
+            made = recording.write(root, self.train, self.test)
+            for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress or None, leave=False):
+                pass
 
 
 def _poses(root: Path, clips: CachedClips) -> list[NDArray[np.float64]] | None:

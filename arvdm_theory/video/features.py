@@ -4,8 +4,8 @@
 - Video features: the weights of an I3D as safetensors, which is built here
   (:mod:`arvdm_theory.video.feature_networks`); or a folder with a VideoMAE as ``save_pretrained`` of the
   ``transformers`` package writes it, whose feature is the mean of the last layer's tokens.
-- A TorchScript file in place of either, if the caller says that its code is trusted: such a file is a program,
-  which may write any file and never end. LPIPS maps two batches of pictures (n, 3, h, w) on [-1, 1] to n distances,
+- A TorchScript file in place of either, if the caller says that its code is trusted: it is a program, which may
+  write any file and never end. LPIPS maps two batches of pictures (n, 3, h, w) on [-1, 1] to n distances,
   a video network videos (n, 3, frames, size, size) on [-1, 1] to features (n, d), as the published
   ``i3d_torchscript.pt`` does.
 """

@@ -110,7 +110,8 @@ def memory_information(
         raise SampleError(f"one cluster label a clip is needed, got {len(labels)} for {clips_given} clips")
     window = memory_bottleneck_from_scores(
         clips.frames, plan, ar_step, score, score_with_past, form=form, points=points, batch=batch, seed=seed,
-        progress=progress, actions=clips.actions, plan_with_past=plan_with_past, stop=stop, clusters=[str(label) for label in labels],
+        progress=progress, actions=clips.actions, plan_with_past=plan_with_past, stop=stop,
+        clusters=[str(label) for label in labels],
     )  # fmt: skip
     return MemoryInformation(window, plan.stride, len(set(labels)), stop)
 

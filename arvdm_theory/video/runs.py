@@ -67,6 +67,9 @@ Compression = Literal["spatial", "temporal", "tokens"]
 STRUCTURES: tuple[str, ...] = get_args(Structure)
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
+# Longer than any public data set's episodes by far.
+_MOST_FRAMES = 100_000
+
 # A network without memory is shown its short context as its twin with attention to a memory is shown both.
 _CONTEXT_STRUCTURE = "cross"
 
@@ -130,6 +133,8 @@ class VideoRun:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is at least {least}, got {value}")
+        if self.memory_frames is not None and self.memory_frames > _MOST_FRAMES:
+            raise ValueError(f"memory_frames is at most {_MOST_FRAMES}, got {self.memory_frames}")
         if self.memory == "none" and self.compress > 1:
             raise ValueError("there is no memory to compress: choose prepend, concat or cross, or compress 1")
         _ = self.network(3, 0, 0.0, 1.0)
@@ -232,7 +237,13 @@ class VideoRun:
         Raises:
             ValueError: if its episodes cannot be had or hold no window.
         """
-        episodes, chosen = self.episodes.load(split, store, progress), self.settings
+        chosen, needed = self.settings, (self.windows.total_frames - 1) * self.settings.skip + 1
+        if self.folder is None and needed > chosen.trajectory.frames:
+            raise ValueError(
+                f"windows of {needed} frames are needed, but simulated episodes have {chosen.trajectory.frames}: "
+                "remember fewer frames, or take another preset"
+            )
+        episodes = self.episodes.load(split, store, progress)
         least = chosen.least if split == "test" else 0
         return WindowSource(find_windows(episodes, self.windows, least, chosen.skip, chosen.queries))
 

@@ -119,7 +119,10 @@ def test_a_divergence(
     }  # fmt: skip
     shown = capsys.readouterr().out
     assert shown.startswith(f"KL(P || Q) = {expected.value:.4f} ± {expected.stderr:.4f} nats, 95 % interval [")
-    assert shown.endswith("n = 500, m = 300\n")
+    first, seen, taken = shown.splitlines()
+    assert first.endswith("n = 500, m = 300")
+    assert seen == "  seen: continuous columns without repetitions"
+    assert taken.startswith(f"  taken: {method or 'calibrated'}, ")
 
 
 def test_a_neural_method_and_its_seed(
@@ -137,7 +140,8 @@ def test_a_neural_method_and_its_seed(
         expected = estimate_information(*arrays, method="nwj", seed=3)
     shown = capsys.readouterr()
     assert f"I(X; Z) = {expected.value:.4f} ± {expected.stderr:.4f} nats" in shown.out
-    assert shown.out.rstrip().endswith("neural-nwj, n = 48")
+    assert shown.out.splitlines()[0].endswith("neural-nwj, n = 48")
+    assert "taken: nwj, as asked (calibrated suits" in shown.out
     assert "arvdm estimate: warning: 9 held-out samples a fold are few for a network" in shown.err
 
 
@@ -160,8 +164,8 @@ def test_a_neural_method_and_its_seed(
         ("--p P --q ONES", "q is constant in column 0"),
         ("--p NAN --q P", "p has NaN or infinite values in 1 of 40 rows (counted from 0: 7)"),
         ("--p P --q WIDE", "P and Q must have the same dimension, got 1 and 2"),
-        ("--p P --q SHORT", "3 neighbours need more than 3 samples, got 3 in q"),
-        ("--x SHORT --z SHORT --method ksg1", "3 neighbours need more than 3 samples, got n = 3"),
+        ("--p P --q SHORT", "p and q share 3 rows"),
+        ("--x SHORT --z SHORT --method ksg1", "3 neighbours need at least 5 samples, got n = 3"),
         ("--x X --z MISSING", "No such file or directory"),
         ("--x X --z X --method magic", "invalid choice: 'magic'"),
         ("--p P --q P --seed -1", "a seed is a whole number from 0, got -1"),

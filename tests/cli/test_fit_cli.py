@@ -138,9 +138,22 @@ def test_nothing_of_value_is_overwritten(
     for options, words in (
         (["--out", clips[1]], "would overwrite"),
         (["--out", "x.npz", "--json", "x.npz"], "would overwrite"),
-        (["--out", str(tmp_path)], "not a file in an existing folder"),
-        (["--out", str(tmp_path / "no" / "video.npz")], "not a file in an existing folder"),
+        (["--out", str(tmp_path)], "Is a directory"),
+        (["--out", str(tmp_path / "no" / "video.npz")], "does not exist"),
     ):
         assert main([*arguments, *options]) == 2
         assert words in capsys.readouterr().err
     assert Path(clips[1]).read_bytes() == before
+
+
+def test_a_clip_that_is_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under its own name, through a link, or as a copy in another format: what is fitted may not be held out."""
+    clip = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    first, copy, link = tmp_path / "a.npy", tmp_path / "b.npz", tmp_path / "c.npy"
+    np.save(first, clip)
+    np.savez(copy, video=clip)
+    link.symlink_to(first)
+    for again in (first, copy, link):
+        assert main(["fit", str(first), str(again), "--out", str(tmp_path / "out.npz")]) == 2
+        assert f"{again} shows the same as {first}: give each clip once" in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()

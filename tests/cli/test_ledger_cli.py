@@ -18,6 +18,7 @@ from arvdm_theory.cli import main
 
 TOTALS = {
     "kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound", "floor",
+    "ar_step_kl",
 }  # fmt: skip
 LISTS = {
     "nie_ar": "NIE_AR",
@@ -27,6 +28,9 @@ LISTS = {
     "mb": "MB",
     "clip_kl": "CLIP_KL",
     "clip_bound": "CLIP_BOUND",
+    "ar_step_error": "AR_STEP",
+    "clip_w2": "CLIP_W2",
+    "accumulation_bound": "ACCUMULATION_BOUND",
 }
 
 
@@ -63,7 +67,9 @@ def test_the_json_holds_the_librarys_numbers(tmp_path: Path, capsys: pytest.Capt
     )
     found = run(tmp_path, table_video(12), *options.split(), dim=2)
     plan = outpainting(3, References.last(2, 0.2), reverse_steps=7, init_steps=9, horizon=5.0)
-    expected = ledger(ArrayVideo(table_video(12), 2), plan, 3, score=PerturbedScore(-0.1), step="euler")
+    expected = ledger(
+        ArrayVideo(table_video(12), 2), plan, 3, score=PerturbedScore(-0.1), step="euler", accumulation=True
+    )
     assert found.keys() == TOTALS | LISTS.keys() | {"notes"}
     for key in TOTALS:
         assert found[key] == expected.totals[key], key  # to the last bit: JSON keeps float64

@@ -122,7 +122,7 @@ def test_a_violation_is_exit_code_1(
         (["--past", "", "--input", "1", "--output", "2"], "--past must name at least one axis"),
         ([*AXES, "--kernel", "KERNEL"], "the kernel must have shape (4, 5)"),
         ([*AXES, "--kernel", "absent.npy"], "No such file"),
-        ([*AXES, "--json", "absent/out.json"], "there is no folder absent"),
+        ([*AXES, "--json", "absent/out.json"], "absent for out.json does not exist"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(
@@ -152,12 +152,12 @@ def test_bad_files_are_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captur
     refused("is not a .npy file")
     with path.open("wb") as file:
         np.savez(file, p=good)
-    refused("is not a .npy file")
+    refused("is an archive of arrays")
     np.save(path, np.array([{"no": "pickles"}], dtype=object), allow_pickle=True)
-    refused("allow_pickle=False")
+    refused("a pickle, which is never opened")
     np.save(path, good)
     path.write_bytes(path.read_bytes()[:-8])
-    refused("is not a .npy file of numbers")
+    refused("is cut short")
     np.save(path, good * 2)
     refused("their sum is 2 ")
     np.save(path, np.where(np.arange(8).reshape(2, 2, 2) == 3, math.nan, good))
@@ -180,3 +180,19 @@ def test_output_is_plain_ascii(joint: Path, capsys: pytest.CaptureFixture[str]) 
     """So that it prints in any locale."""
     assert main(["lemma", "--joint", str(joint), *AXES]) == 0
     assert capsys.readouterr().out.replace(str(joint), "").isascii()
+
+
+def test_rows_that_single_precision_rounded_are_told_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A softmax in float32, stored as float64, sums to 1 to seven digits; divided by its sum it is a kernel."""
+    np.save(tmp_path / "p.npy", np.random.default_rng(0).dirichlet(np.ones(27)).reshape(3, 3, 3))
+    scores = np.random.default_rng(1).normal(size=(3, 3)).astype(np.float32)
+    rows = (np.exp(scores) / np.exp(scores).sum(1, keepdims=True)).astype(float)
+    assert 1e-9 < np.abs(rows.sum(1) - 1).max() < 1e-6
+    np.save(tmp_path / "q.npy", rows)
+    words = ["lemma", "--joint", str(tmp_path / "p.npy"), *AXES, "--kernel", str(tmp_path / "q.npy")]
+    assert main(words) == 2
+    assert "a softmax in single precision is off by that: divide by the row sum" in capsys.readouterr().err
+    np.save(tmp_path / "q.npy", rows / rows.sum(1, keepdims=True))
+    assert main(words) == 0

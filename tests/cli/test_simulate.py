@@ -63,7 +63,6 @@ def test_run_again_it_makes_only_what_is_missing(tmp_path: Path, capsys: pytest.
         (["--context", "60"], "no needle fits"),
         (["--episodes", "0", "--test-episodes", "0"], "at least one episode"),
         (["--workers", "-1"], "at least one episode"),
-        (["--seed", "-1"], "not negative"),
     ],
 )
 def test_what_cannot_be(
@@ -74,6 +73,12 @@ def test_what_cannot_be(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "set").exists()
+
+
+def test_a_seed_is_not_negative(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*SMALL, "--out", str(tmp_path / "set"), "--seed", "-1"])
+    assert "--seed: a seed is a whole number from 0, got -1" in capsys.readouterr().err
 
 
 def test_a_simulator_that_is_not_there(

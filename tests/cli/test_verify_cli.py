@@ -1,7 +1,10 @@
 """The main job end to end at the smallest size, and that it notices a violated bound."""
 
+import math
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from arvdm_theory.cli import main
@@ -35,12 +38,15 @@ def test_verify_passes_writes_tables_and_draws_every_figure(
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {*EXPERIMENTS["verify"].figures, "needle"}
     checks = read_table(tmp_path / "checks.csv")
     terms = {plan: set(rows.term) for plan, rows in checks[checks.kind == "check"].groupby("plan")}
-    assert len(terms["FIFO, last 3"]) == 8
-    # What bounds KL(clean) from below is known for plans with w = Δ alone.
+    assert len(terms["FIFO, last 3"]) == 13
+    # What bounds KL(clean) from below, and what it equals, is known for plans with w = Δ alone.
     more = terms["outpainting, last 1"] - terms["FIFO, last 3"]
     assert "IE + Σ MB ≤ KL(clean)" in more
-    assert all(term.endswith("≤ KL(clean)") for term in more)
-    for name in ("checks", "finite_checks", "methods", "lemma"):
+    assert "KL(clean) = KL(AR-step), w = Δ, clean references" in more
+    assert all("KL(clean)" in term for term in more)
+    assert re.search(r"KL\(AR-step\)/KL\(clean\): median \S+ of 2 cases", shown)
+    assert re.search(r"Σ E_k, errors of AR steps +1\.00 \(1\.00, 1\.00\) ", shown)
+    for name in ("checks", "finite_checks", "methods", "lemma", "schedulers", "scheduler_correlations"):
         assert (tmp_path / f"{name}.provenance.json").exists()
 
 
@@ -55,3 +61,30 @@ def test_a_violated_bound_is_noticed(
     assert "2 of" in shown
     assert "VIOLATED" in shown
     assert not (tmp_path / "figures").exists()
+
+
+def test_a_verdict_is_made_of_the_numbers() -> None:
+    """A check that is said to hold must hold by its value and bound; one that is said to fail fails."""
+    table = pd.DataFrame(
+        [("<=", 1.0, 2.0, True), ("<=", 2.0, 1.0, True), ("=", 1.0, 1.0 + 1e-12, True), ("=", 1.0, 1.1, True),
+         ("<=", 1.0, 2.0, False), ("<=", math.inf, math.inf, True), ("<=", math.nan, 1.0, True)],
+        columns=["relation", "value", "bound", "passed"],
+    )  # fmt: skip
+    assert verify.verdicts(table).passed.tolist() == [True, False, True, False, False, True, False]
+    spread = table.assign(stderr=[0.0, 0.21, 0.0, 0.01, 0.0, 0.0, 0.0])
+    assert verify.verdicts(spread).passed.tolist() == [True, True, True, False, False, True, False]
+
+
+def test_a_cell_that_was_changed_by_hand_is_not_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["verify", "--size", "smoke", "--out", str(tmp_path), "--no-figures"]
+    assert main(words) == 0
+    right = (tmp_path / "checks.csv").read_bytes()
+    victim = next(iter((tmp_path / "cells").glob("checks-*.csv")))
+    victim.write_bytes(victim.read_bytes().replace(b",check,", b",check ,", 1))
+    capsys.readouterr()
+    assert main(words) == 0
+    error = capsys.readouterr().err
+    assert f"warning: {victim} is damaged or was changed since it was written: computed again" in error
+    assert (tmp_path / "checks.csv").read_bytes() == right

@@ -12,7 +12,7 @@ from arvdm_theory.cli import main
     [
         (None, "no run of a video network, no run.json, in this folder"),
         ("{", "not what a training run writes"),
-        ('{"run": {"colour": "red"}}', "not what a training run writes"),
+        ('{"run": {"colour": "red"}}', "there is no checkpoint"),
     ],
 )
 def test_a_folder_without_a_run_is_one_line(

@@ -74,7 +74,7 @@ def test_an_interrupted_training_goes_on(
         (["--compress", "3"], "square number"),
         (["--memory", "none", "--compress", "4"], "no memory to compress"),
         (["--memory-frames", "0"], "memory_frames is at least 1"),
-        (["--memory-frames", "60"], "windows of 135 frames are needed, but the longest episode has 80"),
+        (["--memory-frames", "60"], "windows of 135 frames are needed, but simulated episodes have 80"),
     ],
 )
 def test_what_cannot_be_is_one_line(

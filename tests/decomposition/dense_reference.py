@@ -229,7 +229,7 @@ def _term(law: Law, move: Move, ideal: _Kernel, actual: _Kernel) -> Term:
 
 
 def _kernel_kl(p: Law, q: Law, ar: ArStep) -> float:
-    """E KL(P(out | in) ‖ Q(out | in)): both conditionals are regressions, and the average is over the true input."""
+    """E KL(P(out | in) ‖ Q(out | in)): both conditionals are regressions, averaged over the true input."""
     out = [key for key in ar.output if key not in ar.inputs]
     gain, offset, own = conditional(p, out, ar.inputs)
     q_gain, q_offset, q_own = conditional(q, out, ar.inputs)

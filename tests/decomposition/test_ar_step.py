@@ -1,4 +1,4 @@
-"""The AR-step ledger: the trajectory at the ends of AR steps, by composed kernels and by one dense joint Gaussian."""
+"""The AR-step ledger: the trajectory at the ends of AR steps, by composed kernels and one dense joint Gaussian."""
 
 from __future__ import annotations
 

@@ -6,9 +6,21 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from dense_reference import dense_ledger
+from exact_networks import linear_denoiser
 from reference_cases import CASES, IDEAL, MORE_PLANS, PLANS, THREE_DIGITS, ar1, random_video, table_video
 
-from arvdm_theory import ArrayVideo, PerturbedScore, Plan, References, Result, ledger, outpainting
+from arvdm_theory import (
+    ArrayVideo,
+    PerturbedScore,
+    Plan,
+    References,
+    Result,
+    fifo,
+    ledger,
+    memory_bottleneck,
+    outpainting,
+    reference_video,
+)
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
 
 EVERY_PLAN = {**PLANS, **MORE_PLANS}
@@ -141,6 +153,25 @@ def test_references_within_reach_are_accepted() -> None:
         assert "noises frame" in why
 
 
+@pytest.mark.parametrize("noise", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("step", ["exponential", "ancestral"])
+def test_a_frame_that_was_a_clean_reference_may_be_noised_after_it(noise: float, step: str) -> None:
+    """R_k = the last frame clean and the one before it noised, which the step before held as a clean reference."""
+    plan = Plan((8.0,), 1, 8.0, 3, 3, references=References.last(1) + References.last(2, noise))
+    assert [[r.level for r in plan.references_at(k)] for k in (1, 2, 3)] == [[0.0], [noise, 0.0], [noise, 0.0]]
+    assert why_no_clip_bound(plan, 8) is None
+    for seed, score in ((0, None), (1, PerturbedScore(0.2, bias=-0.1)), (2, PerturbedScore(-0.1))):
+        covariance, mean = random_video(plan.total_frames(8), 1, seed)
+        result = ledger(ArrayVideo(covariance, 1, mean), plan, 8, score=score, step=step, girsanov=False)
+        assert "clip_bound" not in result.notes
+        clips, bounds = result.column("CLIP_KL"), result.column("CLIP_BOUND")
+        assert all(clip <= bound + 1e-12 for clip, bound in zip(clips, bounds, strict=True))
+    # With ideal kernels the bound is what T leaves, and so are the clips: nothing of the fresh noise is in them.
+    ideal = Plan((20.0,), 1, 20.0, 1, 1, references=plan.references)
+    held = ar1_ledger(ideal, 20, 0.95, "ancestral")
+    assert max(held.column("CLIP_KL")) <= held.column("CLIP_BOUND")[-1] + 1e-15 < 1e-7
+
+
 def test_the_refused_bound_is_violated_by_fresh_noise() -> None:
     """Ideal kernels, ρ = 0.3, three references of which Output_k holds two: clip KL 0.0031, bound 0."""
     steps = 20
@@ -166,6 +197,34 @@ def test_no_sampler_of_clean_chunks_beats_ie_and_the_bottleneck(name: str, step:
     covariance, mean = random_video(plan.total_frames(4), 2, 2)
     result = ledger(ArrayVideo(covariance, 2, mean), plan, 4, score=PerturbedScore(0.1), step=step)
     assert total(result, "lower_bound") <= total(result, "kl") + 1e-12
+
+
+@pytest.mark.parametrize("name", ["chunks, noised references", "chunks, mixed references, floor"])
+def test_no_networks_rollout_beats_the_floor(name: str) -> None:
+    """Whatever its tables are, and whatever its first input is; noise on references does not raise the floor."""
+    plan = EVERY_PLAN[name]
+    covariance, mean = random_video(plan.total_frames(3), 2, 5)
+    video = ArrayVideo(covariance, 2, mean)
+    floor = sum(float(memory_bottleneck(video, plan, k, clean_references=True)) for k in (1, 2, 3))
+    assert floor > 0.01
+    for error in (0.0, 0.05, 0.5):
+        for seed in (0, 1):
+            network = linear_denoiser(video, plan, 3, error=error, seed=seed)
+            for step in ("exponential", "euler", "ddim"):
+                result = ledger(video, plan, 3, score=network, step=step, girsanov=False)
+                assert total(result, "floor") == pytest.approx(floor, rel=1e-12)
+                assert floor <= total(result, "kl")
+    assert floor <= total(result, "mb")
+
+
+def test_a_rolling_window_beats_its_own_bottleneck() -> None:
+    """FIFO with w = 4, one reference and M = 200 on the reference video: KL 1.177 < Σ MB 1.311, so no floor."""
+    plan = fifo(references=References.last(1), reverse_steps=200)
+    result = ledger(reference_video(), plan, 8, girsanov=False)
+    assert total(result, "kl") == pytest.approx(1.177, rel=0, abs=THREE_DIGITS)
+    assert total(result, "mb") == pytest.approx(1.311, rel=0, abs=THREE_DIGITS)
+    assert result.totals["floor"] is None
+    assert "w > Δ" in result.notes["floor"]
 
 
 def test_for_windows_that_overlap_the_bottleneck_is_no_lower_bound_on_clean_frames() -> None:

@@ -22,9 +22,10 @@ from arvdm_theory import (
     memory_bottleneck_from_scores,
 )
 from arvdm_theory.decomposition.immse import memory_bottleneck_along_clocks
-from arvdm_theory.decomposition.score_gap import memory_contributions
+from arvdm_theory.decomposition.score_gap import score_gap
 from arvdm_theory.information.estimators import SampleError
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, conditional_mutual_information
+from arvdm_theory.laws.gaussian import StationaryVideo
 
 Array = NDArray[np.float64]
 DIM, STEP = 2, 3
@@ -101,8 +102,8 @@ def video_of(plan: Plan, seed: int) -> tuple[Array, Array]:
 
 
 def along_clocks(covariance: Array, plan: Plan, stop: float, larger: Plan | None = None) -> float:
-    clean = torch.from_numpy(covariance)[None]
-    return float(memory_bottleneck_along_clocks(clean, DIM, plan, STEP, stop=stop, plan_with_past=larger))
+    video = ArrayVideo(covariance, DIM)
+    return float(memory_bottleneck_along_clocks(video, plan, STEP, stop=stop, plan_with_past=larger))
 
 
 # -- the closed form ------------------------------------------------------------------------------------
@@ -127,8 +128,7 @@ def test_what_the_larger_memory_adds_is_what_its_bottleneck_lacks(name: str, sto
     lost = along_clocks(covariance, plan, stop) - along_clocks(covariance, larger, stop)
     assert along_clocks(covariance, plan, stop, larger) == pytest.approx(lost, abs=1e-10)
     if stop == 0:
-        clean = torch.from_numpy(covariance)[None]
-        closed = [float(memory_bottleneck(clean, DIM, each, STEP)) for each in (plan, larger)]
+        closed = [float(memory_bottleneck(ArrayVideo(covariance, DIM), each, STEP)) for each in (plan, larger)]
         assert lost == pytest.approx(closed[0] - closed[1], abs=1e-10)
 
 
@@ -154,12 +154,16 @@ def test_information_falls_as_the_clocks_stop_earlier() -> None:
 def test_an_exact_copy_tells_a_finite_number_of_nats_at_every_level_above_zero(stop: float) -> None:
     """X_3 = X_1 of unit variance, all else independent: X_3^s is left with the variance σ²(s) of 1."""
     plan = Plan((6.0,), 1, 6.0, 10, 1, references=References.last(1))
-    covariance = torch.eye(3, dtype=torch.float64)
-    covariance[0, 2] = covariance[2, 0] = 1
-    found = memory_bottleneck_along_clocks(covariance[None], 1, plan, 2, stop=stop)
+    rows = torch.eye(3, dtype=torch.float64)
+    rows[0, 2] = rows[2, 0] = 1  # singular, which an array video may not be
+    video = StationaryVideo(
+        lambda n: torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)[:n].reshape(1, -1, 1, 1), 1
+    )
+    assert torch.equal(video.covariance(3)[0], rows)
+    found = memory_bottleneck_along_clocks(video, plan, 2, stop=stop)
     assert float(found) == pytest.approx(-0.5 * math.log(-math.expm1(-stop)), abs=1e-12)
     with pytest.raises(NotPositiveDefiniteError):
-        memory_bottleneck_along_clocks(covariance[None], 1, plan, 2)
+        memory_bottleneck_along_clocks(video, plan, 2)
 
 
 # -- from scores on samples -----------------------------------------------------------------------------
@@ -210,11 +214,14 @@ def test_contributions_are_those_of_the_estimate() -> None:
     covariance, mean = video_of(plan, 9)
     score, videos = OracleScore(covariance, mean, DIM), drawn(covariance, mean, plan, 40, 0)
     found = memory_bottleneck_from_scores(videos, plan, STEP, score, score, plan_with_past=larger, stop=0.2)
-    values, tails = memory_contributions(videos, plan, STEP, score, score, plan_with_past=larger, stop=0.2)
-    assert found.value == values.mean()
-    assert found.stderr == pytest.approx(values.std(ddof=1) / math.sqrt(40), rel=1e-12)
-    assert values.shape == tails.shape == (40,)
-    assert 0 < np.abs(tails).max() < np.abs(values).max()
+    gap = score_gap(videos, plan, STEP, score, score, plan_with_past=larger, stop=0.2)
+    assert found.value == gap.losses.mean()
+    # Beside the spread of the videos, how far half the nodes are off.
+    quadrature = abs((gap.losses - gap.coarse[:, 0]).mean())
+    assert found.stderr == pytest.approx(math.hypot(gap.losses.std(ddof=1) / math.sqrt(40), quadrature), rel=1e-12)
+    assert gap.losses.shape == gap.difference.shape == (40,)
+    assert gap.tails.shape == gap.coarse.shape == (40, 2)
+    assert 0 < np.abs(gap.tails).max() < np.abs(gap.losses).max()
 
 
 class Watch:
@@ -237,10 +244,12 @@ def test_actions_reach_the_scores_with_their_frames(with_plan: bool) -> None:
     actions = torch.arange(7 * 8 * 3, dtype=torch.float32).reshape(7, 8, 3)
     own, other = Watch(), Watch()
     memory_bottleneck_from_scores(
-        videos, plan, STEP, own, other, points=1, batch=5, actions=actions,
+        videos, plan, STEP, own, other, points=2, batch=5, actions=actions,
         plan_with_past=larger if with_plan else None,
     )  # fmt: skip
-    calls = 1 + plan.reverse_steps
+    assert len(own.shown) == len(other.shown)
+    calls = len(own.shown) // 2
+    assert [len(shown.values) for shown in own.shown] == [5] * calls + [2] * calls
     # Two batches, the second of two videos.
     for number, rows in ((0, slice(0, 5)), (calls, slice(5, 7))):
         few, many = own.shown[number], other.shown[number]
@@ -254,14 +263,13 @@ def test_actions_reach_the_scores_with_their_frames(with_plan: bool) -> None:
             assert told.window_actions is not None
             assert torch.equal(told.actions, actions[rows][:, list(told.frames)].double())
             assert torch.equal(told.window_actions, actions[rows][:, 2:5].double())
-    assert len(own.shown) == len(other.shown) == 2 * calls
 
 
 def test_a_reference_at_one_level_in_both_plans_is_one_draw() -> None:
     plan, larger = PAIRS["chunks, the same noised reference in both"]
     own, other = Watch(), Watch()
     videos = drawn(*video_of(plan, 0), plan, 6, 0)
-    memory_bottleneck_from_scores(videos, plan, STEP, own, other, points=1, plan_with_past=larger)
+    memory_bottleneck_from_scores(videos, plan, STEP, own, other, points=2, plan_with_past=larger)
     assert other.shown[0].frames == (0, 5)
     assert torch.equal(own.shown[0].values[:, 0], other.shown[0].values[:, 1])
     assert not torch.equal(own.shown[0].values[:, 0], videos[:, 5])
@@ -270,11 +278,14 @@ def test_a_reference_at_one_level_in_both_plans_is_one_draw() -> None:
 def test_reverse_steps_below_the_stop_are_not_taken() -> None:
     plan, larger = PAIRS["chunks, a short context and a sink"]
     videos, watch = drawn(*video_of(plan, 0), plan, 3, 0), Watch()
-    # Levels 4, 3, 2, 1, 0: the step from 3 to 2 ends at 2.5, and two nodes lie at 2.75 ± 0.25/√3.
+    # Levels 4, 3, 2, 1, 0: the step from 3 to 2 ends at 2.5, and two nodes lie at 2.75 ± 0.25/√3; half of them is
+    # one in the middle.
     memory_bottleneck_from_scores(videos, plan, STEP, watch, Watch(), points=2, plan_with_past=larger, stop=2.5)
     seen = [float(levels[0]) for levels in watch.levels]
     half = 0.5 / math.sqrt(3)
-    assert seen == pytest.approx([4, 3.5 - half, 3.5 + half, 2.75 - half / 2, 2.75 + half / 2], abs=1e-12)
+    assert seen == pytest.approx(
+        [4, 3.5 - half, 3.5 + half, 3.5, 2.75 - half / 2, 2.75 + half / 2, 2.75], abs=1e-12
+    )
 
 
 def test_a_plan_that_shows_all_frames_is_the_default_bit_for_bit() -> None:

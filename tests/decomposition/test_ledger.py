@@ -325,8 +325,8 @@ def test_refuses_what_makes_no_ledger() -> None:
         ledger(video, plan, 0)
     with pytest.raises(ValueError, match="8 frames are needed, but the video 'array' has 6"):
         ledger(video, plan, 3)
-    with pytest.raises(ValueError, match=r"a reverse step is one of exponential, .*, got 'heun'"):
-        ledger(video, plan, 2, step="heun")
+    with pytest.raises(ValueError, match=r"a reverse step is one of exponential, .*, got 'rk4'"):
+        ledger(video, plan, 2, step="rk4")
     with pytest.raises(ValueError, match="error e must be finite, got inf"):
         PerturbedScore(math.inf)
     with pytest.raises(ValueError, match="bias c must be finite, got nan"):

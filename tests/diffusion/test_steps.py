@@ -68,7 +68,10 @@ def test_ddim_is_the_deterministic_step_of_its_authors(level: float, target: flo
     np.testing.assert_allclose(window * x + score * s, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "drift"), [(name, 0.5 if name == "ddim" else 1.0) for name in STEPS])
+@pytest.mark.parametrize(
+    ("name", "drift"),
+    [(name, 0.5 if name in ("ddim", "heun", "dpm++2m") else 1.0) for name in STEPS if name != "renoise"],
+)
 def test_small_steps_follow_the_reverse_equation(name: str, drift: float) -> None:
     """(c_w - 1)/h → ½ and c_s/h → 1, or ½ for the probability flow, as h → 0."""
     h = 1e-5
@@ -81,10 +84,20 @@ def test_small_steps_follow_the_reverse_equation(name: str, drift: float) -> Non
         assert variance / h == pytest.approx(1.0, rel=2 * h)
 
 
+@pytest.mark.parametrize(("level", "target"), MOVES)
+def test_renoise_is_the_clean_estimate_noised_afresh(level: float, target: float) -> None:
+    """x_s = α_s (x_t + σ_t² s)/α_t + σ_s ε: it jumps, however small the step, and follows no reverse equation."""
+    kept = math.exp((level - target) / 2)
+    window, score, variance = numbers("renoise", level, target)
+    assert window == pytest.approx(kept, rel=1e-14)
+    assert score == pytest.approx(kept * -math.expm1(-level), rel=1e-13)
+    assert variance == pytest.approx(-math.expm1(-target), rel=1e-14)
+
+
 def test_steps_are_found_by_name() -> None:
     for name, step in STEPS.items():
         assert step.name == name
         assert reverse_step(name) is step
         assert reverse_step(step) is step
-    with pytest.raises(ValueError, match="exponential, euler, ancestral, ddpm, ddim, got 'rk45'"):
+    with pytest.raises(ValueError, match=r"exponential, euler, ancestral, ddpm, .* or ddim:η, got 'rk45'"):
         reverse_step("rk45")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from arvdm_theory.experiments.estimators import hard_run
 from arvdm_theory.experiments.estimators.figures import FIGURES
 from arvdm_theory.experiments.estimators.run import (
     SIZES,
@@ -113,3 +114,23 @@ def test_coverage_shares_have_wilson_intervals() -> None:
     for end in (row.low, row.high):
         assert (end - 0.95) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 200)
     assert (row.replicates, row.bias, row.stderr) == (200, 0.5, pytest.approx(0.1))
+
+
+def test_hard_tables_count_coverage_refusals_and_widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("X with X", "gaussian, n 60")
+    monkeypatch.setattr(hard_run, "HARD_TASKS", {name: hard_run.HARD_TASKS[name] for name in names})
+    monkeypatch.setattr(hard_run, "DIVERGENCE_TASKS", {"the same law": hard_run.DIVERGENCE_TASKS["the same law"]})
+    table = hard_run.hard(3, tmp_path, progress=False)
+    assert len(table) == 9
+    assert (table[table.task == "X with X"].method == "refused").all()
+    summary = hard_run.hard_summary(table).set_index("task")
+    assert summary.refused["X with X"] == 1
+    assert summary.refused["together"] == pytest.approx(1 / 3)
+    given = table[table.task == "gaussian, n 60"]
+    covered = (given.ci_low <= given.truth) & (given.truth <= given.ci_high)
+    assert summary.coverage["gaussian, n 60"] == covered.mean()
+    # P(at most k of 3 at 0.9), by hand.
+    below = [0.001, 0.028, 0.271, 1.0][int(covered.sum())]
+    assert summary.below["gaussian, n 60"] == pytest.approx(below)
+    assert summary.width["the same law"] == (table.ci_high - table.ci_low)[table.task == "the same law"].median()
+    assert (tmp_path / "hard.provenance.json").exists()

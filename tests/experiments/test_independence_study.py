@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm
 
+from arvdm_theory.experiments.independence import nulls
 from arvdm_theory.experiments.independence import run as independence
 from arvdm_theory.experiments.independence.figures import FIGURES
 from arvdm_theory.experiments.independence.run import CASES, SIZES, independence_study, rates, wilson
@@ -104,3 +105,19 @@ def test_a_smoke_run_goes_on_where_it_stopped_and_draws_its_figure(
     again = independence_study(SIZES["smoke"], tmp_path, progress=False)
     pd.testing.assert_frame_equal(again, table)
     assert [path.name for path in draw_all(tmp_path, FIGURES)] == ["independence.png"]
+
+
+def test_the_null_study_counts_every_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {name: nulls.NULLS[name] for name in ("no condition", "2y")}
+    # And one that is none: it is rejected every time.
+    chosen["dependent"] = (lambda rng: 2 * (rng.standard_normal(100),), "independent")
+    monkeypatch.setattr(nulls, "NULLS", chosen)
+    table = nulls.null_study(20, tmp_path, progress=False).set_index("null")
+    assert table.rate["dependent"] == 1
+    assert table.rejections["no condition"] <= 5
+    assert table.draws["all together"] == 60
+    assert table.rejections["all together"] == table.rejections[list(chosen)].sum()
+    low, high = wilson(table.rejections.to_numpy(), table.draws.to_numpy())
+    assert table.low.tolist() == low.tolist()
+    assert table.high.tolist() == high.tolist()
+    pd.testing.assert_frame_equal(read_table(tmp_path / "independence_nulls.csv").set_index("null"), table)

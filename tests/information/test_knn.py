@@ -11,13 +11,8 @@ from scipy.special import digamma
 from scipy.stats import t
 
 from arvdm_theory.information.estimators import EstimationWarning, SampleError
-from arvdm_theory.information.estimators.knn import (
-    calibrated_divergence,
-    knn_divergence,
-    ksg,
-    ksg_contributions,
-    mixed_information,
-)
+from arvdm_theory.information.estimators.divergence import calibrated_divergence, knn_divergence
+from arvdm_theory.information.estimators.knn import ksg, ksg_contributions, mixed_information
 from arvdm_theory.information.estimators.neighbours import (
     count_in_boxes,
     count_within,
@@ -360,12 +355,12 @@ def test_divergences_of_discrete_samples_are_those_of_their_frequencies() -> Non
 def test_divergences_refuse_what_has_none() -> None:
     rng = np.random.default_rng(12)
     p, q = rng.normal(size=(50, 2)), rng.normal(size=(40, 2))
-    with pytest.raises(SampleError, match="3 neighbours need more than 3 samples, got 3 in q"):
+    with pytest.raises(SampleError, match="3 neighbours need at least 5 samples, got 3 in q"):
         knn_divergence(p, q[:3])
     with pytest.raises(SampleError, match="k must be at least 1, got 0"):
         knn_divergence(p, q, k=0)
     with pytest.raises(SampleError, match="5 samples of each, got 50 of P and 4 of Q"):
-        calibrated_divergence(p, q[:4])
+        calibrated_divergence(p, q[:4], k=2)
     # P lies on a line: its divergence from Q is infinite.
     with pytest.raises(SampleError, match="linear functions"):
         knn_divergence(p[:, :1] * [1.0, 2.0], q)

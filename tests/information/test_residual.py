@@ -230,8 +230,9 @@ def test_a_bent_x_is_seen_through_its_prediction() -> None:
     estimate = calibrated_information(x, z)
     assert estimate.ci_low < truth < estimate.ci_high
     assert abs(estimate.value - truth) < abs(ksg(x, z).value - truth)
-    # The interval also holds what is still to come.
-    assert estimate.ci_high - estimate.value > 2.5 * estimate.stderr
+    # One uncertainty: the interval is the standard error's, which also holds what is still to come.
+    assert estimate.ci_high - estimate.value == pytest.approx(estimate.value - estimate.ci_low)
+    assert 1.9 < (estimate.ci_high - estimate.value) / estimate.stderr < 3
 
 
 @pytest.mark.parametrize("freedom", [math.inf, 3.0])

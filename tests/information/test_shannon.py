@@ -467,3 +467,21 @@ def test_bad_input() -> None:
 
 def test_one_constraint_needs_no_list() -> None:
     assert prove(HISTORY, "H(G|X) = 0").holds is True
+
+
+def test_coefficients_of_any_length_are_decided() -> None:
+    # False by 1e-20 of H(X) where X is Z: no float tells.
+    verdict = prove("I(X;Y) <= 0.99999999999999999999 H(X)")
+    assert verdict.holds is False
+    assert verdict.counterexample is not None
+    assert verdict.counterexample.law is not None
+    assert prove("I(X;Y) <= 1.00000000000000000001 H(X)").holds is True
+    assert prove("0.99999999999999999999 H(X,Y,Z) >= I(X;Y,Z)").holds is False
+
+
+def test_equality_may_be_doubled_and_constraints_are_statements() -> None:
+    assert prove("I(X;Y) == H(X) - H(X|Y)").statement.relation == "="
+    assert prove("I(X;Y) == H(X) - H(X|Y)").holds is True
+    for given in (None, 3, {"H(X) = 0"}):
+        with pytest.raises(ExpressionError, match="a statement or a sequence of them"):
+            prove("H(X) >= 0", given=given)  # type: ignore[arg-type]

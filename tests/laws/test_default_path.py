@@ -1,8 +1,8 @@
 """The Gaussian law through the averages that every law has, against its closed forms, on random plans.
 
 Plans and videos come from the public strategies with one seed. About two thousand averages are held against closed
-forms: of z-scores that are normal, 6e-5 lie beyond 4, so a right library shows 0.12 of them by chance. Beyond 5, where
-the sample's own error may be off too, nothing is. The sum over a case is judged once more, all cases together,
+forms: of z-scores that are normal, 6e-5 lie beyond 4, so a right library shows 0.13 of them by chance, and none
+beyond 5. The sum over a case is judged once more, all cases together,
 by a chi-square test at the level 1e-3.
 """
 
@@ -162,7 +162,7 @@ def test_totals_and_the_bottleneck_alone_agree_too(number: int) -> None:
 
 @pytest.mark.parametrize("number", range(0, CASES, 5))
 def test_the_posterior_by_differentiation_and_masked_scores(number: int) -> None:
-    """Two methods less: the score of the default posterior, and masks, against the affine map of the closed form."""
+    """The score of the default posterior, and masks, against the affine map of the closed form."""
     video, plan = cases()[number]
     stage = plan.stage(STEPS)
     generator = torch.Generator().manual_seed(number)

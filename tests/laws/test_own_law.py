@@ -1,11 +1,12 @@
 """A law of one's own in five names and methods: a mixture of two moving videos, on everything the protocol gives.
 
-The right values are integrals on a grid, with frames scalar and one a window; nothing here but the law's own density
-uses the library. Averages hold within Z = 4.5 standard errors; seeds were fixed before the first run.
+The right values are integrals on a grid, with frames scalar and one a window; nothing here but the law's own
+density uses the library. Averages hold within Z = 4.5 standard errors; seeds were fixed before the first run.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cache
 
@@ -104,7 +105,7 @@ def noisy_joint(frames: int) -> Array:
 
 
 def parts(reference: float | None) -> tuple[Array, Array, Array, Array]:
-    """Contexts on the grid: their probability, and the weights (c, y), means (c, y) and variances (y,) of X | context.
+    """Contexts on the grid: probabilities, and weights (c, y), means (c, y) and variances (y,) of X | context.
 
     The context is a reference at level ``reference``; None: there is none.
     """
@@ -137,7 +138,7 @@ def stage_terms(reference: float | None, error: float) -> tuple[float, Array, Ar
     ratio = np.where(seen, np.log(np.where(seen, start, 1.0) / normal(GRID, 0.0, 1.0)), 0.0)
     nie = float(weight @ (start * ratio).sum(-1) * CELL)
     terms = []
-    for t, s in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+    for t, s in itertools.pairwise(LEVELS):
         on_window, on_score, noise = step_coefficients("exponential", t, s)
         a, (b_t, b_s) = math.exp((s - t) / 2), (math.exp(-t / 2), math.exp(-s / 2))
         var_t, var_s = (b**2 * variances + 1 - b**2 for b in (b_t, b_s))
@@ -166,7 +167,7 @@ def sampler(reference: float | None) -> Array:
     """The density of what the reverse steps with the exact score make, (contexts, x) on the wide grid."""
     _, weights, means, variances = parts(reference)
     density = np.broadcast_to(normal(WIDE, 0.0, 1.0), (len(weights), len(WIDE)))
-    for t, s in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+    for t, s in itertools.pairwise(LEVELS):
         on_window, on_score, noise = step_coefficients("exponential", t, s)
         # Far outside both components' densities vanish in floats; nothing of the sampler is there.
         mean = on_window * WIDE + on_score * score_of(weights, means, variances, t, WIDE)[1]

@@ -1,7 +1,7 @@
 """Every law, every score, every use: they work, agree, and are right.
 
-Frames are scalar and one a window, so the right values are integrals on a grid or 2 x 2 algebra, written out here; the
-clip KL of a prediction is that of the moment-matched Gaussian video, because by Stein's identity E[s (W, R)ᵀ] = -(I, 0)
+Frames are scalar and one a window, so the right values are integrals on a grid or 2 x 2 algebra, written out here.
+A predicted clip KL is that of the moment-matched Gaussian video: by Stein's identity E[s (W, R)ᵀ] = -(I, 0)
 the regression of any law's exact score on (W, R) is the score of the Gaussian with its moments.
 
 Averages hold within Z = 4.5 standard errors: with some sixty of them a right library fails one with a probability
@@ -10,6 +10,7 @@ below 1e-3. Seeds were fixed before the first run.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,9 +118,9 @@ def gaussian() -> Case:
 
 
 def _affine_stage(variance: float, mean: float) -> tuple[float, float, float]:
-    """What the reverse steps make of a standard normal: its factor, what is added, and the variance of the noise."""
+    """What the reverse steps make of a standard normal: its factor, what is added, and the noise's variance."""
     factor, bias, spread = 1.0, 0.0, 0.0
-    for t, s in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+    for t, s in itertools.pairwise(LEVELS):
         on_window, on_score, noise = step_coefficients("exponential", t, s)
         total = math.exp(-t) * variance - math.expm1(-t)
         slope = on_window - on_score / total

@@ -146,6 +146,7 @@ def test_the_bookkeeping_is_that_of_algorithm_1(drawn: tuple[Plan, list[tuple[st
         assert plan.frames_out(k) == len(before)
         assert list(plan.window_frames(k)) == window
         assert plan.clean_frames(k) == len(run.out)
+        assert list(plan.clip_frames(k)) == [frame for frame in run.out if frame not in before]
         assert plan.total_frames(k) == run.born
         assert run.out == list(range(len(run.out)))
 

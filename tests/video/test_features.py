@@ -191,7 +191,8 @@ def test_weights_that_are_missing_or_others_are_named(tmp_path: Path) -> None:
 
 MIXED = {
     "3b": (192, 64, 96, 128, 16, 32, 32), "3c": (256, 128, 128, 192, 32, 96, 64),
-    "4b": (480, 192, 96, 208, 16, 48, 64), "4c": (512, 160, 112, 224, 24, 64, 64), "4d": (512, 128, 128, 256, 24, 64, 64),
+    "4b": (480, 192, 96, 208, 16, 48, 64), "4c": (512, 160, 112, 224, 24, 64, 64),
+    "4d": (512, 128, 128, 256, 24, 64, 64),
     "4e": (512, 112, 144, 288, 32, 64, 64), "4f": (528, 256, 160, 320, 32, 128, 128),
     "5b": (832, 256, 160, 320, 32, 128, 128), "5c": (832, 384, 192, 384, 48, 128, 128),
 }  # fmt: skip
@@ -202,7 +203,8 @@ def _inflated() -> dict[str, Tensor]:
     units = {"Conv3d_1a_7x7": (64, 3, 7), "Conv3d_2b_1x1": (64, 64, 1), "Conv3d_2c_3x3": (192, 64, 3)}
     for name, (into, b0, b1a, b1b, b2a, b2b, b3b) in MIXED.items():
         for unit, shape in {"b0": (b0, into, 1), "b1a": (b1a, into, 1), "b1b": (b1b, b1a, 3),
-                            "b2a": (b2a, into, 1), "b2b": (b2b, b2a, 3), "b3b": (b3b, into, 1)}.items():  # fmt: skip
+                            "b2a": (b2a, into, 1), "b2b": (b2b, b2a, 3),
+                            "b3b": (b3b, into, 1)}.items():  # fmt: skip
             units[f"Mixed_{name}.{unit}"] = shape
     generator, weights = torch.Generator().manual_seed(0), {}
     for name, (out, into, kernel) in units.items():

@@ -102,13 +102,14 @@ def test_the_default_is_stopped_and_told_a_generated_frame() -> None:
 def test_clips_of_one_episode_count_as_one_draw() -> None:
     """Four clips an episode, all alike but for the noise that is added: z has 39 degrees of freedom.
 
-    The interval holds the quadrature's error too, which is told by half the nodes: at 8 it is below 1e-4 of the rest.
+    The interval holds the quadrature's error too, which is told by half the nodes: at 8 it is below 1e-4 of the
+    rest.
     """
     labels, scores = np.repeat(np.arange(40), 4).tolist(), []
     for seed in range(10):
         given = clips(40, seed, copies=4)
-        found = told_by_memory(given, clusters=labels, stop=0.02, form="difference", points=2, seed=seed).window
-        alone = told_by_memory(given, stop=0.02, form="difference", points=2, seed=seed).window
+        found = told_by_memory(given, clusters=labels, stop=0.02, form="difference", points=8, seed=seed).window
+        alone = told_by_memory(given, stop=0.02, form="difference", points=8, seed=seed).window
         assert found.value == pytest.approx(alone.value, rel=1e-13)
         assert found.stderr > 1.5 * alone.stderr
         assert found.ci_high - found.value == pytest.approx(2.0227 * found.stderr, rel=1e-4)  # t at 39, 97.5 %

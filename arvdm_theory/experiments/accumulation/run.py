@@ -31,8 +31,7 @@ from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.rollout.measure import measured_clip_kl, measured_kl
 from arvdm_theory.rollout.predict import predicted_clip_kl
 from arvdm_theory.training.config import TrainingConfig

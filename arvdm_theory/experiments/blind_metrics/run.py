@@ -44,8 +44,7 @@ from arvdm_theory.laws.gaussian_kernel import Kernel
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw
 from arvdm_theory.laws.states import State
 from arvdm_theory.noise import alpha, noised, sigma2
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.plan.stage import Stage
 from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
@@ -170,12 +169,12 @@ Row = tuple[int, str, float, int, float, float]
 # -- videos ----------------------------------------------------------------------------------------------
 
 
-def sampler_law(video: GaussianVideo, plan: Plan, ar_steps: int, step: str = "ancestral") -> SamplerLaw:
-    """The Gaussian law of all that a rollout of the exact score puts out, clean frames first.
+def sampler_law(video: GaussianVideo, plan: Plan, ar_steps: int, step: str = "ancestral") -> ArrayVideo:
+    """The Gaussian law of the frames that a rollout of the exact score puts out.
 
     Args:
-        video: the truth.
-        plan: the plan.
+        video: the truth, of one mode.
+        plan: the plan, with w = Δ.
         ar_steps: K.
         step: the reverse step; ``ancestral`` has no discretisation error.
     """
@@ -190,7 +189,7 @@ def sampler_law(video: GaussianVideo, plan: Plan, ar_steps: int, step: str = "an
     made = SamplerLaw.initial(plan, kernel(first), video.frame_dim)
     for stage in later:
         made = made.advance(plan, stage, kernel(stage))
-    return made
+    return ArrayVideo(made.covariance[0], video.frame_dim, made.mean[0])
 
 
 def with_memory(video: FiniteStateVideo, memory: int) -> FiniteStateVideo:
@@ -216,12 +215,6 @@ def _at_floor(video: GaussianVideo, frames: int) -> ArrayVideo:
     return ArrayVideo(covariance[0], video.frame_dim, mean[0])
 
 
-def _remade(video: GaussianVideo, plan: Plan, frames: int) -> ArrayVideo:
-    """The law of the perfect sampler's frames."""
-    law = sampler_law(video, plan, frames - 1)
-    return ArrayVideo(law.covariance[0], law.dim, law.mean[0])
-
-
 def _drawn(video: Video, frames: int, count: int, generator: torch.Generator) -> Tensor:
     """(count, frames, d), at the floor, where the Gaussian laws that it is given stand already."""
     made = video.draw(count, frames, generator).frames
@@ -233,8 +226,9 @@ def _perfect(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor
     video, frames = VIDEOS[name](), preset.options["videos"][name][0]
     count = preset.options["repeats"] * max(preset.options["sizes"])
     generator = torch.Generator().manual_seed(1000 * setting.seed + memory)
-    own = _remade(video, _plan(preset, memory), frames) if video.gaussian else with_memory(video, memory)
-    return _drawn(own, frames, count, generator)
+    if video.gaussian:
+        return _drawn(sampler_law(video, _plan(preset, memory), frames - 1), frames, count, generator)
+    return _drawn(with_memory(video, memory), frames, count, generator)
 
 
 def _trained(preset: Preset, name: str, memory: int, setting: Setting) -> Tensor:
@@ -320,7 +314,7 @@ def _exact(preset: Preset, name: str, memory: int) -> Iterator[Row]:
 
 def _gaussian_windows(video: GaussianVideo, plan: Plan, frames: int) -> Iterator[tuple[Moments, Moments, float]]:
     """Moments of the last 1.. frames, true and the perfect sampler's, and their divergence."""
-    laws = [law.joint_moments(frames) for law in (_at_floor(video, frames), _remade(video, plan, frames))]
+    laws = [law.joint_moments(frames) for law in (_at_floor(video, frames), sampler_law(video, plan, frames - 1))]
     for length in range(1, frames + 1):
         own = slice(-length * video.frame_dim, None)
         true, made = ((mean[0, own], covariance[0, own, own]) for mean, covariance in laws)
@@ -330,30 +324,23 @@ def _gaussian_windows(video: GaussianVideo, plan: Plan, frames: int) -> Iterator
 def _chain_windows(video: FiniteStateVideo, memory: int, frames: int) -> Iterator[tuple[Moments, Moments, float]]:
     """The same on states, where the chain with memory m has the divergence Σ_j I(Z_j; all before | the last m)."""
     chain, own = video.chain, with_memory(video, memory)
-    entropies = [_conditional_entropy(chain, j) for j in range(max(chain.order, memory) + 1)]
+    laws = [frames_law(chain, range(n)) for n in range(1, max(chain.order, memory) + 2)]
+    # H(Z_j | all before), in nats: what one state more adds.
+    entropies = np.diff([-float(torch.xlogy(law, law).sum()) for law in laws], prepend=0.0)
     lost = 0.0
     for before in range(frames):
-        lost += entropies[min(before, memory)] - entropies[min(before, chain.order)]
+        lost += float(entropies[min(before, memory)] - entropies[min(before, chain.order)])
         yield _window_moments(video, before + 1), _window_moments(own, before + 1), lost
 
 
-def _conditional_entropy(chain: MarkovChain, before: int) -> float:
-    """H(Z_j | the ``before`` states before it), in nats."""
-    laws = [frames_law(chain, range(before + 1)), frames_law(chain, range(before))] if before else []
-    laws = laws or [frames_law(chain, range(1))]
-    entropies = [-float(torch.xlogy(law, law).sum()) for law in laws]
-    return entropies[0] - sum(entropies[1:])
-
-
-def _window_moments(video: FiniteStateVideo, length: int) -> tuple[Tensor, Tensor]:
+def _window_moments(video: FiniteStateVideo, length: int) -> Moments:
     """Mean and covariance of a window of a stationary video at the floor, (n,) and (n, n)."""
     pictures = video.rendering.average(torch.eye(video.chain.states, dtype=torch.float64))
     level = torch.tensor(_FLOOR, dtype=torch.float64)
-    mean = frames_law(video.chain, range(1)) @ pictures
-    dim = len(mean)
+    alone = frames_law(video.chain, range(1))
+    mean, dim = alone @ pictures, video.frame_dim
     covariance = torch.zeros(length, dim, length, dim, dtype=torch.float64)
     for lag in range(length):
-        alone = frames_law(video.chain, range(1))
         joint = frames_law(video.chain, (0, lag)) if lag else torch.diag(alone)
         block = pictures.mT @ joint @ pictures - torch.outer(mean, mean)
         for start in range(length - lag):

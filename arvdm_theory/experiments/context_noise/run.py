@@ -17,8 +17,7 @@ from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
 from arvdm_theory.number import Number
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
 
@@ -100,10 +99,10 @@ Row = tuple[int, str, str, Number]
 def _theory(job: Job[Video], preset: Preset, setting: Setting) -> Iterator[Row]:
     """The exact score's clip KL, where it has a closed form, and the memory bottleneck."""
     terms = ledger(job.video, job.plan, preset.ar_steps, samples=preset.samples, seed=setting.seed).terms
-    for k, errors in enumerate(terms.ar):
-        yield k + 1, "mb", "exact", errors.mb
-        if terms.clips is not None:
-            yield k + 1, "clip_kl", "exact", terms.clips[k]
+    for name, found in (("mb", terms.of("mb")), ("clip_kl", terms.clips)):
+        if found is not None:
+            for k in range(preset.ar_steps):
+                yield k + 1, name, "exact", found[k]
 
 
 def _measured(

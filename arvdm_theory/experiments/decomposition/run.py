@@ -25,9 +25,7 @@ from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.interfaces import Score
 from arvdm_theory.number import Number
-from arvdm_theory.plan.methods import fifo, outpainting
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References, fifo, outpainting
 from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig
 

@@ -299,6 +299,13 @@ SIZES: dict[str, Size] = {
         ),
         64, 1000, 1000,
     ),
+    "cost": Size(
+        (
+            *((name, 1000, 3) for name in ("gaussian 1+1", "half-cube 1+1", "gaussian 2+2", "gaussian 4+4")),
+            ("gaussian (8, 8, 4)", 1000, 3),
+        ),
+        16, 1, 1, ("ksg1",),
+    ),
     "report": Size(
         (*((name, 1000, 20) for name in _BENT), *((name, 1000, 5) for name in _WIDE)),
         25, 1000, 200, ("gaussian", "copula", "ksg1"),
@@ -306,7 +313,8 @@ SIZES: dict[str, Size] = {
 }  # fmt: skip
 """``smoke`` is seconds, ``small`` some ten minutes on two cores, ``full`` most of a day.
 
-``report`` makes the tables in ``experiments/results/estimators``: a quarter of an hour of one idle core.
+``cost`` is the default beside nearest neighbours and the other packages, for their seconds. ``report`` makes the
+tables in ``experiments/results/estimators``: a quarter of an hour of one idle core.
 """
 
 COVERAGE_TASKS: Mapping[str, int] = {

@@ -41,8 +41,7 @@ from arvdm_theory.information.discrete import information_of_blocks
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.long_memory import NeedleVideo
 from arvdm_theory.number import Number
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.rollout.decoded import decoded_law
 from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.training.config import TrainingConfig

@@ -40,8 +40,7 @@ from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
 from arvdm_theory.laws.gridworld.retrieval import Guess, expected_retrieval
 from arvdm_theory.laws.gridworld.world import GridSample, GridVideo, View, World, ring, torus
 from arvdm_theory.laws.long_memory import NeedleVideo
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.video.intervals import cluster_rate
 

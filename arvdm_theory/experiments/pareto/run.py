@@ -35,8 +35,7 @@ from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.files import write_json
 from arvdm_theory.number import Number
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.provenance import provenance
 from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.tables import write_table

@@ -25,8 +25,7 @@ from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
-from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import References
+from arvdm_theory.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.least_squares import fit_linear
 from arvdm_theory.training.windows import WindowSampler

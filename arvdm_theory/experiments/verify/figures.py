@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -181,7 +180,7 @@ def scheduler_sums(table: pd.DataFrame) -> Figure:
         for colour, (setting, rows) in zip(sns.color_palette("colorblind"), settings, strict=False):
             wide = rows.pivot_table(index=["spacing", "power"], columns="quantity", values="value")
             rank = wide[name].corr(wide["kl"], method="spearman")
-            family, steps, references = cast("tuple[str, int, int]", setting)
+            family, steps, references = (str(part) for part in setting)
             what, marker = ("FIFO staircases", "s") if family == "FIFO" else ("grids of a window", "o")
             axis.plot(wide[name], wide["kl"], marker, color=colour, markersize=6, alpha=0.8,
                       label=f"{what}, M = {steps}, last {references}: {rank:.2f}")  # fmt: skip

@@ -18,6 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from arvdm_theory.information.estimators.diagnosis import Diagnosis, examine, examine_two
+    from arvdm_theory.information.estimators.divergence import calibrated_divergence, knn_divergence
     from arvdm_theory.information.estimators.immse import (
         Denoiser,
         SNRGrid,
@@ -28,12 +30,7 @@ if TYPE_CHECKING:
         information_from_losses,
     )
     from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test, memory
-    from arvdm_theory.information.estimators.knn import (
-        calibrated_divergence,
-        knn_divergence,
-        ksg,
-        mixed_information,
-    )
+    from arvdm_theory.information.estimators.knn import ksg, mixed_information
     from arvdm_theory.information.estimators.methods import (
         DIVERGENCES,
         METHODS,
@@ -70,6 +67,7 @@ __all__ = [
     "NEURAL_METHODS",
     "Denoiser",
     "Dependence",
+    "Diagnosis",
     "EstimationWarning",
     "IndependenceTest",
     "SNRGrid",
@@ -87,6 +85,8 @@ __all__ = [
     "discrete_information",
     "estimate_divergence",
     "estimate_information",
+    "examine",
+    "examine_two",
     "from_ou_denoiser",
     "from_ou_score",
     "gaussian_divergence",
@@ -112,7 +112,9 @@ _MODULES = {
     "immse": "Denoiser SNRGrid from_ou_denoiser from_ou_score immse_information immse_integral "
     "information_from_losses",
     "independence": "IndependenceTest independence_test memory",
-    "knn": "calibrated_divergence knn_divergence ksg mixed_information",
+    "diagnosis": "Diagnosis examine examine_two",
+    "divergence": "calibrated_divergence knn_divergence",
+    "knn": "ksg mixed_information",
     "methods": "DIVERGENCES METHODS NEURAL_DIVERGENCES NEURAL_METHODS default_divergence default_method "
     "estimate_divergence estimate_information",
     "neural": "Training neural_divergence neural_information",

@@ -4,6 +4,8 @@ Shuffling X among *all* samples also destroys what X owes to Y, so such a null r
 Here X and Z first lose what Y explains of them, by a regression on Y. Then X moves, and the statistic takes every
 arrangement of X, the observed one too, through one and the same steps, which repeat the regression: a residual
 that was not fitted again would look more like Y than an observed one does, and the test would reject too often.
+What is observed decides which regression it is, among several of different smoothness, and by what spread, a
+function of Y, the residuals are divided.
 
 Which arrangements are drawn, and where the null is then exact (the p-value is at most α with probability at
 most α, for every n; Hemerik and Goeman 2018):
@@ -12,11 +14,12 @@ most α, for every n; Hemerik and Goeman 2018):
 * independent samples, given Y: permutations within cells of alike Y (Kim, Neykov, Balakrishnan and Wasserman
   2022). Exact if within a cell the residual of X is exchangeable given Z and Y, as for a Y with few values, each
   taken by at least ``cell`` samples. Otherwise what the regression left and Y's width within a cell remain; the
-  first counts only as a product of what it left in X and in Z (Shah and Peters 2020).
+  first counts only as a product of what it left in X and in Z (Shah and Peters 2020). Exact as far as the
+  arrangements would choose the same regression.
 * autocorrelated samples: circular shifts of X's residual by the multiples of a lag. They are a group, and keep
   the whole autocorrelation but for one seam. Exact for a series whose law does not change under circular shifts;
-  for a stationary one up to the seam, memory/n. Given Y the residual must besides be independent of Y (additive
-  noise): no shift keeps a spread of X that Y sets.
+  for a stationary one up to the seam, memory/n. Given Y the residual must besides be independent of Y, but for
+  its place and spread, which are taken out: no shift keeps what else Y sets.
 
 No test of conditional independence is valid for every law (Shah and Peters 2020).
 """
@@ -49,10 +52,17 @@ Statistic = Literal["both", "neighbours", "gaussian"]
 _MOST_DENSE = 700
 # A p-value of 0.05 takes at least 20 arrangements; a series must be some memories long to look stationary.
 _FEWEST_SHIFTS, _FEWEST_MEMORIES = 20, 8
-# The regression on Y: bumps, their width in standard deviations per √d_y, penalty per sample.
-_SAMPLES_PER_BUMP, _MOST_BUMPS = 10, 100
-_WIDTH = 0.4
-_PENALTY = 1e-5
+# The regression on Y: samples a quadratic term and a bump, the bumps' widths in standard deviations per √d_y, and
+# penalties per sample; a trace of one on all keeps the equations solvable.
+_SAMPLES_PER_TERM, _SAMPLES_PER_BUMP, _FEWEST_BUMPS, _MOST_BUMPS = 8, 4, 5, 200
+_WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
+_PENALTIES, _TRACE = (1e-6, 1e-4, 1e-2), 1e-10
+# A fit is as good as the best up to this factor of its error, and uses at most this share of the samples.
+_AS_GOOD, _MOST_FREEDOM = 1.04, 0.4
+# Jumps that a column may have, and how many times log n a split must gain in units of the residual's variance.
+_MOST_JUMPS, _JUMP = 3, 4
+# Share of the variance of log |residual| that Y must tell for the spread to be Y's.
+_UNEVEN = 0.05
 # Standard deviations up to which coordinates are all but linear.
 _BEND = 5.0
 # Variance that Y leaves of a column of variance 1, below which the column is a function of Y to rounding.
@@ -212,7 +222,9 @@ def memory(series: Array) -> int:
 def _lag(x: Array, z: Array, y: Array) -> int:
     """What shifts are multiples of: the shorter memory, since a relation of X and Z fades with either's."""
     n = len(x)
-    spans = [memory(_Regression(y)(_coordinates(part))) for part in (x, z)]
+    regression = _Regression(y)
+    columns = [_coordinates(part) for part in (x, z)]
+    spans = [memory(regression.left(part, regression.chosen(part))) for part in columns]
     if min(spans) * _FEWEST_SHIFTS > n or max(spans) * _FEWEST_MEMORIES > n:
         raise SampleError(
             f"n = {n} samples with memories of {spans[0]} (x) and {spans[1]} (z) are too few for a test: "
@@ -246,36 +258,132 @@ def _cells(given: Array, size: int) -> Order:
 
 
 class _Regression:
-    """What is left of columns after a regression on Y: linear terms and n/10 (at most 100) Gaussian bumps.
+    """What is left of columns after a regression on Y, whose smoothness each column chooses for itself.
 
-    It has next to no penalty, on purpose. Every arrangement of X goes through it, so overfitting costs power,
-    (n - bumps)/n, and hardly the level; what stays of a common cause in both X and Z costs the level. For the same
-    reason all columns enter in smooth coordinates, 5 arsinh(y/5) of the standardised column, which tame heavy
-    tails and leave the rest as it is. As a function of Y's ranks a smooth cause is rough, by the chance in order
-    statistics; and in the ranks of X noise that was independent of Y has a spread that Y sets.
+    The candidates are linear in Y; quadratic; that with n/4 (at most 200) Gaussian bumps of five widths and three
+    penalties, or half as many along the single columns; and with indicators of where the column jumps; all by
+    least squares. Of those whose leave-one-out error is within 4 % of the least the most flexible counts: every
+    arrangement of X goes through it, so overfitting costs power and hardly the level, while what stays of a common
+    cause in both X and Z costs the level. For the same reason all columns enter in smooth coordinates,
+    5 arsinh(y/5) of the standardised column, which tame heavy tails and leave the rest as it is. As a function of
+    Y's ranks a smooth cause is rough, by the chance in order statistics.
     """
 
     def __init__(self, y: Array) -> None:
         n, d = y.shape
         self.given = _white(normal_scores(y), "y") if d else y
-        basis, bumps = np.ones((n, 1)), min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS)
-        if d:
-            points = _coordinates(y)
-            basis = np.hstack([basis, points])
-            if bumps >= _SAMPLES_PER_BUMP:
-                # Centres evenly spaced in rank along the first column: their choice needs no chance.
-                ranked = np.argsort(points[:, 0], kind="stable")
-                centres = points[ranked[np.linspace(0, n - 1, bumps).round().astype(int)]]
-                basis = np.hstack([basis, np.exp(-cdist(points, centres, "sqeuclidean") / (2 * _WIDTH**2 * d))])
+        self.points, self.plain = y, 0
+        self.fits = [_Fit(np.ones((n, 1)), 1, 0.0)]
+        if not d:
+            return
+        self.points = points = _coordinates(y)
+        linear = np.hstack([np.ones((n, 1)), points])
+        bases = [linear]
+        if d * (d + 1) // 2 <= n // _SAMPLES_PER_TERM:
+            pairs = [points[:, i] * points[:, j] for i in range(d) for j in range(i + 1)]
+            # Two values have no square of their own.
+            kept = [pair for pair in pairs if len(np.unique(pair)) > 2 or d > 1]
+            bases.append(np.hstack([linear, np.column_stack(kept)]) if kept else linear)
+        self.fits = [_Fit(basis, 1, _TRACE) for basis in bases]
+        self.plain = len(bases) - 1
+        bumps = min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS)
+        if bumps < _FEWEST_BUMPS:
+            return
+        # Centres evenly spaced in rank along the first column: their choice needs no chance.
+        ranked = np.argsort(points[:, 0], kind="stable")
+        centres = points[ranked[np.linspace(0, n - 1, bumps).round().astype(int)]]
+        squares = cdist(points, centres, "sqeuclidean")
+        for width in _WIDTHS:
+            basis = np.hstack([bases[-1], np.exp(-squares / (2 * width**2 * d))])
+            self.fits += [_Fit(basis, bases[-1].shape[1], penalty) for penalty in _PENALTIES]
+        single = min(n // (2 * _SAMPLES_PER_BUMP * d), _MOST_BUMPS // d)
+        if d == 1 or single < _FEWEST_BUMPS:
+            return
+        # Every column bent by itself: what is left for many columns.
+        places = np.quantile(points, (np.arange(single) + 0.5) / single, axis=0)
+        squares = ((points[:, None] - places) ** 2).reshape(n, -1)
+        for width in _WIDTHS[1:4]:
+            basis = np.hstack([bases[-1], np.exp(-squares / (2 * width**2))])
+            self.fits += [_Fit(basis, bases[-1].shape[1], penalty) for penalty in _PENALTIES]
+
+    def chosen(self, columns: Array) -> NDArray[np.intp]:
+        """Which fit each column takes; one with its jumps joins the candidates if it has any."""
+        return np.array([self._choice(column) for column in columns.T[:, :, None]], dtype=np.intp)
+
+    def _choice(self, column: Array) -> int:
+        if self.points.shape[1]:
+            jumps = self._jumps(column)
+            if jumps.shape[1]:
+                smooth = self._best(column)
+                for fit in (self.fits[self.plain], self.fits[smooth]):
+                    self.fits.append(_Fit(np.hstack([jumps, fit.basis]), fit.free + jumps.shape[1], fit.penalty))
+        return self._best(column)
+
+    def _best(self, column: Array) -> int:
+        errors = np.array([fit.left_out(column)[0] for fit in self.fits])
+        freedom = np.array([fit.freedom for fit in self.fits])
+        return int(np.where(errors <= _AS_GOOD * errors.min(), freedom, -1.0).argmax())
+
+    def _jumps(self, column: Array) -> Array:
+        """Indicators of Y's columns beyond where the column jumps, found one after the other, (n, at most 3)."""
+        n = len(column)
+        plain, found = self.fits[self.plain], np.empty((n, 0))
+        for _ in range(_MOST_JUMPS):
+            left = _Fit(np.hstack([found, plain.basis]), plain.free + found.shape[1], plain.penalty)(column)[:, 0]
+            order = np.argsort(self.points, axis=0, kind="stable")
+            sums = np.cumsum(left[order], axis=0)[:-1]
+            below = np.arange(1, n)[:, None]
+            apart = np.diff(np.take_along_axis(self.points, order, 0), axis=0) > 0
+            gain = np.where(apart, sums**2 * n / (below * (n - below)), 0.0) / left.var()
+            at, side = np.unravel_index(int(gain.argmax()), gain.shape)
+            if gain[at, side] < _JUMP * math.log(n):
+                break
+            edge = self.points[order[at, side], side]
+            found = np.hstack([found, (self.points[:, side, None] > edge).astype(np.float64)])
+        return found
+
+    def spread(self, left: Array) -> Array:
+        """How large Y makes each residual: the exponential of a fit to the logarithm of its size."""
+        sizes = np.log(np.abs(left) + np.finfo(np.float64).tiny ** 0.5)
+        # A few samples at the very middle would outweigh all others.
+        sizes = np.maximum(sizes, np.quantile(sizes, 0.05, axis=0))
+        errors = np.array([fit.left_out(sizes) for fit in self.fits])
+        best = errors.argmin(0)
+        told = 1 - errors.min(0) / sizes.var(0) > _UNEVEN
+        fitted = sizes - self.left(sizes, best)
+        result: Array = np.where(told, np.exp(fitted - fitted.mean(0)), 1.0)
+        return result
+
+    def left(self, columns: Array, chosen: NDArray[np.intp]) -> Array:
+        """The columns, shape (n, c), less their fits."""
+        residual = np.empty_like(columns)
+        for i in np.unique(chosen):
+            own = chosen == i
+            residual[:, own] = self.fits[i](columns[:, own])
+        return residual
+
+
+class _Fit:
+    """Penalised least squares on a basis whose first columns are free."""
+
+    def __init__(self, basis: Array, free: int, penalty: float) -> None:
         gram = basis.T @ basis
-        penalty = np.where(np.arange(len(gram)) <= d, 1e-10, _PENALTY)
-        gram[np.diag_indices_from(gram)] += n * penalty
-        self.basis, self.gain = basis, cho_solve(cho_factor(gram), basis.T)
+        gram[np.diag_indices_from(gram)] += len(basis) * np.where(np.arange(len(gram)) < free, _TRACE, penalty)
+        self.basis, self.free, self.penalty = basis, free, penalty
+        self.gain = cho_solve(cho_factor(gram), basis.T)
+        self.leverage = np.einsum("ij,ji->i", basis, self.gain)
+        self.freedom = float(self.leverage.sum())
 
     def __call__(self, columns: Array) -> Array:
-        """The columns, shape (n, c), less their fit."""
         residual: Array = columns - self.basis @ (self.gain @ columns)
         return residual
+
+    def left_out(self, columns: Array) -> Array:
+        """Mean squared leave-one-out error of each column, (c,); infinite where a fit all but interpolates."""
+        if self.freedom > _MOST_FREEDOM * len(columns):
+            return np.full(columns.shape[1], math.inf)
+        error: Array = ((self(columns) / np.maximum(1 - self.leverage, 1e-9)[:, None]) ** 2).mean(0)
+        return error
 
 
 def _coordinates(points: Array) -> Array:
@@ -307,23 +415,26 @@ class _Statistic:
         self.k, self.kind = k, statistic
         self.regression = _Regression(y)
         self.given = self.regression.given
-        self.moved = self._scores(x, "x")
-        self.right = _white(self.regression(self._scores(z, "z")), "z")
+        self.moved, self.fits = self._scores(x, "x")
+        right, fits = self._scores(z, "z")
+        self.right = _white(self.regression.left(right, fits), "z")
         self.dense = len(x) <= _MOST_DENSE and statistic != "gaussian"
         if self.dense:
             self.of_y = _distances(self.given)
             # Where samples coincide no distance is less than a radius of 0: the sample itself counts.
             self.digamma = digamma(np.maximum(np.arange(len(x) + 1), 1))
 
-    def _scores(self, points: Array, name: str) -> Array:
-        """Normal scores of a part's residuals."""
-        left = self.regression(_coordinates(points))
+    def _scores(self, points: Array, name: str) -> tuple[Array, NDArray[np.intp]]:
+        """Normal scores of a part's residuals over the spread that Y sets them, and the fits that leave them."""
+        columns = _coordinates(points)
+        fits = self.regression.chosen(columns)
+        left = self.regression.left(columns, fits)
         if (left.var(0) < _NOTHING_LEFT).any():
             raise SampleError(f"some columns of {name} are functions of y to rounding: drop them")
-        return normal_scores(left)
+        return normal_scores(left / self.regression.spread(left)), fits
 
     def __call__(self, order: Order) -> float:
-        left = _white(self.regression(self.moved[order]), "x")
+        left = _white(self.regression.left(self.moved[order], self.fits), "x")
         turn_x, correlations, turn_z = np.linalg.svd(left.T @ self.right / len(order), full_matrices=False)
         gaussian = -0.5 * float(np.log1p(-(np.minimum(correlations, 1 - 1e-12) ** 2)).sum())
         if self.kind == "gaussian":

@@ -13,8 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh, solve_triangular
-from scipy.optimize import brentq
 from scipy.special import digamma
 
 from arvdm_theory.information.estimators.neighbours import (
@@ -24,24 +22,21 @@ from arvdm_theory.information.estimators.neighbours import (
     neighbour_distances,
     radius_and_counts,
 )
-from arvdm_theory.information.estimators.plugin import gaussian_divergence_value
 from arvdm_theory.information.estimators.result import conclude
 from arvdm_theory.information.estimators.samples import (
     SampleError,
     paired_samples,
     require_neighbours,
-    two_samples,
+    warn_of_copies,
     warn_of_deterministic_relations,
     warn_of_duplicates,
     warn_of_heavy_tails,
 )
-from arvdm_theory.information.estimators.uncertainty import Dependence, subsample_error
+from arvdm_theory.information.estimators.uncertainty import Dependence, cuts, still_to_come, subsample_error
 from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
     "Neighbourhood",
-    "calibrated_divergence",
-    "knn_divergence",
     "ksg",
     "ksg_contributions",
     "mixed_information",
@@ -59,7 +54,11 @@ _NEAR_CEILING = 0.75
 # Samples drawn from fitted Gaussian laws to see what nearest neighbours miss there, to remove or to warn of it.
 _DRAWS = 4
 # Samples per neighbour in the smallest subsample that a standard error is taken from.
-_SMALLEST = 30
+_SMALLEST = 15
+# The parts of the samples whose estimates show how an estimate moves with n.
+_PARTS = 4
+# Re-paired samples that show the bias of the mixed estimate.
+_APART = 4
 
 
 class Neighbourhood(NamedTuple):
@@ -208,8 +207,9 @@ def mixed_information(
 ) -> Number:
     """I(X; Z), or I(X; Z | Y), for columns of which some are discrete, or for laws with atoms.
 
-    The contributions of :func:`ksg_contributions`, variant 1, but where a sample's k-th neighbour coincides
-    with it: there k is the number of samples at that point, itself included, and every n_s + 1 the number
+    The contributions of :func:`ksg_contributions`, variant 1, with k for each sample the number of samples closer
+    than its k-th neighbour, itself included: fewer than k where several lie at that very distance. Where the k-th
+    neighbour coincides with it that is the number of samples at that point, and every n_s + 1 the number
     of samples that coincide with it in the subspace s (Gao, Kannan, Oh and Viswanath 2017, without Y;
     Mesner and Shalizi 2020, with it, here not cut off at 0). On continuous samples it is :func:`ksg`, on
     discrete ones nearly the plug-in. Give nominal columns as numbers; how far apart their values lie
@@ -221,17 +221,36 @@ def mixed_information(
     n = len(arrays[0])
     require_neighbours(n, k)
     scaled = [standardised(array) for array in arrays]
+    joint = np.hstack(scaled)
     found = _mixed(scaled[0], scaled[1], scaled[2], k)
     covariance, freedom, more = subsample_error(
         lambda *parts: _mixed(parts[0], parts[1], parts[2], k).contributions.mean(),
         [scaled], _SMALLEST * k, dependence, seed,
     )  # fmt: skip
+    value, d = float(found.contributions.mean()), joint.shape[1]
     stderr = math.sqrt(covariance[0, 0])
-    notes = [*warn_of_width(found.width, n, sum(array.shape[1] for array in arrays)), *more]
-    return conclude(
-        float(found.contributions.mean()), stderr, half_width(stderr, freedom, level),
-        method="mixed", n=n, k=k, notes=notes,
-    )  # fmt: skip
+    reach = half_width(stderr, freedom, level)
+    if n >= _PARTS * _SMALLEST * k:
+        parts = cuts(n, _PARTS, dependence, np.random.default_rng(seed))
+        smaller = [
+            _mixed(scaled[0][part], scaled[1][part], scaled[2][part], k).contributions.mean() for part in parts
+        ]
+        reach += abs(still_to_come(value, np.array(smaller), stderr, min(0.5, 1 / d)))
+    if not scaled[2].shape[1]:
+        # What it says of the same columns when they are independent is its bias there, which atoms give a sign.
+        rng = np.random.default_rng(seed)
+        apart = [
+            _mixed(scaled[0], rng.permutation(scaled[1]), scaled[2], k).contributions.mean() for _ in range(_APART)
+        ]
+        reach += abs(float(np.mean(apart)))
+    notes = [
+        *warn_of_copies(joint),
+        *warn_of_width(found.width, n, d),
+        *warn_of_ceiling(value, n, k),
+        *more,
+    ]
+    stderr = reach / half_width(1.0, freedom, level)
+    return conclude(value, stderr, reach, method="mixed", n=n, k=k, notes=notes)
 
 
 def _mixed(x: Array, z: Array, y: Array, k: int) -> Neighbourhood:
@@ -239,199 +258,13 @@ def _mixed(x: Array, z: Array, y: Array, k: int) -> Neighbourhood:
     distance = nearest(joint, k)[0][:, -1]
     # Closer than the least positive number is at distance 0.
     radius = np.maximum(distance, np.nextafter(0.0, 1.0))
-    order = np.where(distance > 0, k, count_within(joint, radius) + 1)
+    # Where many samples tie at the k-th distance fewer than k - 1 are closer: all counts are of one kind.
+    order = count_within(joint, radius) + 1
     at_y = digamma(count_within(y, radius) + 1) if y.shape[1] else digamma(len(x))
     xy, zy = np.hstack([x, y]), np.hstack([z, y])
     marginal = digamma(count_within(xy, radius) + 1) + digamma(count_within(zy, radius) + 1)
     contributions = np.asarray(digamma(order) - marginal + at_y, dtype=np.float64)
     return Neighbourhood(contributions, float(np.median(distance)))
-
-
-def knn_divergence(
-    p: ArrayLike,
-    q: ArrayLike,
-    *,
-    k: int = 3,
-    dependence: Dependence = "independent",
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Number:
-    """KL(P ‖ Q) from samples of each, by k nearest neighbours in balls of one radius for both.
-
-    At sample i of P let ε_i be the larger of its distances to its k-th neighbour in P and in Q, and l_i and m_i
-    the numbers of other samples of P and of Q within ε_i. The estimate is the mean of
-
-        [ψ(l_i + 1_Q) - ψ(n)] - [ψ(m_i + 1_P) - ψ(m + 1)],
-
-    1_Q being 1 where Q's neighbour set the radius, and 1_P where P's did. One radius for both cancels what the
-    ratio of two radii errs by (Wang, Kulkarni and Verdú 2009, section III, where the terms are ψ(l_i) and ψ(m_i)).
-    The samples are first whitened together, which changes no divergence; the standard error comes from subsamples.
-
-    **What it estimates without bias** is the mean of log P(B_i)/Q(B_i), B_i the ball of radius ε_i. *Proof.* Let N
-    be the number of the n - 1 other samples in the ball of P-mass s, and U the mass at which N reaches k. For
-    every s, set by Q's samples, d/ds E log max(U, s) = P(N ≥ k)/s, and that is the derivative of
-    E[ψ(k) 1(N < k) + ψ(N + 1) 1(N ≥ k)] too, since binomial probabilities have b_n(N)/s = n b_{n-1}(N - 1)/N and
-    since ψ(N + 1) - ψ(N) = 1/N. At s = 0 both agree: E log U = ψ(k) - ψ(n). Likewise for Q. ∎ With ψ(l_i) and
-    ψ(m_i) instead the value is too low by the mean of 1/l_i where Q is thinner than P.
-
-    **Bias.** What is left is that a ball tells the ratio of two averages. Where P has samples and Q has none, the
-    ball that reaches Q holds the bulk of P on that side, and the ratio of the averages is far below that at its
-    centre: Q narrower than P makes the estimate low (N(0, I) against N(0, I/4) in the plane, n = m = 1000:
-    0.76 of 1.61). In 5 and more dimensions all balls are wide, and Q wider than P makes it high. No correction of
-    the contributions can know what lies where Q has no samples; what Gaussian laws of the same moments suffer is
-    seen on samples drawn from them, warned of where the interval does not cover it, and taken off by
-    :func:`calibrated_divergence`.
-
-    Args:
-        p: samples of P, shape (n, d) or (n,).
-        q: samples of Q, shape (m, d) or (m,).
-        k: neighbours.
-        dependence: of the samples within each of the two.
-        level: of the confidence interval.
-        seed: of the shuffle that cuts the subsamples, and of the Gaussian samples.
-
-    Raises:
-        SampleError: as :func:`ksg`, and for different dimensions or columns that are linear functions of others.
-    """
-    of_p, of_q, notes = _divergence_samples(p, q, k)
-    contributions, width = _divergence(of_p, of_q, k)
-    value = float(contributions.mean())
-    covariance, freedom, more = subsample_error(
-        lambda a, b: _divergence(a, b, k)[0].mean(), [[of_p], [of_q]], _SMALLEST * k, dependence, seed
-    )
-    stderr = math.sqrt(covariance[0, 0])
-    reach = half_width(stderr, freedom, level)
-    notes += warn_of_width(width, *of_p.shape)
-    bias = error = 0.0
-    if min(len(of_p), len(of_q)) > of_p.shape[1] + 2:
-        bias, error = _bias_on_gaussians(of_p, of_q, k, seed)
-    # More than the few draws would show by chance; the interval is not known (NaN) for very few samples.
-    if abs(bias) > float(np.nan_to_num(reach)) + 3 * error:
-        notes.append(
-            f"on Gaussian samples of these sizes and moments nearest neighbours are {bias:+.2f} nats "
-            "off, more than the interval covers: use the calibrated method or more samples."
-        )
-    return conclude(value, stderr, reach, method="knn", n=len(of_p), k=k, notes=[*notes, *more])
-
-
-def calibrated_divergence(
-    p: ArrayLike,
-    q: ArrayLike,
-    *,
-    k: int = 3,
-    dependence: Dependence = "independent",
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Number:
-    """KL(P ‖ Q) by nearest neighbours, with the bias removed that they have on Gaussian laws of the same moments.
-
-    K(samples) - [E K(Gaussian samples) - G], with K the estimate of :func:`knn_divergence`, E K its mean over
-    samples of Gaussian laws with the moments of P and of Q, and G their divergence, itself without bias
-    (:func:`~arvdm_theory.information.estimators.gaussian_divergence`). Unbiased to O(1/n) for Gaussian P and Q in
-    any dimension and direction, and consistent in a fixed dimension for continuous laws, since both K become so.
-    Where both are known to be Gaussian, G alone is the better estimate.
-
-    Arguments and errors as :func:`knn_divergence`; besides, both laws need more than d + 2 samples.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> wide, narrow = rng.normal(size=(2000, 4)), 0.8 * rng.normal(size=(2000, 4))
-        >>> estimate = calibrated_divergence(wide, narrow)
-        >>> estimate.ci_low < 4 * (math.log(0.8) + 1 / 1.28 - 0.5) < estimate.ci_high
-        True
-    """
-    of_p, of_q, notes = _divergence_samples(p, q, k)
-    (n, d), m = of_p.shape, len(of_q)
-    if min(n, m) < d + 3:
-        raise SampleError(f"covariances in {d} dimensions need {d + 3} samples of each, got {n} of P and {m} of Q")
-
-    def pieces(a: Array, b: Array, start: int = seed + 1) -> Array:
-        contributions, width = _divergence(a, b, k)
-        bias, error = _bias_on_gaussians(a, b, k, start)
-        return np.array([contributions.mean() - bias, bias, error, width])
-
-    value, bias, error, width = pieces(of_p, of_q, seed)
-    covariance, freedom, more = subsample_error(
-        pieces, [[of_p], [of_q]], max(_SMALLEST * k, 10 * d), dependence, seed
-    )
-    stderr = math.sqrt(covariance[0, 0])
-    reach = half_width(stderr, freedom, level)
-    if abs(bias) > max(float(np.nan_to_num(reach)), abs(value) / 4) + 3 * error:
-        notes.append(
-            f"on Gaussian samples of these sizes and moments nearest neighbours are {bias:+.2f} nats off. "
-            "That was removed, but where P and Q are not Gaussian what is left may be as large: use more "
-            "samples of both."
-        )
-    notes += [
-        *warn_of_width(
-            width, n, d, "differences from a Gaussian law are missed; use fewer columns or more samples"
-        ),
-        *more,
-    ]
-    return conclude(value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
-
-
-def _divergence_samples(p: ArrayLike, q: ArrayLike, k: int) -> tuple[Array, Array, list[str]]:
-    """Both samples, checked, and what to warn of."""
-    of_p, of_q = two_samples(p, q)
-    require_neighbours(len(of_p), k, "p")
-    require_neighbours(len(of_q), k, "q")
-    pooled = np.vstack([of_p, of_q])
-    for array in (pooled, of_p, of_q):
-        if warn_of_deterministic_relations(array):
-            raise SampleError("some columns are linear functions of the others: drop them")
-    notes = [
-        *warn_of_duplicates(pooled, "add the noise that rounding took away, or use a discrete divergence"),
-        *warn_of_heavy_tails(pooled, "use the classifier, which works on ranks"),
-    ]
-    return of_p, of_q, notes
-
-
-def _divergence(p: Array, q: Array, k: int) -> tuple[Array, float]:
-    """Contributions to KL(P ‖ Q), whose mean is the estimate, and the median distance to neighbour k in P.
-
-    In the units of the samples whitened together.
-    """
-    pooled = np.vstack([p, q])
-    scaled = (pooled - pooled.mean(0)) / pooled.std(0)
-    factor = np.linalg.cholesky(scaled.T @ scaled / len(scaled))
-    white = np.ascontiguousarray(solve_triangular(factor, scaled.T, lower=True).T)
-    p, q = white[: len(p)], white[len(p) :]
-    near_p, near_q = nearest(p, k)[0][:, -1], nearest(p, k, among=q)[0][:, -1]
-    radius = np.maximum(near_p, near_q)
-    inside_p = count_within(p, radius, strict=False)
-    inside_q = count_within(p, radius, strict=False, among=q)
-    # At an atom both distances are 0 and neither set the radius: the number in it is binomial for both.
-    mass_p = digamma(inside_p + (near_q >= near_p)) - digamma(len(p))
-    mass_q = digamma(inside_q + (near_p >= near_q)) - digamma(len(q) + 1)
-    return np.asarray(mass_p - mass_q, dtype=np.float64), float(np.median(near_p))
-
-
-def _bias_on_gaussians(p: Array, q: Array, k: int, seed: int) -> tuple[float, float]:
-    """Mean of K over samples of Gaussian laws with these moments less their divergence G, and its standard error.
-
-    Fitted moments differ by more than the laws' own. So in the eigenbasis of P's covariance relative to Q's, with
-    eigenvalues λ and shift δ, samples are drawn from N(√c δ, λ^c) and N(0, I) with the c that makes their
-    divergence, ½ Σ (λ^c - 1 - c log λ + c δ²), equal to G (0 if G is negative).
-    """
-    (n, d), m = p.shape, len(q)
-    value = gaussian_divergence_value(p, q)
-    covariances = [np.atleast_2d(np.cov(array.T)) for array in (p, q)]
-    spectrum, turn = eigh(*covariances)
-    logs, shift = np.log(spectrum), turn.T @ (p.mean(0) - q.mean(0))
-
-    def excess(c: float) -> float:
-        return float((np.expm1(c * logs) - c * logs + c * shift**2).sum()) / 2 - value
-
-    share = 0.0 if value <= 0 else 1.0 if excess(1) <= 0 else float(brentq(excess, 0, 1))
-    truth = excess(share) + value
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(_DRAWS):
-        of_p, of_q = rng.standard_normal((n, d)), rng.standard_normal((m, d))
-        of_p = math.sqrt(share) * shift + of_p * np.exp(share * logs / 2)
-        found.append(float(_divergence(of_p, of_q, k)[0].mean()))
-    return float(np.mean(found)) - truth, float(np.std(found, ddof=1)) / math.sqrt(_DRAWS)
 
 
 def warn_of_width(

@@ -8,13 +8,15 @@ what a critic has missed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from arvdm_theory.information.estimators.knn import calibrated_divergence, knn_divergence, ksg, mixed_information
+from arvdm_theory.information.estimators.diagnosis import Diagnosis, examine, examine_two
+from arvdm_theory.information.estimators.divergence import calibrated_divergence, knn_divergence
+from arvdm_theory.information.estimators.knn import ksg, mixed_information
 from arvdm_theory.information.estimators.neural import neural_divergence, neural_information
 from arvdm_theory.information.estimators.plugin import (
     copula_information,
@@ -23,6 +25,7 @@ from arvdm_theory.information.estimators.plugin import (
     gaussian_information,
 )
 from arvdm_theory.information.estimators.residual import calibrated_information
+from arvdm_theory.information.estimators.result import issue
 from arvdm_theory.information.estimators.samples import SampleError, paired_samples, two_samples
 from arvdm_theory.information.estimators.uncertainty import Dependence
 from arvdm_theory.number import LEVEL, Number
@@ -73,31 +76,19 @@ NEURAL_DIVERGENCES: dict[str, Callable[..., Number]] = {
 }
 """Estimators of KL(P ‖ Q) with trained critics, by what these are trained by: they also take ``seed``."""
 
-# A column is discrete if each of its values stands for at least so many samples on average.
-_SAMPLES_PER_VALUE = 20
+# What explicit methods cannot take: kinds of columns for which their law has no place.
+_NEED_CONTINUOUS = {"ksg1", "ksg2", "gaussian", "copula"}
+_NEED_DISCRETE = {"miller-madow", "shrinkage", "plug-in"}
 
 
 def default_method(x: ArrayLike, z: ArrayLike, y: ArrayLike | None = None) -> str:
-    """The estimator for samples of these kinds, chosen from how often values repeat in each column.
-
-    All columns discrete: ``miller-madow``; some: ``mixed``; none: ``calibrated``. A column counts as discrete if
-    its distinct values number at most n/20 (at least 2).
-    """
-    columns = np.hstack(paired_samples(x, z, y)).T
-    discrete = [_is_discrete(column) for column in columns]
-    if all(discrete):
-        return "miller-madow"
-    return "mixed" if any(discrete) else "calibrated"
-
-
-def _is_discrete(column: NDArray[np.float64]) -> bool:
-    return len(np.unique(column)) <= max(2, len(column) // _SAMPLES_PER_VALUE)
+    """The estimator for samples of these kinds, see :func:`~arvdm_theory.information.estimators.examine`."""
+    return examine(*paired_samples(x, z, y)).method
 
 
 def default_divergence(p: ArrayLike, q: ArrayLike) -> str:
-    """``knn`` if a column of both samples together is discrete (:func:`default_method`), else ``calibrated``."""
-    discrete = any(_is_discrete(column) for column in np.vstack(two_samples(p, q)).T)
-    return "knn" if discrete else "calibrated"
+    """The estimator for samples of these two laws."""
+    return examine_two(*two_samples(p, q)).method
 
 
 def estimate_information(
@@ -130,8 +121,50 @@ def estimate_information(
         >>> estimate_information(frame, (frame + rng.integers(0, 2, size=1000)) % 3).method
         'miller-madow'
     """
-    estimator = _chosen(METHODS | NEURAL_METHODS, method, lambda: default_method(x, z, y))
-    return estimator(x, z, y, dependence=dependence, level=level, **_seeded(estimator, seed))
+    estimator = _chosen(METHODS | NEURAL_METHODS, method)
+    arrays = paired_samples(x, z, y)
+    found = examine(*arrays, dependence)
+    if method is None:
+        if found.refusal:
+            raise SampleError(f"{found.refusal}; a method that is named gives what it can")
+        estimator = METHODS[found.method]
+        arrays = arrays[0][found.rows], arrays[1][found.rows], arrays[2][found.rows]
+        notes = found.warnings
+    else:
+        notes = _unsuited(method, found)
+        found = replace(found, method=method, reason=f"as asked ({found.method} suits: {found.reason})")
+    result = estimator(*arrays, dependence=dependence, level=level, **_seeded(estimator, seed))
+    return _told(result, found, notes)
+
+
+def _unsuited(method: str, found: Diagnosis) -> tuple[str, ...]:
+    """What to say of a method that was asked for by name."""
+    notes = list(found.warnings[-1:] if "--autocorrelated" in "".join(found.warnings) else ())
+    if found.refusal:
+        notes.append(f"{found.refusal}: no finite number is right.")
+    tied = [kind for kind in found.kinds if kind != "continuous"]
+    if method in _NEED_CONTINUOUS and tied:
+        kinds = ", ".join(sorted(set(tied)))
+        notes.append(
+            f"{len(tied)} of {len(found.kinds)} columns repeat values ({kinds}), which {method} has no place for: "
+            f"use the default, {found.method}."
+        )
+    if method in _NEED_DISCRETE and found.method != "miller-madow":
+        notes.append(
+            f"the columns are not of few values, or the table has too many cells for {len(found.rows)} samples: "
+            f"use the default, {found.method}."
+        )
+    return tuple(notes)
+
+
+def _told(result: Number, found: Diagnosis, notes: Sequence[str]) -> Number:
+    """The result with the diagnosis, and with what that warns of."""
+    for note in notes:
+        issue(note)
+    warnings = tuple(dict.fromkeys((*result.warnings, *notes)))
+    doubts = len(warnings)
+    trust = f"{doubts} {'doubt' if doubts == 1 else 'doubts'}, see the warnings" if doubts else "no doubts"
+    return replace(result, warnings=warnings, diagnosis=replace(found, trust=trust))
 
 
 def estimate_divergence(
@@ -163,16 +196,25 @@ def estimate_divergence(
         >>> estimate.ci_low < log(1.5) + 1 / 4.5 - 0.5 < estimate.ci_high
         True
     """
-    estimator = _chosen(DIVERGENCES | NEURAL_DIVERGENCES, method, lambda: default_divergence(p, q))
-    return estimator(p, q, dependence=dependence, level=level, **_seeded(estimator, seed))
+    estimator = _chosen(DIVERGENCES | NEURAL_DIVERGENCES, method)
+    of_p, of_q = two_samples(p, q)
+    found = examine_two(of_p, of_q)
+    notes: tuple[str, ...] = ()
+    if method is None:
+        if found.refusal:
+            raise SampleError(found.refusal)
+        estimator = DIVERGENCES[found.method]
+    else:
+        notes = (f"{found.refusal}.",) if found.refusal else ()
+        found = replace(found, method=method, reason=f"as asked ({found.method} suits: {found.reason})")
+    result = estimator(of_p, of_q, dependence=dependence, level=level, **_seeded(estimator, seed))
+    return _told(result, found, notes)
 
 
-def _chosen(
-    table: Mapping[str, Callable[..., Number]], method: str | None, default: Callable[[], str]
-) -> Callable[..., Number]:
+def _chosen(table: Mapping[str, Callable[..., Number]], method: str | None) -> Callable[..., Number]:
     if method is not None and method not in table:
         raise SampleError(f"no estimator is called {method!r}; there are {', '.join(table)}")
-    return table[default() if method is None else method]
+    return table["calibrated" if method is None else method]
 
 
 def _seeded(estimator: Callable[..., Number], seed: int) -> dict[str, int]:

@@ -26,21 +26,36 @@ FEWEST_TO_FIT = 50
 """Samples below which no regression is tried."""
 # A nonlinear prediction must explain this share of a column beyond a linear one, out of sample.
 _WORTHWHILE = 0.01
+# Share of the variance of log |residual| that Y must explain, out of sample, for the spread to depend on it.
+_UNEVEN = 0.03
 
 
 def residuals(x: Array, z: Array, y: Array, dependence: Dependence = "independent") -> tuple[Array, Array, Array]:
-    """X and Z without what Y explains of them nonlinearly, column by column; unchanged where it explains nothing.
+    """X and Z without what Y explains of their place and spread, column by column; unchanged where it is nothing.
 
-    Columns are predicted from Y as normal scores by :func:`held_out_predictions`.
-    I(X; Z | Y) is the same for the residuals, whatever the prediction is.
+    Columns are predicted from Y as normal scores by :func:`held_out_predictions`, where that beats a linear
+    prediction; then the logarithm of what is left in size, by which it is divided. I(X; Z | Y) is the same for
+    (X - f(Y))/g(Y), whatever f and g > 0 are.
     """
     if not y.shape[1] or len(x) < FEWEST_TO_FIT:
         return x, z, y
-    targets = normal_scores(np.hstack([x, z]))
-    linear, best = held_out_predictions(normal_scores(y), targets, dependence)
-    result = np.hstack([x, z])
+    inputs, result = normal_scores(y), np.hstack([x, z])
+    targets = normal_scores(result)
+    linear, best = held_out_predictions(inputs, targets, dependence)
     bent = (best != linear).any(0)
     result[:, bent] = (targets - best)[:, bent]
+    # Where Y places nothing the column itself is what is left, and where it does so linearly its scores less that.
+    placed = (linear**2).mean(0) > _WORTHWHILE
+    left = np.where(placed, targets - best, result - np.median(result, axis=0))
+    sizes = np.log(np.abs(left) + np.finfo(np.float64).tiny ** 0.5)
+    # A few samples at the very middle would outweigh all others.
+    sizes = np.maximum(sizes, np.quantile(sizes, 0.02, axis=0))
+    centre, scale = sizes.mean(0), sizes.std(0)
+    _, spread = held_out_predictions(inputs, (sizes - centre) / scale, dependence)
+    uneven = ((spread**2).mean(0) > _UNEVEN) & (
+        (((sizes - centre) / scale - spread) ** 2).mean(0) < 1 - _UNEVEN
+    )  # fmt: skip
+    result[:, uneven] = (left * np.exp(-scale * spread))[:, uneven]
     return result[:, : x.shape[1]], result[:, x.shape[1] :], y
 
 

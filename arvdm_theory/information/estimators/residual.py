@@ -3,11 +3,13 @@
 Nearest neighbours alone collapse in high dimension: for 16 Gaussian pairs of correlation 0.5 they see a third of
 the information. Four exact steps and one approximation put that right.
 
-1. Every column becomes its normal scores: invertible maps of single columns change no information.
-2. X and Z lose what Y explains of them, X ↦ X - f(Y), with f linear, or nonlinear where cross-validation says so.
-   For any f this is invertible given Y, so I(X; Z | Y) does not change.
-3. Where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on samples left out of the
-   fit, by more than 0.02 nats (or X from (Z, Y)), X gives way to u: with the rest R = Z - u, for any u whatever,
+1. Every column becomes its normal scores: invertible maps of single columns change no information, and equal
+   values in random order neither (:mod:`arvdm_theory.information.estimators.ties`).
+2. X and Z lose what Y explains of them, X ↦ (X - f(Y))/g(Y), with f linear, or nonlinear where cross-validation
+   says so, and g > 0 likewise. For any f and g this is invertible given Y, so I(X; Z | Y) does not change.
+3. Beyond three columns: where Z is better predicted from (X, Y) by a nonlinear u(X, Y) than by a linear one, on
+   samples left out of the fit, by more than 0.02 nats (or X from (Z, Y)), X gives way to u: with the rest R = Z
+   - u, for any u whatever,
 
        I(X; Z | Y) = I(u; Z | Y) + I(X; R | Y) - I(u; R | Y),
 
@@ -31,13 +33,21 @@ consistent in a fixed dimension, since both biases of K vanish; at finite n it m
 dependence that neither the baseline nor the regression has. A sum over d of such pairs is missed the more, the
 larger d is; a warning says that neighbourhoods are wide.
 
-**What the interval holds.** (a) Sampling error, from disjoint subsamples, with the choice of the weight w
-(Buckland, Burnham and Augustin 1997). (b) What is still to come. The same estimate from quarters of the samples
-has a larger bias b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters
-to the whole. After step 3 the value is extrapolated by γ = ½ (so by D itself), and the interval is widened, to
-either side, by |D|/(4^γ - 1) with γ = min(½, 2/d), d the number of all columns, the rate at which
-nearest-neighbour estimates of smooth densities converge. Without step 3, D is the move of w R alone and the value
-is left as it is. So intervals on laws that no baseline has are wide, and cover more often than their level says.
+**What stands against the baseline.** Its log ratio f of joint and re-paired samples gives a lower bound, E f -
+log E' e^f ≤ I, E' over re-paired samples (Donsker and Varadhan 1983). A baseline whose closed form claims more
+than that is refuted (clusters, for one), and nearest neighbours are taken as they are; likewise a prediction of
+step 3, also where neighbours see more without it.
+
+**What the interval holds.** (a) Sampling error, from disjoint subsamples (few samples: leaving groups out in
+turn), with the choice of the weight w (Buckland, Burnham and Augustin 1997), and half of what the correction's
+own error would add. (b) What is still to come. The same estimate from quarters of the samples has a larger bias
+b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move from the quarters to the whole.
+Without step 3 the interval reaches to where the estimate is going, and the value is its middle; D counts as far
+as it is no noise, and γ = min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
+is extrapolated by γ = ½ (so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ =
+min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. The standard error that
+is given is the one whose interval this is. So intervals on laws that no baseline has are wide, and cover more
+often than their level says.
 """
 
 from __future__ import annotations
@@ -63,10 +73,11 @@ from arvdm_theory.information.estimators.samples import (
     SampleError,
     paired_samples,
     require_neighbours,
+    warn_of_copies,
     warn_of_deterministic_relations,
-    warn_of_duplicates,
 )
-from arvdm_theory.information.estimators.uncertainty import Dependence, cuts, subsample_error
+from arvdm_theory.information.estimators.ties import untied
+from arvdm_theory.information.estimators.uncertainty import Dependence, cuts, still_to_come, subsample_error
 from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
@@ -93,6 +104,14 @@ _FEWEST_DRAWS, _MOST_DRAWS, _DRAWN = 3, 12, 6000
 _PARTS = 4
 # The bias of a smooth estimate in d dimensions falls like n^{-2/d}, and is taken to fall no faster than n^{-1/2}.
 _FASTEST = 0.5
+# Samples per neighbour in the smallest subsample that a standard error is taken from.
+_SMALLEST = 10
+# Columns up to which nearest neighbours see what a regression would.
+_FEW_COLUMNS = 3
+# Columns up to which the bias of nearest neighbours may fall as slowly as n^{-1/d}: links that oscillate.
+_SLOW_COLUMNS, _SLOW = 5, 0.4
+# Re-pairings that a baseline's claim is held against, and the least overclaim that counts.
+_PAIRINGS, _OVERCLAIM = 50, 0.1
 _ADVICE = (
     "dependence that is neither of the baseline's kind nor wide is missed; fewer columns or more samples show it"
 )
@@ -159,47 +178,109 @@ def calibrated_information(
     require_neighbours(n, k)
     if n <= d + 1:
         raise SampleError(f"a covariance in {d} dimensions needs at least {d + 2} samples, got n = {n}")
-    joint = np.hstack(arrays)
-    notes = warn_of_duplicates(joint)
+    notes = warn_of_copies(np.hstack(arrays))
+    rng = np.random.default_rng([seed, n])
+    arrays = untied(arrays[0], rng), untied(arrays[1], rng), untied(arrays[2], rng)
     relations = warn_of_deterministic_relations(np.hstack([normal_scores(a) for a in arrays if a.shape[1]]))
     if relations:
         raise SampleError(relations[0])
     whole = residuals(*arrays, dependence)
-    smallest = max(30 * k, 10 * d)
+    smallest = max(_SMALLEST * k, 3 * d)
     # What cannot be seen to move with n is not tried.
     enough = n >= _PARTS * max(smallest, FEWEST_TO_FIT)
-    turn = turned(*whole, dependence) if enough else None
+    turn = turned(*whole, dependence) if enough and d > _FEW_COLUMNS else None
+    if turn is not None and not _borne_out(turn, whole, k):
+        turn = None
     columns: tuple[Array, ...] = whole if turn is None else turn.columns
-    parts: list[Parts] = []
+    calibrate = turn is not None or overclaim(*whole) <= 0
+    found, first = _pieces(columns, k, min(max(_DRAWN // n, _FEWEST_DRAWS), _MOST_DRAWS), seed, calibrate)
 
-    def pieces(*samples: Array, draws: int = _FEWEST_DRAWS) -> Array:
-        parts.append(calibrated_parts(*samples[:3], k=k, draws=draws, seed=seed))
-        return np.array([parts[-1].baseline, parts[-1].correction + _beyond(samples, k)])
+    def pieces(*samples: Array) -> Array:
+        return _pieces(samples, k, 1, seed, calibrate, first.freedom)[0]
 
-    found = pieces(*columns, draws=min(max(_DRAWN // n, _FEWEST_DRAWS), _MOST_DRAWS))
     covariance, freedom, more = subsample_error(pieces, [columns], smallest, dependence, seed)
-    loads = np.array([1.0, _weight(found[1], covariance[1, 1])])
+    loads = np.array([1.0, _weight(found[1], covariance[1, 1]) if calibrate else 1.0])
     value = float(loads @ found)
-    stderr = _averaged_error(found[1], covariance, loads[1])
-    moved = 0.0
-    if turn is not None or (enough and loads[1] > 0):
+    # Where the correction is dropped as noise, that it is noise is known no better than itself.
+    spread = math.sqrt(max(covariance[0, 0] + covariance.sum(), 0.0)) / 2
+    stderr = max(_averaged_error(found[1], covariance, loads[1]), spread)
+    rate = min(_SLOW, 1 / d) if turn is None and d <= _SLOW_COLUMNS else min(_FASTEST, 2 / d)
+    reach = half_width(stderr, freedom, level)
+    if enough and (turn is not None or loads[1] > 0):
         smaller = []
         for cut in cuts(n, _PARTS, dependence, np.random.default_rng(seed)):
             x_part, z_part, y_part = (array[cut] for array in arrays)
             part = residuals(x_part, z_part, y_part, dependence)
             smaller.append(pieces(*(part if turn is None else turned(*part, dependence, turn.backwards).columns)))
+        on_parts = np.array(smaller) @ loads
         if turn is None:
-            # The baseline, a fit of few parameters, is taken to have arrived.
-            moved = float(loads[1] * (found[1] - np.mean(smaller, axis=0)[1]))
+            # The truth lies between where the estimate is and where it is going.
+            ahead = still_to_come(value, on_parts, stderr, rate)
+            value, reach = value + ahead / 2, reach + abs(ahead) / 2
         else:
-            moved = float(loads @ (found - np.mean(smaller, axis=0)))
-            stderr = math.hypot(stderr, math.sqrt(loads @ np.cov(np.transpose(smaller)) @ loads / _PARTS))
+            moved = value - float(on_parts.mean())
+            stderr = math.hypot(stderr, float(on_parts.std(ddof=1)) / math.sqrt(_PARTS))
             value += moved / (_PARTS**_FASTEST - 1)
-    to_come = abs(moved) / (_PARTS ** min(_FASTEST, 2 / d) - 1)
-    notes += [*warn_of_width(parts[0].width, n, d, _ADVICE), *warn_of_ceiling(parts[0].neighbours, n, k), *more]
-    return conclude(
-        value, stderr, half_width(stderr, freedom, level) + to_come, method="calibrated", n=n, k=k, notes=notes
+            reach = half_width(stderr, freedom, level) + abs(moved) / (_PARTS**rate - 1)
+    if not calibrate:
+        notes.append(
+            f"a Gaussian fit claims more information ({first.baseline:.2f} nats) than re-paired samples bear out, "
+            "as in clusters: nearest neighbours alone were taken."
+        )
+    if calibrate:
+        notes += warn_of_width(first.width, n, d, _ADVICE)
+    notes += [*warn_of_ceiling(first.neighbours, n, k), *more]
+    # One uncertainty: the standard error is the one whose interval this is.
+    stderr = reach / half_width(1.0, freedom, level)
+    return conclude(value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
+
+
+def _pieces(
+    samples: Sequence[Array], k: int, draws: int, seed: int, calibrate: bool, freedom: float | None = None
+) -> tuple[Array, Parts]:
+    """(baseline, what nearest neighbours see beyond it); without calibration (0, what they see)."""
+    parts = calibrated_parts(*samples[:3], k=k, draws=draws if calibrate else 0, seed=seed, freedom=freedom)
+    if not calibrate:
+        return np.array([0.0, parts.neighbours]), parts
+    return np.array([parts.baseline, parts.correction + _beyond(samples, k)]), parts
+
+
+def _borne_out(turn: Turned, whole: tuple[Array, Array, Array], k: int) -> bool:
+    """Whether re-paired samples bear the prediction's baseline out, and neighbours see no more without it."""
+    if overclaim(*turn.columns[:3]) > 0:
+        return False
+    seen = _pieces(turn.columns, k, 1, 0, True)[0].sum()
+    return bool(ksg_contributions(*canonical_form(*whole), k).contributions.mean() < seen + _WORTHWHILE_NATS)
+
+
+def overclaim(x: Array, z: Array, y: Array) -> float:
+    """By how many nats the Gaussian baseline claims more than its own log ratio f bears out; 0 if it does not.
+
+    For every f, E f - log E' e^f ≤ I, E' over re-paired samples (Donsker and Varadhan 1983). If the law is the
+    baseline's, log E' e^f = 0; where it is above, f is no log ratio of these samples and the baseline's closed
+    form is worth only the difference. Counted from 0.1 nats and a tenth of the claim on: few pairings make the
+    mean where a claim is large, and their mean is then, but for chance, too low.
+    """
+    left, right, _, correlations = _canonical(
+        *(normal_scores(part) if part.shape[1] else part for part in (x, z, y))
     )
+    rho = np.minimum(correlations, 1 - 1e-9)
+    pairs = len(rho)
+    left, right = left[:, :pairs], right[:, :pairs]
+    claim = -0.5 * float(np.log1p(-(rho**2)).sum())
+    scale = -rho / (1 - rho**2)
+
+    def ratio(shift: int) -> Array:
+        moved = np.roll(right, shift, axis=0)
+        quadratic = (rho * (left**2 + moved**2) - 2 * left * moved) * scale
+        return np.asarray(claim + quadratic.sum(1) / 2)
+
+    shifts = np.unique(np.linspace(1, len(left) - 1, _PAIRINGS).astype(int))
+    logs = np.concatenate([ratio(int(shift)) for shift in shifts])
+    top = float(logs.max())
+    weights = np.exp(logs - top)
+    excess = top + math.log(float(weights.mean()))
+    return excess if excess > max(_OVERCLAIM, claim / 10) else 0.0
 
 
 @dataclass(frozen=True)
@@ -295,7 +376,14 @@ def _averaged_error(correction: float, covariance: Array, weight: float) -> floa
 
 
 def calibrated_parts(
-    x: Array, z: Array, y: Array, *, k: int = 3, draws: int = _MOST_DRAWS, seed: int = 0
+    x: Array,
+    z: Array,
+    y: Array,
+    *,
+    k: int = 3,
+    draws: int = _MOST_DRAWS,
+    seed: int = 0,
+    freedom: float | None = None,
 ) -> Parts:
     """Baseline, nearest-neighbour estimate and its expectation under the baseline.
 
@@ -304,14 +392,18 @@ def calibrated_parts(
         z: shape (n, d_z), likewise.
         y: shape (n, d_y), d_y = 0 for mutual information.
         k: neighbours.
-        draws: samples of size n drawn from the baseline.
+        draws: samples of size n drawn from the baseline; without any the expectation is NaN.
         seed: of the draws.
+        freedom: of the baseline, where it is known; fitted if left out.
     """
     n, sizes = len(x), (x.shape[1], z.shape[1], y.shape[1])
     ranks = rankdata(np.hstack([x, z, y]), axis=0)
     scores = np.split(ndtri(ranks / (n + 1)), np.cumsum(sizes)[:-1], axis=1)
     a, c, given, correlations = _canonical(*scores)
-    freedom = _tail_freedom(ranks, sizes)
+    # Few samples of a strong dependence may have the same ranks on both sides.
+    correlations = np.minimum(correlations, 1 - 1 / n**2)
+    if freedom is None:
+        freedom = _tail_freedom(ranks, sizes) if draws else math.inf
     raw = -0.5 * float(np.log1p(-(correlations**2)).sum())
     gaussian = raw - _gaussian_bias(n, sizes)
     baseline = gaussian + student_information(sizes, freedom)
@@ -325,7 +417,8 @@ def calibrated_parts(
     for _ in range(draws):
         parts = _draw(rng, n, sizes, rho, freedom)
         drawn.append(ksg_contributions(*canonical_form(*parts), k).contributions.mean())
-    return Parts(baseline, float(found.contributions.mean()), float(np.mean(drawn)), freedom, found.width)
+    expected = float(np.mean(drawn)) if drawn else math.nan
+    return Parts(baseline, float(found.contributions.mean()), expected, freedom, found.width)
 
 
 def _gaussian_bias(n: int, sizes: tuple[int, int, int]) -> float:
@@ -435,7 +528,15 @@ def _best_freedom(ranks: Array) -> tuple[float, float]:
         squares: Array = np.einsum("ij,ij->j", half, half)
         return squares
 
-    def likelihood(inverse: float) -> float:
+    def likelihood(inverse: float) -> float:  # of a law whose scatter is singular to rounding: as low as can be
+        nonlocal scatter
+        try:
+            return fitted(inverse)
+        except np.linalg.LinAlgError:
+            scatter = np.corrcoef(ndtri(levels)[positions].T)
+            return -math.inf
+
+    def fitted(inverse: float) -> float:
         if inverse < 1e-3:
             table = ndtri(levels)
             points = table[positions]
@@ -445,6 +546,8 @@ def _best_freedom(ranks: Array) -> tuple[float, float]:
         freedom = 1 / inverse
         points = stdtrit(freedom, levels)[positions]
         for _ in range(_EM_STEPS):
+            if not np.isfinite(scatter).all():
+                raise np.linalg.LinAlgError("the scatter has degenerated")
             weights = (freedom + d) / (freedom + lengths(points))
             # Over the weights' sum, not n: the same fixed point, sooner reached (Kent, Tyler and Vardi 1994).
             update = (points * weights[:, None]).T @ points / weights.sum()
@@ -462,6 +565,6 @@ def _best_freedom(ranks: Array) -> tuple[float, float]:
     best = minimize_scalar(lambda inverse: -likelihood(inverse), bounds=(1e-3, _HEAVIEST), method="bounded",
                            options={"xatol": 1e-2})  # fmt: skip
     gaussian = likelihood(0.0)
-    if -best.fun <= gaussian:
+    if not -best.fun > gaussian:
         return gaussian, math.inf
     return float(-best.fun), float(1 / best.x)

@@ -14,6 +14,7 @@ __all__ = [
     "require_neighbours",
     "sample",
     "two_samples",
+    "warn_of_copies",
     "warn_of_deterministic_relations",
     "warn_of_duplicates",
     "warn_of_heavy_tails",
@@ -95,12 +96,12 @@ def two_samples(p: ArrayLike, q: ArrayLike) -> tuple[Array, Array]:
 
 
 def require_neighbours(n: int, k: int, name: str = "n") -> None:
-    """Raises SampleError unless 1 ≤ k < n; ``name`` is what the message calls the samples."""
+    """Raises SampleError unless 1 ≤ k ≤ n - 2 (a sample is left out for the error); ``name`` names the samples."""
     if k < 1:
         raise SampleError(f"k must be at least 1, got {k}")
-    if n <= k:
+    if n < k + 2:
         got = f"n = {n}" if name == "n" else f"{n} in {name}"
-        raise SampleError(f"{k} neighbours need more than {k} samples, got {got}")
+        raise SampleError(f"{k} neighbours need at least {k + 2} samples, got {got}")
 
 
 def duplicate_share(points: Array) -> float:
@@ -118,6 +119,17 @@ def warn_of_duplicates(
     if share == 0:
         return []
     return [f"{share:.1%} of the samples coincide with another one: {advice}."]
+
+
+def warn_of_copies(points: Array) -> list[str]:
+    """A warning that names the share of rows that equal another one in columns that repeat nothing else."""
+    distinct = np.unique(points, axis=0)
+    if len(distinct) == len(points) or any(len(np.unique(column)) < len(distinct) for column in distinct.T):
+        return []
+    share = duplicate_share(points)
+    return [
+        f"{share:.1%} of the rows are copies of others: leave one of each, or the copies count as information."
+    ]
 
 
 def warn_of_deterministic_relations(points: Array) -> list[str]:

@@ -27,6 +27,7 @@ __all__ = [
     "conclude_mean",
     "contribution_error",
     "cuts",
+    "still_to_come",
     "subsample_error",
     "subsampled",
 ]
@@ -37,6 +38,8 @@ Dependence = Literal["independent", "autocorrelated"]
 _MOST_SUBSAMPLES = 20
 # Blocks per sample size below which a block standard error means little.
 _FEWEST_BLOCKS = 10
+# Fewer disjoint subsamples than these know little of their spread: groups are left out in turn instead.
+_FEWEST_SUBSAMPLES, _GROUPS = 5, 10
 
 
 def block_length(series: Array) -> int:
@@ -148,7 +151,8 @@ def subsample_error(
     """Covariance of an estimator from disjoint subsamples; (covariance, degrees of freedom, warnings).
 
     With B subsamples of n/B samples each, whose estimates have the covariance S, an estimate from all n has
-    S/B. B is at most 20 and such that no subsample is smaller than ``smallest``.
+    S/B. B is at most 20 and such that no subsample is smaller than ``smallest``. Where that leaves fewer than
+    five, ten groups are left out in turn (the jackknife).
 
     Args:
         estimator: takes the arrays of all groups, one after the other, and returns a value or a vector of v.
@@ -158,7 +162,7 @@ def subsample_error(
         seed: of the shuffle.
 
     Returns:
-        the covariance is (v, v), all NaN if fewer than two subsamples are large enough.
+        the covariance is (v, v).
     """
     fewest = min(len(group[0]) for group in groups)
     blocks = min(_MOST_SUBSAMPLES, fewest // max(smallest, 1))
@@ -168,21 +172,41 @@ def subsample_error(
         # Each stretch should hold several lengths of memory, or neighbouring stretches are not independent.
         blocks = max(2, min(blocks, fewest // (4 * b)))
         notes = _short_blocks(fewest, b)
-    if blocks < 2:
-        width = np.atleast_1d(np.asarray(estimator(*(array for group in groups for array in group)))).size
-        return np.full((width, width), math.nan), math.inf, notes
     rng = np.random.default_rng(seed)
-    rows = [cuts(len(group[0]), blocks, dependence, rng) for group in groups]
-    values = np.array(
-        [
-            np.atleast_1d(
-                estimator(*(array[cut[i]] for group, cut in zip(groups, rows, strict=True) for array in group))
-            )
-            for i in range(blocks)
-        ]
-    )
-    covariance = np.cov(values.T).reshape(values.shape[1], -1) / blocks
-    return covariance, blocks - 1.0, notes
+    few = blocks < _FEWEST_SUBSAMPLES
+    parts = min(_GROUPS, fewest) if few else blocks
+    rows = [cuts(len(group[0]), parts, dependence, rng) for group in groups]
+
+    def value(i: int) -> Array:
+        own = (
+            np.sort(np.concatenate([*cut[:i], *cut[i + 1 :]])) if few else cut[i]
+            for cut in rows
+        )  # fmt: skip
+        return np.atleast_1d(estimator(*(a[cut] for group, cut in zip(groups, own, strict=True) for a in group)))
+
+    values = np.array([value(i) for i in range(parts)])
+    # The jackknife's variance of groups left out in turn, or that of disjoint subsamples.
+    scale = (parts - 1) ** 2 / parts if few else 1 / parts
+    return np.cov(values.T).reshape(values.shape[1], -1) * scale, parts - 1.0, notes
+
+
+def still_to_come(value: float, smaller: Array, stderr: float, rate: float) -> float:
+    """What an estimate that moves with n will still move, from the same on disjoint parts of the samples.
+
+    With P parts a bias that falls like n^{-rate} has D/(P^rate - 1) of itself left, D the move from the parts to
+    the whole; D is shrunk by max(0, 1 - 2 s²/D²), s its standard error (about ¾ of the value's,
+    with which it shares samples), so that noise does not count as a move.
+
+    Args:
+        value: from all samples.
+        smaller: from each part, (P,).
+        stderr: of the value.
+        rate: at which the bias falls.
+    """
+    moved = value - float(smaller.mean())
+    noise = 0.75 * stderr
+    kept = max(0.0, 1 - 2 * (noise / moved) ** 2) if moved else 0.0
+    return float(kept * moved / (len(smaller) ** rate - 1))
 
 
 def cuts(n: int, parts: int, dependence: Dependence, rng: np.random.Generator) -> list[NDArray[np.intp]]:

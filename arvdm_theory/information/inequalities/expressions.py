@@ -1,6 +1,6 @@
 """The language of linear information inequalities: text in, coefficients on joint entropies out.
 
-A statement is two sums joined by ``<=``, ``>=`` or ``=``::
+A statement is two sums joined by ``<=``, ``>=`` or ``=`` (also written ``≤``, ``≥`` and ``==``)::
 
     I(X;Z|Y,G) <= I(X;Z|Y)        2 H(A,B,C) <= H(A,B) + H(B,C) + H(A,C)        H(G|X) = 0
 
@@ -48,7 +48,7 @@ class Statement:
         text: the statement as written, white space evened out.
         left: the text left of the relation.
         right: the text right of it.
-        relation: ``<=``, ``>=`` or ``=``.
+        relation: ``<=``, ``>=`` or ``=``, also where it is written ``≤``, ``≥`` or ``==``.
         terms: the larger side minus the smaller (left minus right for an equality), as (set of names, its
             coefficient ≠ 0) pairs.
         variables: the names, in the order they are written.

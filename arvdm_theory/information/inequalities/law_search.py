@@ -6,8 +6,8 @@ the joint entropies of all its laws at once. The families:
 
 - linear laws: independent symbols, uniform over GF(p), and a variable is a list of linear functions of them
   (copies, XOR, parities). On three variables these include every extreme ray of the cone of polymatroids (Zhang
-  and Yeung 1997), so a claim in up to three variables, with coefficients of up to 17 digits, is always settled:
-  proved, or refuted by a law;
+  and Yeung 1997), so a claim in up to three variables is always settled: proved, or refuted by a law (where
+  constraints need copies of several laws, if its coefficients have up to 17 digits);
 - all functions of a few atoms (AND, OR, minimum, comparison), uniform or skewed.
 
 Constraints that no single law meets may be met by *independent copies* of several: entropies then add, and the
@@ -208,11 +208,13 @@ class _Screen:
     def forms_on(self, family: _Family, chosen: NDArray[np.intp], which: Sequence[int]) -> NDArray[Any]:
         """Columns: some of the forms, and last the entropy of everything; shape (N, len(which) + 1).
 
-        Each column is a positive multiple of its form: for a linear law the exact integer in units of log p
-        (where the coefficients fit 64 bits), otherwise a float over the largest coefficient.
+        Each column is a positive multiple of its form: for a linear law the exact integer in units of log p,
+        otherwise a float over the largest coefficient.
         """
-        exact = family.ranks is not None and self.fits_int64
-        entropies: NDArray[Any] = family.ranks if exact and family.ranks is not None else family.entropies
+        exact = family.ranks is not None
+        entropies: NDArray[Any] = family.entropies
+        if family.ranks is not None:  # Python's own integers where 64 bits are too few
+            entropies = family.ranks if self.fits_int64 else family.ranks.astype(object)
         size = len(family.partitions)
         picks = np.ascontiguousarray(chosen.T)
         joint: dict[tuple[int, ...], NDArray[np.intp]] = {(): np.full(len(chosen), family.trivial)}

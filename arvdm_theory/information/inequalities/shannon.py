@@ -361,7 +361,7 @@ def prove(inequality: str, given: str | Sequence[str] = (), *, search_laws: bool
         a :class:`Verdict`; whatever it holds has passed ``verify()``.
 
     Raises:
-        ExpressionError: if a statement cannot be read.
+        ExpressionError: if a statement cannot be read, or the constraints are no statements.
         TooManyVariablesError: if more than 7 variables are named.
 
     Example:
@@ -404,6 +404,8 @@ def prove(inequality: str, given: str | Sequence[str] = (), *, search_laws: bool
 
 
 def _read_constraints(given: str | Sequence[str]) -> tuple[Statement, ...]:
+    if given is None or not isinstance(given, str | Sequence):
+        raise ExpressionError(f"constraints are a statement or a sequence of them, not {type(given).__name__}")
     constraints = []
     for number, text in enumerate([given] if isinstance(given, str) else given, start=1):
         try:

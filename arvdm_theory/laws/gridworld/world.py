@@ -412,8 +412,8 @@ class GridVideo:
     def actions(self, paths: Tensor) -> Tensor:
         """Poses (.., frames) as the actions that lead to them, (.., frames, a).
 
-        The walker's way is known and the colours are not: so the cell, one-hot, goes to the network as an action, and
-        the heading too, one-hot behind it, if the view shows where the walker looks.
+        The walker's way is known and the colours are not: so the cell, one-hot, goes to the network as an action,
+        and the heading too, one-hot behind it, if the view shows where the walker looks.
         """
         parts = [torch.nn.functional.one_hot(paths // 4, self.world.cells)]
         if self.view.sees_heading:

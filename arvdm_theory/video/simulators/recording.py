@@ -10,11 +10,7 @@ told so by ``leads_to="next"``.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +19,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.files import atomic_path, write_json
+from arvdm_theory.executors import executing, executor
+from arvdm_theory.files import atomic_path, read_json, write_json
 from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import Simulator
@@ -83,11 +80,9 @@ class Recording:
                     yield path
                 else:
                     missing.append((path, split, number))
-        if workers == 0:
-            for episode in missing:
-                yield self._make(*episode)
-        else:
-            yield from self._make_all(missing, workers)
+        with executing(workers):
+            for _, path in executor().run(lambda episode: self._make(*episode), missing):
+                yield path
 
     def _claim(self, folder: Path) -> None:
         """Writes what the folder is to hold, or checks that it is this."""
@@ -104,9 +99,9 @@ class Recording:
             write_json(file, what)
             return
         try:
-            held = json.loads(file.read_text(encoding="utf-8"))
+            held = read_json(file)
         except ValueError as error:
-            raise ValueError(f"{file}: not what a simulation writes") from error
+            raise ValueError(f"{error}: not what a simulation writes") from error
         if held != what:
             differ = [key for key in what if held.get(key) != what[key]]
             raise ValueError(f"{folder}: holds another data set, which differs in {', '.join(differ)}")
@@ -116,24 +111,6 @@ class Recording:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_episode(record(self.simulator, seed, self.trajectory), path)
         return path
-
-    def _make_all(self, missing: list[tuple[Path, str, int]], workers: int) -> Iterator[Path]:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, _leave_interrupts_to_the_parent)
-        waiting: set[Future[Path]] = set()
-        try:
-            for episode in missing:
-                if len(waiting) >= 2 * workers:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-                waiting.add(pool.submit(self._make, *episode))
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BrokenProcessPool as error:
-            raise ValueError("a worker process died; was there memory for so many?") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def write_episode(episode: Episode, path: Path) -> None:
@@ -175,7 +152,3 @@ def _encode(frames: NDArray[np.uint8], path: Path) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

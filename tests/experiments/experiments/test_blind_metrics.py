@@ -50,7 +50,7 @@ def test_sampler_law_is_the_ledgers(step: str, window: int) -> None:
     frames, level = plan.clean_frames(ar_steps), math.exp(-0.02)
     size = frames * video.frame_dim
     truth = level * video.covariance(frames) + (1 - level) * torch.eye(size, dtype=torch.float64)
-    found = kl_divergence(math.sqrt(level) * video.mean(frames), truth, law.mean, law.covariance)
+    found = kl_divergence(math.sqrt(level) * video.mean(frames), truth, law.mean(frames), law.covariance(frames))
     wanted = ledger(video, plan, ar_steps, step=step, girsanov=False, memory=False).totals["kl"]
     # Both are sums over a few dozen eigenvalues of matrices whose condition is below 1e3.
     assert float(found) == pytest.approx(wanted, rel=1e-10)
@@ -68,7 +68,7 @@ def test_windows_of_m_plus_one_frames_are_exact() -> None:
         law = sampler_law(video, plan, frames - 1)
         level = math.exp(-0.02)
         truth = level * video.covariance(frames)[0] + (1 - level) * torch.eye(frames, dtype=torch.float64)
-        mean, made = law.mean[0], law.covariance[0]
+        mean, made = law.mean(frames)[0], law.covariance(frames)[0]
         divergences[horizon] = [
             float(kl_divergence(0 * mean[-n:], truth[-n:, -n:], mean[-n:], made[-n:, -n:]))
             for n in range(1, frames + 1)
