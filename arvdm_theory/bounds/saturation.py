@@ -177,7 +177,8 @@ def closed_loop(
             continue
         before, after = held[k - 1], held[k]
         window = [State(frame, law.stage.grid[-1][j]) for j, frame in enumerate(law.stage.frames)]
-        made = [state for state in after if state in window]
+        # A frame that waits at its level is carried: the step adds no noise to it.
+        made = [state for state in after if state in window and state not in before]
         clip = window[: plan.stride]
         parts = _loop_steps(video, plan, law, kernel, before, window, (made, clip))
         steps.append(parts[0])

@@ -177,15 +177,23 @@ def ledger(
 def _saturating(
     video: VideoLaw, plan: Plan, ar_steps: int, score: Any, step: str | ReverseStep, terms: LedgerTerms
 ) -> tuple[tuple[float, ...], str]:
-    """The saturating bound on the clip KL of every AR step; or why there is none."""
+    """The saturating bound on the clip KL of every AR step; or why there is none.
+
+    Where Input_{k+1} is made of (Input_k, Output_k), IE + Σ E_k bounds it too. With noised references that may be
+    less: what an AR step hands on is then more than the next one sees, and the bound charges for the difference.
+    """
     if terms.clips is None or video.action_dim:
         return (), "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
     if (most := dense_steps(video, plan)) is not None and ar_steps > most:
         return (), f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
     try:
-        return closed_loop(video, plan, ar_steps, score=score, step=step).bounds, ""  # type: ignore[arg-type]
+        bounds = closed_loop(video, plan, ar_steps, score=score, step=step).bounds  # type: ignore[arg-type]
     except NotPositiveDefiniteError as error:
         return (), f"the sampler leaves no noise in what an AR step hands on: {error}"
+    if terms.ie is not None and terms.ar_step_errors is not None and why_no_clip_bound(plan, ar_steps) is None:
+        sums = (terms.ie + terms.ar_step_errors.cumsum()).value.tolist()
+        bounds = tuple(map(min, bounds, sums))
+    return bounds, ""
 
 
 def memory_bottleneck(

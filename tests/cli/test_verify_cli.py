@@ -1,6 +1,7 @@
 """The main job end to end at the smallest size, and that it notices a violated bound."""
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -37,12 +38,15 @@ def test_verify_passes_writes_tables_and_draws_every_figure(
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {*EXPERIMENTS["verify"].figures, "needle"}
     checks = read_table(tmp_path / "checks.csv")
     terms = {plan: set(rows.term) for plan, rows in checks[checks.kind == "check"].groupby("plan")}
-    assert len(terms["FIFO, last 3"]) == 8
-    # What bounds KL(clean) from below is known for plans with w = Δ alone.
+    assert len(terms["FIFO, last 3"]) == 13
+    # What bounds KL(clean) from below, and what it equals, is known for plans with w = Δ alone.
     more = terms["outpainting, last 1"] - terms["FIFO, last 3"]
     assert "IE + Σ MB ≤ KL(clean)" in more
-    assert all(term.endswith("≤ KL(clean)") for term in more)
-    for name in ("checks", "finite_checks", "methods", "lemma"):
+    assert "KL(clean) = KL(AR-step), w = Δ, clean references" in more
+    assert all("KL(clean)" in term for term in more)
+    assert re.search(r"KL\(AR-step\)/KL\(clean\): median \S+ of 2 cases", shown)
+    assert re.search(r"Σ E_k, errors of AR steps +1\.00 \(1\.00, 1\.00\) ", shown)
+    for name in ("checks", "finite_checks", "methods", "lemma", "schedulers", "scheduler_correlations"):
         assert (tmp_path / f"{name}.provenance.json").exists()
 
 
@@ -61,16 +65,14 @@ def test_a_violated_bound_is_noticed(
 
 def test_a_verdict_is_made_of_the_numbers() -> None:
     """A check that is said to hold must hold by its value and bound; one that is said to fail fails."""
-    from arvdm_theory.cli.verify import _judged
-
     table = pd.DataFrame(
         [("<=", 1.0, 2.0, True), ("<=", 2.0, 1.0, True), ("=", 1.0, 1.0 + 1e-12, True), ("=", 1.0, 1.1, True),
          ("<=", 1.0, 2.0, False), ("<=", math.inf, math.inf, True), ("<=", math.nan, 1.0, True)],
         columns=["relation", "value", "bound", "passed"],
     )  # fmt: skip
-    assert _judged(table, 5.0).passed.tolist() == [True, False, True, False, False, True, False]
+    assert verify.verdicts(table).passed.tolist() == [True, False, True, False, False, True, False]
     spread = table.assign(stderr=[0.0, 0.21, 0.0, 0.01, 0.0, 0.0, 0.0])
-    assert _judged(spread, 5.0).passed.tolist() == [True, True, True, False, False, True, False]
+    assert verify.verdicts(spread).passed.tolist() == [True, True, True, False, False, True, False]
 
 
 def test_a_cell_that_was_changed_by_hand_is_not_published(

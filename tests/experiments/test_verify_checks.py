@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle
+from arvdm_theory.experiments.verify.cases import SIZES
 from arvdm_theory.experiments.verify.checks import (
+    AR_STEP_TERM,
+    CAUSE_ABOVE,
     Check,
+    bound_checks,
     judged,
     lemma_checks,
     needle_checks,
@@ -88,6 +94,25 @@ def test_the_summary_tells_empty_cases_and_the_closest_one() -> None:
     assert found.verdict.tolist() == ["pass", "pass", "FAIL (1)", "pass"]
     assert found.unit.tolist() == ["nats", "rate", "nats", "nats"]
     assert re.search(r"^bound +pass +3 +1 +1\.2 +3 +10 +12 +nats +case 2", headline(checks), re.MULTILINE)
+
+
+def test_loose_cases_of_the_ar_step_ledger_are_named_with_their_cause(tmp_path: Path) -> None:
+    """Errors of noisy states that are forgotten before they come out; memory that only noise hides."""
+    plans = ("outpainting, last 4", "outpainting, last 3 noised", "FIFO, last 3", "chunks of 2")
+    size = replace(
+        SIZES["default"], videos=("AR(1) 0.8", "needle"), plans=plans, steps=("exponential", "ancestral")
+    )
+    grid = bound_checks(size, tmp_path, progress=False)
+    assert grid.passed.astype(bool).all(), grid[~grid.passed.astype(bool)]
+    rows = grid[grid.term == AR_STEP_TERM].set_index(["video", "plan", "step", "score_error"])
+    found = ratios(rows)
+    assert found.median() < 1.5
+    assert found[rows.index.get_level_values("plan") == plans[0]].tolist() == pytest.approx([1.0] * 8, abs=1e-9)
+    named = rows.cause.notna() & (rows.cause != "")
+    assert named.tolist() == (found > CAUSE_ABOVE).tolist()
+    assert rows.cause["needle", "FIFO, last 3", "exponential", 0.0] == "noisy window states, mostly Σ E_k"
+    assert rows.cause["needle", "chunks of 2", "ancestral", 0.0] == "noisy window states, mostly Σ MB"
+    assert not named.loc[:, plans[1]].any()
 
 
 def test_the_lemma_s_own_verdict_counts() -> None:

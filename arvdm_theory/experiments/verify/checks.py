@@ -37,6 +37,7 @@ __all__ = [
     "needle_checks",
     "ratios",
     "summary",
+    "verdicts",
 ]
 
 AR_STEP_TERM = "KL(clean) ≤ KL(AR-step)"
@@ -61,12 +62,17 @@ class Check(NamedTuple):
 
 def judged(checks: Iterable[Check]) -> pd.DataFrame:
     """A row a check: ``slack`` is bound - value, of an equality -|bound - value|; ``passed`` allows for errors."""
-    table = pd.DataFrame(list(checks), columns=list(Check._fields))
+    return verdicts(pd.DataFrame(list(checks), columns=list(Check._fields)))
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """The checks with slack and verdict made of their numbers; one that was said to fail before fails."""
     # A cost may be infinite, and so may what is held against it.
     slack = np.where(table.value == table.bound, 0.0, table.bound - table.value)
     slack = np.where(table.relation == "=", -np.abs(slack), slack)
-    room = _ERRORS_ALLOWED * table.stderr + _ROUNDING * table.bound.abs().clip(lower=1.0)
-    return table.assign(slack=slack, passed=slack >= -room)
+    room = _ERRORS_ALLOWED * table.get("stderr", 0.0) + _ROUNDING * table.bound.abs().clip(lower=1.0)
+    passed = (slack >= -room) & table.get("passed", pd.Series(True, table.index)).astype(bool)
+    return table.assign(slack=slack, passed=passed)
 
 
 def _ledger_checks(result: Result, plan: Plan, dense: float) -> Iterator[Check]:
