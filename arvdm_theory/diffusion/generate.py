@@ -112,7 +112,8 @@ def generate(
         return standard_normal((videos, 1, count * frame_dim), source).to(device, dtype)
 
     total = (plan.init_steps if first == 0 else 0) + (ar_steps + 1 - max(first, 1)) * plan.reverse_steps
-    with torch.no_grad(), tqdm(total=total, desc="reverse steps", disable=not progress or None, leave=False) as bar:
+    hidden = not progress or None  # None: on terminals alone
+    with torch.no_grad(), tqdm(total=total, desc="reverse steps", disable=hidden, leave=False) as bar:
 
         def denoise(k: int, window: Tensor, references: Tensor) -> Tensor:
             grid = torch.tensor(plan.ar_grid if k else plan.init_grid, dtype=torch.float64, device=device)
