@@ -1,4 +1,4 @@
-"""``arvdm plans``: the published methods as plans, with their requirement checks and staircases."""
+"""``arvdm plans``: the published methods as plans, with their requirement checks and schedules."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _listing(entries: tuple[Method, ...]) -> str:
 
 
 def _in_full(entry: Method) -> str:
-    from arvdm_theory.plan.drawing import LEGEND, describe_references, inside_step, staircase, visibility
+    from arvdm_theory.plan.drawing import LEGEND, describe_references, draw_schedule, inside_step, visibility
 
     number = f"arXiv {entry.arxiv}" if entry.arxiv else "no paper"
     rows = [
@@ -101,7 +101,7 @@ def _in_full(entry: Method) -> str:
         ("input levels", _runs(plan.input_levels)),
         ("output levels", _runs(plan.output_levels)),
     ]  # fmt: skip
-    parts = ["\n".join(_table(rows)), staircase(plan, width=_WIDTH), inside_step(plan, width=_WIDTH)]
+    parts = ["\n".join(_table(rows)), draw_schedule(plan, width=_WIDTH), inside_step(plan, width=_WIDTH)]
     parts += [drawing for drawing in (visibility(plan, width=_WIDTH),) if drawing]
     return "\n\n".join([*parts, LEGEND])
 

@@ -39,7 +39,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--compression", choices=("spatial", "temporal", "tokens"), default="spatial",
         help="the parts: places (R is a square number), frames in a row, or learned tokens")  # fmt: skip
     add("--plan", choices=("outpainting", "fifo"), default="outpainting",
-        help="generate whole windows, or one frame after another down a staircase of noise levels")  # fmt: skip
+        help="generate whole windows, or one frame after another down a diagonal of noise levels")  # fmt: skip
     add("--architecture", choices=("transformer", "unet"), default=None, help="default: the preset's first")
     add(
         "--told",

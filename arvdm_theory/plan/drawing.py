@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Mask, References
 
-__all__ = ["LEGEND", "compact", "describe_references", "inside_step", "staircase", "visibility"]
+__all__ = ["LEGEND", "compact", "describe_references", "draw_schedule", "inside_step", "visibility"]
 
 LEGEND = "█ pure noise (T) … ▁ as it comes out; o reference  ~ noised reference  · out and not seen"
 
@@ -91,7 +91,7 @@ def compact(plan: Plan, columns: int = 16) -> str:
     return f"{growing}{marks}│{levels} → {left}"
 
 
-def staircase(plan: Plan, ar_steps: int = 8, width: int = 100) -> str:
+def draw_schedule(plan: Plan, ar_steps: int = 8, width: int = 100) -> str:
     """A row an AR step k, a column a frame (or block): what step k finds.
 
     Fewer than ``ar_steps`` rows are drawn if they would not fit in ``width`` characters. Where even two do not

@@ -114,7 +114,7 @@ def shared_legend(figure: Figure, panel: Axes, columns: int) -> None:
 
 
 def front(panel: Axes, x: ArrayLike, y: ArrayLike) -> None:
-    """The corner points of a Pareto front, in their order: ringed, and joined by a dashed staircase."""
+    """The corner points of a Pareto front, in their order: ringed, and joined by dashed steps."""
     panel.step(x, y, where="post", color="black", lw=1.0, ls="--", zorder=5)
     panel.plot(x, y, "o", ms=14, mfc="none", mec="black", mew=1.0, zorder=5)
 

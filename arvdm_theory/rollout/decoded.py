@@ -27,7 +27,7 @@ from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.noise import alpha, sigma2, standard_normal
 from arvdm_theory.number import Number, half_width
 
-__all__ = ["decoded_kl", "decoded_law", "read_pictures", "reading_channel"]
+__all__ = ["confusion_matrix", "decoded_kl", "decoded_law", "read_pictures"]
 
 # Cells that the truth expects fewer of than this among the videos leave the first-order correction behind.
 _FEW_IN_A_CELL = 5
@@ -54,7 +54,7 @@ def read_pictures(video: FiniteStateVideo, frames: Tensor, level: float = 0.0) -
     return torch.cdist(frames.flatten(0, -2) / scale, pictures).argmin(-1).reshape(frames.shape[:-1])
 
 
-def reading_channel(video: FiniteStateVideo, level: float = 0.0, draws: int = 200_000, seed: int = 0) -> Tensor:
+def confusion_matrix(video: FiniteStateVideo, level: float = 0.0, draws: int = 200_000, seed: int = 0) -> Tensor:
     """P(read y' | shown y) at ``level``, (symbols, symbols): exact for two pictures or without noise, else drawn.
 
     Args:
@@ -90,7 +90,7 @@ def decoded_law(video: FiniteStateVideo, frames: Sequence[int], level: float = 0
         SampleError: if the video's frames are not pictures of a codebook.
     """
     law = frames_law(video.chain, frames)
-    channel = reading_channel(video, level)
+    channel = confusion_matrix(video, level)
     if video.emission is not None:
         channel = video.emission @ channel
     for _ in frames:

@@ -74,7 +74,7 @@ IDEAL = Plan((20.0, 20.0), 2, 20.0, 1, 1, references=References.last(3, 0.3))
 
 # -- plans of every shape -----------------------------------------------------------------------------
 
-# A staircase in which frames wait, the new one at T included.
+# A schedule in which frames wait, the new one at T included.
 STAY = ((2.0, 4.0, 4.0), (1.0, 4.0, 4.0), (0.0, 2.0, 4.0), (0.0, 2.0, 4.0))
 PLANS = {
     "chunks without references": Plan((3.0, 3.0), 2, 3.0, 3, 3),

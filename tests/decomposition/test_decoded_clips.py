@@ -12,7 +12,7 @@ from arvdm_theory import Codebook, FiniteStateVideo, sticky_chain
 from arvdm_theory.information.estimators import EstimationWarning, SampleError
 from arvdm_theory.laws.emission import GaussianRegimes
 from arvdm_theory.noise import alpha, sigma2
-from arvdm_theory.rollout.decoded import decoded_kl, decoded_law, read_pictures, reading_channel
+from arvdm_theory.rollout.decoded import confusion_matrix, decoded_kl, decoded_law, read_pictures
 
 PICTURES = [[0.0, 1.0], [1.0, 0.0], [-1.0, -1.0]]
 EMISSION = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3]], dtype=torch.float64)
@@ -28,7 +28,7 @@ def noised(frames: torch.Tensor, level: float, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize(("level", "variance"), [(0.5, 0.0), (0.0, 0.3), (0.3, 0.2)])
 def test_the_channel_is_what_happens_to_true_frames(symbols: int, level: float, variance: float) -> None:
     video = FiniteStateVideo(sticky_chain(symbols, 0.8), Codebook(PICTURES[:symbols], variance))
-    channel, draws = reading_channel(video, level), 40_000
+    channel, draws = confusion_matrix(video, level), 40_000
     torch.testing.assert_close(channel.sum(-1), torch.ones(symbols, dtype=torch.float64))
     for symbol in range(symbols):
         clean = video.rendering.sample(torch.full((draws,), symbol), torch.Generator().manual_seed(7))
@@ -40,7 +40,7 @@ def test_the_channel_is_what_happens_to_true_frames(symbols: int, level: float, 
 
 def test_without_noise_everything_is_read_right() -> None:
     video = FiniteStateVideo(sticky_chain(3, 0.8), Codebook(PICTURES))
-    assert torch.equal(reading_channel(video), torch.eye(3, dtype=torch.float64))
+    assert torch.equal(confusion_matrix(video), torch.eye(3, dtype=torch.float64))
     sample = video.sample(50, 4, torch.Generator().manual_seed(0))
     assert torch.equal(read_pictures(video, sample.frames), sample.states)
 
@@ -48,7 +48,7 @@ def test_without_noise_everything_is_read_right() -> None:
 def test_the_law_of_read_frames_by_enumeration() -> None:
     video = FiniteStateVideo(sticky_chain(2, 0.8), Codebook(PICTURES), EMISSION)
     frames, level = (0, 2), 0.4
-    channel = reading_channel(video, level)
+    channel = confusion_matrix(video, level)
     law = torch.zeros(3, 3, dtype=torch.float64)
     for states in itertools.product(range(2), repeat=3):
         weight = float(video.chain.initial[states[0]])

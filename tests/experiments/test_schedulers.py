@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from arvdm_theory.experiments.verify.cases import SIZES
 from arvdm_theory.experiments.verify.figures import FIGURES
-from arvdm_theory.experiments.verify.schedulers import GRIDS, STAIRCASES, SUMS, correlations, schedulers
+from arvdm_theory.experiments.verify.schedulers import GRIDS, POWERS, SUMS, correlations, schedulers
 from arvdm_theory.report.style import save, style
 from arvdm_theory.tables import read_table
 
@@ -54,7 +54,7 @@ def test_the_numbers_that_the_finding_is_told_by(folder: Path) -> None:
     assert wide.per_step.idxmin() == "flow:8"
     assert wide.loc["flow:8", ["per_step", "kl"]].tolist() == pytest.approx([19.2, 3.50], abs=0.05)
     assert wide.loc["tangent:1", ["per_step", "kl"]].tolist() == pytest.approx([34.3, 2.47], abs=0.05)
-    assert len(table[table.family == "FIFO"]) == 2 * len(STAIRCASES) * 6
+    assert len(table[table.family == "FIFO"]) == 2 * len(POWERS) * 6
 
 
 def test_correlations_are_spearman_s_with_ties_and_their_intervals_hold_them(folder: Path) -> None:

@@ -83,7 +83,7 @@ def _unrolled(steps: list[StepResponse], plan: Plan, prompt: int, first: int) ->
         (fifo(window=3, references=References.first(2) + References.last(2)), 7, 6, 14),
         (Plan((1.0, 1.0, 2.0, 2.0), 2, 2.0, 4, references=References.last(3, level=0.1)), 8, 4, 8),
     ],
-    ids=["sink", "growing", "staircase", "staircase of two"],
+    ids=["sink", "growing", "diagonal", "diagonal of two"],
 )
 def test_the_recursion_is_the_unrolled_covariance(plan: Plan, prompt: int, first: int, last: int) -> None:
     rng = np.random.default_rng(0)

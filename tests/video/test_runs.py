@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
         load_run(tmp_path / "clips")
 
 
-def test_a_staircase_is_trained_on_every_ar_step_after_the_given_frames(store: Path, tmp_path: Path) -> None:
+def test_a_diagonal_is_trained_on_every_ar_step_after_the_given_frames(store: Path, tmp_path: Path) -> None:
     run = dataclasses.replace(SMOKE, plan="fifo", memory="concat")
     assert (run.training.first_ar_step, run.training.ar_steps) == (11, 17)
     train_run(run, tmp_path / "run", store, progress=False)

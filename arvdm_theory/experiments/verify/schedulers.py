@@ -22,13 +22,13 @@ from arvdm_theory.laws.linear import reference_video
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 
-__all__ = ["GRIDS", "STAIRCASES", "SUMS", "correlations", "scheduler_plan", "schedulers", "sums"]
+__all__ = ["GRIDS", "POWERS", "SUMS", "correlations", "scheduler_plan", "schedulers", "sums"]
 
 GRIDS = ("uniform", "geometric", "karras:3", "karras:7", "tangent:0.3", "tangent:1", "flow:1", "flow:3", "flow:8",
          "cosine")  # fmt: skip
 """Spacings from T = 6 to 0.001 of two frames that are denoised together."""
-STAIRCASES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Exponents p of the staircases t^I_j = T (j/w)^p of FIFO, w = 4, each with uniform and geometric spacing."""
+POWERS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Exponents p of the input levels t^I_j = T (j/w)^p of FIFO, w = 4, each with uniform and geometric spacing."""
 SUMS = {
     "per_step": "sum of per-step errors",
     "girsanov": "Girsanov form",
@@ -43,7 +43,7 @@ _STAIRS = (10, 2)
 
 
 def scheduler_plan(cell: Mapping[str, Any]) -> Plan:
-    """The plan of a cell: ``spacing``, ``reverse_steps``, ``references``, and ``power`` (0: no staircase)."""
+    """The plan of a cell: ``spacing``, ``reverse_steps``, ``references``, and ``power`` (0: equal levels)."""
     levels = (6.0, 6.0)
     if cell["power"]:
         levels = tuple(6.0 * (j / 4) ** cell["power"] for j in (1, 2, 3, 4))
@@ -63,7 +63,7 @@ def schedulers(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
     cells += [
         {"family": "FIFO", "reverse_steps": _STAIRS[0], "references": _STAIRS[1], "spacing": grid, "power": power,
          "init_steps": 20}
-        for power in STAIRCASES for grid in ("uniform", "geometric")
+        for power in POWERS for grid in ("uniform", "geometric")
     ]  # fmt: skip
     table = run_cells("schedulers", cells, sums, folder, progress=progress)
     settings: list[Cell] = [

@@ -8,14 +8,14 @@ import pytest
 
 from arvdm_theory import METHODS, Plan, References, fifo, method, outpainting
 from arvdm_theory.plan import Method, causal_mask
-from arvdm_theory.plan.drawing import compact, describe_references, inside_step, staircase, visibility
+from arvdm_theory.plan.drawing import compact, describe_references, draw_schedule, inside_step, visibility
 
 BUILT = [entry for entry in METHODS if entry.verdict != "outside"]
 
 
-def test_a_staircase_line_by_line() -> None:
+def test_a_schedule_line_by_line() -> None:
     plan = fifo(window=3, references=References.last(2), horizon=6.0)
-    assert staircase(plan, ar_steps=4).splitlines() == [
+    assert draw_schedule(plan, ar_steps=4).splitlines() == [
         "AR step  frames from 1 on (a column is a frame)",
         "      1  ▆▇█",
         "      2  o▆▇█",
@@ -29,12 +29,12 @@ def test_blocks_grow_with_the_angle_of_the_level() -> None:
     angles = [(slice_ + 0.5) * math.pi / 14 for slice_ in range(7)]
     levels = tuple(-2 * math.log(math.cos(angle)) for angle in angles)
     plan = Plan(input_levels=(*levels, 20.0), stride=1, horizon=20.0, reverse_steps=1)
-    assert staircase(plan, ar_steps=1).splitlines()[1] == "      1  ▁▂▃▄▅▆▇█"
+    assert draw_schedule(plan, ar_steps=1).splitlines()[1] == "      1  ▁▂▃▄▅▆▇█"
 
 
 def test_frames_that_share_a_level_share_a_column() -> None:
     plan = outpainting(window=3, references=References.first(3) + References.last(3, level=0.5))
-    assert staircase(plan, ar_steps=3).splitlines() == [
+    assert draw_schedule(plan, ar_steps=3).splitlines() == [
         "AR step  frames from 1 on (a column is 3 frames)",
         "      1  o█",
         "      2  o~█",
@@ -44,8 +44,8 @@ def test_frames_that_share_a_level_share_a_column() -> None:
 
 def test_a_wide_plan_is_drawn_with_fewer_steps_then_fewer_columns() -> None:
     plan = fifo(window=40)
-    assert len(staircase(plan, ar_steps=30, width=60).splitlines()) == 1 + 12
-    narrow = staircase(plan, ar_steps=30, width=30)
+    assert len(draw_schedule(plan, ar_steps=30, width=60).splitlines()) == 1 + 12
+    narrow = draw_schedule(plan, ar_steps=30, width=30)
     assert "21 of 41 are shown" in narrow
     assert len(narrow.splitlines()) == 3
     assert all(len(line) <= 30 for line in narrow.splitlines()[1:])
@@ -113,9 +113,9 @@ def test_the_one_line_drawing() -> None:
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.key)
 def test_every_method_fits_on_a_page(entry: Method) -> None:
     plan = entry.build()
-    for drawing in (staircase(plan), inside_step(plan), visibility(plan), compact(plan)):
+    for drawing in (draw_schedule(plan), inside_step(plan), visibility(plan), compact(plan)):
         assert all(len(line) <= 100 for line in drawing.splitlines())
-    rows = staircase(plan).splitlines()[1:]
+    rows = draw_schedule(plan).splitlines()[1:]
     assert len(rows) >= 2
     # The newest frame of every row has just entered.
     assert all(row.endswith("█") for row in rows)
