@@ -325,8 +325,7 @@ def time_grid(start: float, end: float, steps: int, spacing: str = "uniform") ->
     geometric      log t (``end`` must be above 0: stop early)
     karras:ρ       σ^{1/ρ}, ρ = 7 if left out (Karras et al. 2022, eq. 5)
     tangent:c      θ in σ = c tan θ, c = 1 if left out: for a Gaussian of variance c² under DDIM every step of
-    equal
-                   angle multiplies the ratio of generated to true deviation by the same factor (2601.13602)
+                   equal angle multiplies the ratio of generated to true deviation alike (2601.13602)
     flow:s         flow-matching time before its resolution shift s, 1 if left out (Esser et al. 2024, eq. 23)
     cosine:c       time of the cosine schedule of offset c, 0.008 if left out (Nichol and Dhariwal 2021, eq. 17);
                    between the same ends this is tangent:1 but for the offset
@@ -339,7 +338,7 @@ def time_grid(start: float, end: float, steps: int, spacing: str = "uniform") ->
         >>> time_grid(1.0, 0.0, 4)
         (1.0, 0.75, 0.5, 0.25, 0.0)
         >>> [round(level, 4) for level in time_grid(6.0, 0.0, 3, "karras:7")]
-        [6.0, 0.3175, 0.0002, 0.0]
+        [6.0, 0.8665, 0.0001, 0.0]
     """
     if steps < 1:
         raise ValueError(f"a grid needs at least one reverse step, got {steps}")
