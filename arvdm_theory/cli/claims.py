@@ -17,13 +17,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decides the claims and prints a verdict each."""
-    from arvdm_theory.experiments.claims.run import CLAIMS, as_json, page
-    from arvdm_theory.experiments.claims.run import run as decide
-    from arvdm_theory.files import atomic_path, write_json
+    from arvdm_theory.experiments.claims import CLAIMS, as_json, page
+    from arvdm_theory.experiments.claims import run as decide
+    from arvdm_theory.files import atomic_path, check_outputs, write_json
 
     if args.list:
         print("\n".join(f"{claim.id:16} {claim.statement}" for claim in CLAIMS))
         return 0
+    check_outputs({"--json": args.json, "--page": args.page}, [])
     found = decide(args.claim)
     for each in found:
         print(f"{each.id}: {each.verdict}\n    {each.statement}  [{each.source}]")

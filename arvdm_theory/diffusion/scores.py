@@ -66,8 +66,7 @@ class ExactScore:
         >>> from arvdm_theory import ReferenceBatch, ar1
         >>> score = ExactScore(ar1(0.5))
         >>> frame = ReferenceBatch(torch.zeros(1, 1, 1), torch.zeros(1), (0,), (1,))
-        >>> round(float(score(torch.ones(1, 1, 1), torch.zeros(1), frame)), 6)  # X_1 | X_0 = 0 has the variance
-        3/4
+        >>> round(float(score(torch.ones(1, 1, 1), torch.zeros(1), frame)), 6)  # the variance given X_0 is 3/4
         -1.333333
     """
 

@@ -58,7 +58,7 @@ def fifo(
     init_steps: int = 20,
     horizon: float = 6.0,
 ) -> Plan:
-    """The diagonal denoising of FIFO-Diffusion, idealised: Δ = 1, t^I_j = jT/w on the OU clock, any number of steps.
+    """FIFO-Diffusion's diagonal denoising, idealised: Δ = 1, t^I_j = jT/w on the OU clock, any number of steps.
 
     What the published sampler does, on its own schedule, is
     :func:`arvdm_theory.plan.published.fifo_diffusion`.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from arvdm_theory.cli import main
-from arvdm_theory.experiments.claims.run import CLAIMS, page, run
+from arvdm_theory.experiments.claims import CLAIMS, page, run
 
 QUICK = ("decomposition", "impossibility", "blind-metrics", "accumulation", "clean-context")
 

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from arvdm_theory.diffusion.generate import generate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from arvdm_theory.diffusion.sampler import generate
 from arvdm_theory.experiments.video_cost import figures as figure_of_cost
 from arvdm_theory.experiments.video_cost import run as study
 from arvdm_theory.experiments.video_cost.peak_memory import peak_bytes

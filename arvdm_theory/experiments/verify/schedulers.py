@@ -79,7 +79,7 @@ _SETTING = ["family", "reverse_steps", "references"]
 
 
 def sums(cell: Cell) -> pd.DataFrame:
-    """What might rank the cell's plan, and the KL of all clean frames and of the last clip that it has, exactly."""
+    """What might rank the cell's plan, and the KL of clean frames and last clip, exactly."""
     terms = ledger_terms(reference_video(), scheduler_plan(cell), _AR_STEPS, closed=False)
     girsanov, nie, errors = terms.total("girsanov"), terms.total("nie"), terms.ar_step_errors
     assert girsanov is not None

@@ -154,7 +154,7 @@ def _irreducible() -> tuple[str, Numbers]:
     falls = loop.contraction < 1 and values[0] > 3 * values[1] > 9 * values[2]
     rows |= found
     return (
-        "false: errors that the loop contracts do not pile up, and with the exact score they fall with the step's size"
+        "false: errors that the loop contracts do not pile up, and of an exact score they fall with the step"
         if falls
         else "confirmed"
     ), rows

@@ -1,1 +1,0 @@
-"""One experiment: what is claimed of auto-regressive video diffusion, and what is so."""
