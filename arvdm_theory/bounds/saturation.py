@@ -27,9 +27,8 @@ B_∞. C_j is B_1 of the chain whose last step is the last j ones composed. The 
 inequality of W_2, and a linear map A_S stretches W_2 in M by no more than its norm. ∎
 
 If A_S contracts in M, D_k converges and the bound is flat in K: errors are bounded, and do not accumulate. The
-metric
-is free: the best of several candidates is taken (powers of A_S summed at several rates, and the inverse covariance
-of the loop's own noise). Any candidate is valid, for each k and j.
+metric is free: the best of several candidates is taken (powers of A_S summed at several rates, and the inverse
+covariance of the loop's own noise). Any candidate is valid, for each k and j.
 
 Sources: shifted composition, Altschuler and Chewi 2023-25; arXiv 2503.10704 for what it tightens.
 """

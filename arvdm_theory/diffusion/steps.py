@@ -18,8 +18,7 @@ renoise         α(s)/α(t)               (α(s)/α(t)) σ²(t)               σ
 
 with κ² = σ²(s) - η² v σ²(s)/σ²(t). ``renoise`` predicts the clean frame and noises it afresh, as few-step
 distilled and consistency samplers do. Two steps are of second order along the probability flow, without noise, and
-call the
-score where one evaluation is not enough: with x = W/α, σ' = σ/α and x̂ = (W + σ² s)/α,
+call the score where one evaluation is not enough: with x = W/α, σ' = σ/α and x̂ = (W + σ² s)/α,
 
 - ``heun``: x + (σ'_s - σ'_t) (d_t + d_s)/2, d = -σ s, d_s at the Euler step's end (at s = 0 the Euler step
 itself);

@@ -4,9 +4,8 @@
 
 u_t being the action that leads to frame t. Given the actions the video is Gaussian with the covariance of the same
 state space without them, and a mean that the actions move; the frames and the actions together are Gaussian too.
-So
-every term conditional on the actions has a closed form: actions are known beside the references. A score that is
-not told them (``ExactScore(actions=False)``) is that of the video with its actions averaged out.
+So every term conditional on the actions has a closed form: actions are known beside the references. A score that
+is not told them (``ExactScore(actions=False)``) is that of the video with its actions averaged out.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ of a controlled video),
 
 because window frames are never references, so their noises are independent. Everything an error term needs is an
 affine map of (W, Y), and is kept in the *centred* coordinates (e, y, 1) with e = W - E[W | Y] and y = Y - E Y,
-which
-are uncorrelated: the exact score is -J e with J = Cov(W | Y)^{-1}, and no term loses digits to the large part of W
-that the references explain.
+which are uncorrelated: the exact score is -J e with J = Cov(W | Y)^{-1}, and no term loses digits to the large
+part of W that the references explain.
 """
 
 from __future__ import annotations
