@@ -1,11 +1,16 @@
 """Settings shared by all tests."""
 
 import os
+import signal
 
 # Before NumPy and PyTorch load: the matrices here are small, and with more threads than cores they only wait for
 # each other.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# A shell makes its background jobs deaf to Ctrl-C, which interrupts are tested with.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

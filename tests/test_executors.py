@@ -104,7 +104,9 @@ def test_items_are_taken_only_as_there_is_room(tmp_path: Path) -> None:
 
     with Processes(1) as pool:
         results = pool.run(lambda n: n + 1, items())  # type: ignore[arg-type,var-annotated]
-        assert next(results) == (0, 1)
+        item, result = next(results)  # of the two that are handed out, whichever is found done first
+        assert item in (0, 1)
+        assert result == item + 1
         assert len(taken) <= 3
         results.close()  # type: ignore[attr-defined]
 
