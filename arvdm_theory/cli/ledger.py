@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
-    from arvdm_theory.arrays import load_array, load_arrays
+    from arvdm_theory.arrays import load_array
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
     from arvdm_theory.diffusion.steps import reverse_step
@@ -73,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
     if args.video is not None:
         from arvdm_theory.laws.fitted import load_fitted
 
-        load_arrays(args.video)  # its reader knows no limits and not every damage
         video = load_fitted(args.video)
     else:
         if args.frame_dim is None:

@@ -13,7 +13,6 @@ does: level t here is the signal-to-noise ratio of level log(1 + s² (e^t - 1)) 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
+from arvdm_theory.arrays import load_arrays
 from arvdm_theory.files import atomic_path
 from arvdm_theory.laws.autoregression import (
     MIN_WHITE,
@@ -36,6 +36,7 @@ from arvdm_theory.laws.autoregression import (
     shrink,
 )
 from arvdm_theory.laws.gaussian import StationaryVideo
+from arvdm_theory.limits import LimitError
 
 __all__ = ["FitError", "FitReport", "FittedVideo", "fit_video", "load_fitted"]
 
@@ -174,15 +175,17 @@ def load_fitted(path: str | Path, device: torch.device | str | None = None) -> F
     Raises:
         FileNotFoundError: if there is no such file.
         FitError: if it is not such a file, is of another version, or its numbers make no video.
+        LimitError: if it is too large for this machine.
     """
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            held = {key: stored[key] for key in stored.files}
-    except (ValueError, EOFError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise FitError(f"{file}: not a fitted video (not a readable .npz of plain numbers)") from error
+        held: dict[str, Any] = dict(load_arrays(file))
+    except LimitError:
+        raise
+    except (ValueError, OSError) as error:
+        raise FitError(f"{error}: not a fitted video") from error
     if str(held.get("format")) != _FORMAT:
         raise FitError(f"{file}: not a fitted video (write one with 'arvdm fit')")
     if str(held.get("version")) != str(_VERSION):

@@ -358,7 +358,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     with pytest.raises(FitError, match="not a fitted video"):
         load_fitted(path)
     np.savez(path, format=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(FitError, match="plain numbers"):
+    with pytest.raises(FitError, match="a pickle, which is never opened"):
         load_fitted(path)
     np.savez(path, video=np.zeros((3, 4, 4)))
     with pytest.raises(FitError, match="write one with 'arvdm fit'"):
