@@ -186,7 +186,7 @@ def scheduler_sums(table: pd.DataFrame) -> Figure:
                       label=f"{what}, M = {steps}, last {references}: {rank:.2f}")  # fmt: skip
         axis.set(xlabel=f"{label} (nats)", xscale="log", yscale="log")
         axis.legend(title="Spearman's rank correlation", fontsize=8)
-    axes[0].set(ylabel="KL of all clean frames (nats)", title="The per-step sum does not rank schedulers")
+    axes[0].set(ylabel="KL of all clean frames (nats)", title="Exact score: the per-step sum does not rank grids")
     axes[1].set_title("The errors of whole AR steps do")
     return figure
 
