@@ -60,7 +60,7 @@ _PENALTIES, _TRACE = (1e-6, 1e-4, 1e-2), 1e-10
 # A fit is as good as the best up to this factor of its error, and uses at most this share of the samples.
 _AS_GOOD, _MOST_FREEDOM = 1.04, 0.4
 # Jumps that a column may have, and how many times log n a split must gain in units of the residual's variance.
-_MOST_JUMPS, _JUMP = 3, 4
+_MOST_JUMPS, _JUMP, _FEWEST_BEYOND, _EDGES = 4, 4, 5, 16
 # Share of the variance of log |residual| that Y must tell for the spread to be Y's.
 _UNEVEN = 0.05
 # Standard deviations up to which coordinates are all but linear.
@@ -325,22 +325,49 @@ class _Regression:
         return int(np.where(errors <= _AS_GOOD * errors.min(), freedom, -1.0).argmax())
 
     def _jumps(self, column: Array) -> Array:
-        """Indicators of Y's columns beyond where the column jumps, found one after the other, (n, at most 3)."""
-        n = len(column)
+        """Indicators of boxes of Y beyond whose sides the column jumps, found one after the other, (n, few).
+
+        Each is one side of an edge along one column of Y, within all samples, a box found before, the rest of it,
+        or one side of an edge along another column: a jump in a product of columns need not show in one alone.
+        """
+        n, d = self.points.shape
         plain, found = self.fits[self.plain], np.empty((n, 0))
+        edges = np.quantile(self.points, np.arange(1, _EDGES) / _EDGES, axis=0) if d > 1 else np.empty((0, d))
+        sides = (self.points[:, None] > edges).reshape(n, -1).astype(np.float64)
         for _ in range(_MOST_JUMPS):
             left = _Fit(np.hstack([found, plain.basis]), plain.free + found.shape[1], plain.penalty)(column)[:, 0]
-            order = np.argsort(self.points, axis=0, kind="stable")
-            sums = np.cumsum(left[order], axis=0)[:-1]
-            below = np.arange(1, n)[:, None]
-            apart = np.diff(np.take_along_axis(self.points, order, 0), axis=0) > 0
-            gain = np.where(apart, sums**2 * n / (below * (n - below)), 0.0) / left.var()
-            at, side = np.unravel_index(int(gain.argmax()), gain.shape)
-            if gain[at, side] < _JUMP * math.log(n):
+            within = np.hstack([np.ones((n, 1)), found, 1 - found, sides, 1 - sides])
+            gain, which, half = self._half(left, within)
+            if gain < left.var() * (_JUMP * math.log(n) + 2 * math.log(within.shape[1])):
                 break
-            edge = self.points[order[at, side], side]
-            found = np.hstack([found, (self.points[:, side, None] > edge).astype(np.float64)])
+            box = within[:, which] * half
+            if which > 2 * found.shape[1]:  # the other edge, so far of the grid, moves to its best place
+                along = (which - 1 - 2 * found.shape[1]) % d
+                box = half * self._half(left, half[:, None], along)[2]
+            found = np.column_stack([found, box])
         return found
+
+    def _half(self, left: Array, within: Array, along: int | None = None) -> tuple[float, int, Array]:
+        """The side of an edge whose part of a box tells most of what is left: (squares explained, box, side).
+
+        The indicator of N of n samples with the sum S explains S²/(N (1 - N/n)), less its mean.
+        """
+        n, best = len(left), (0.0, 0, np.ones(len(left)))
+        for column in range(self.points.shape[1]) if along is None else (along,):
+            order = np.argsort(self.points[:, column], kind="stable")
+            place = self.points[order, column]
+            sizes, sums = (np.cumsum(part[order], axis=0) for part in (within, within * left[:, None]))
+            for beyond in (False, True):
+                size, total = (part[-1] - part if beyond else part for part in (sizes, sums))
+                gain = np.where(
+                    (size >= _FEWEST_BEYOND) & (size <= n - _FEWEST_BEYOND), total**2, 0.0
+                ) / np.maximum(size * (1 - size / n), 1e-9)  # fmt: skip
+                gain[:-1][place[1:] == place[:-1]] = 0.0
+                at, which = np.unravel_index(int(gain.argmax()), gain.shape)
+                if gain[at, which] > best[0]:
+                    above = self.points[:, column] > place[at]
+                    best = float(gain[at, which]), int(which), (above if beyond else ~above).astype(np.float64)
+        return best
 
     def spread(self, left: Array) -> Array:
         """How large Y makes each residual: the exponential of a fit to the logarithm of its size."""
