@@ -65,9 +65,9 @@ def divergence_from_known(
 
     The standard error is that of the mean of the influence function, right where the KL is well above it. Near
     Q = P, where the estimate's error is quadratic, the variance of the estimate is D (D + 3)/(4m²) while the
-    influence function vanishes with what is estimated: the error is never taken to be below that. There 2m KL + ν is
-    noncentral χ² of ν = D (D + 3)/2 degrees of freedom and noncentrality 2m KL (Wald 1943), which is skewed: the
-    interval reaches at least to the KL under which a value as low has the chance (1 - level)/2.
+    influence function vanishes with what is estimated: the error is never taken to be below that. There 2m times
+    the value, plus ν = D (D + 3)/2, is noncentral χ² of ν degrees of freedom and noncentrality 2m KL (Wald 1943),
+    skewed: the interval reaches at least to the KL under which so low a value has the chance (1 - level)/2.
 
     Args:
         mean: μ, (D,).

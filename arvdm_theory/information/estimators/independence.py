@@ -33,7 +33,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.spatial.distance import cdist
 from scipy.special import digamma
 
@@ -56,7 +56,7 @@ _FEWEST_SHIFTS, _FEWEST_MEMORIES = 20, 8
 # penalties per sample; a trace of one on all keeps the equations solvable.
 _SAMPLES_PER_TERM, _SAMPLES_PER_BUMP, _FEWEST_BUMPS, _MOST_BUMPS = 8, 4, 5, 200
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
-_PENALTIES, _TRACE = (1e-6, 1e-4, 1e-2), 1e-10
+_PENALTIES, _TRACE, _JITTER = (1e-5, 1e-4, 1e-3, 1e-2), 1e-10, 1e-6
 # A fit is as good as the best up to this factor of its error, and uses at most this share of the samples.
 _AS_GOOD, _MOST_FREEDOM = 1.04, 0.4
 # Jumps that a column may have, and how many times log n a split must gain in units of the residual's variance.
@@ -279,11 +279,14 @@ class _Regression:
         self.points = points = _coordinates(y)
         linear = np.hstack([np.ones((n, 1)), points])
         bases = [linear]
-        if d * (d + 1) // 2 <= n // _SAMPLES_PER_TERM:
-            pairs = [points[:, i] * points[:, j] for i in range(d) for j in range(i + 1)]
+        for least in (lambda i: 0, lambda i: i):  # all pairs of columns, or squares alone
+            pairs = [points[:, i] * points[:, j] for i in range(d) for j in range(least(i), i + 1)]
+            if len(pairs) > n // _SAMPLES_PER_TERM:
+                continue
             # Two values have no square of their own.
             kept = [pair for pair in pairs if len(np.unique(pair)) > 2 or d > 1]
             bases.append(np.hstack([linear, np.column_stack(kept)]) if kept else linear)
+            break
         self.fits = [_Fit(basis, 1, _TRACE) for basis in bases]
         self.plain = len(bases) - 1
         bumps = min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS)
@@ -292,9 +295,12 @@ class _Regression:
         # Centres evenly spaced in rank along the first column: their choice needs no chance.
         ranked = np.argsort(points[:, 0], kind="stable")
         centres = points[ranked[np.linspace(0, n - 1, bumps).round().astype(int)]]
-        squares = cdist(points, centres, "sqeuclidean")
+        squares, among = (cdist(each, centres, "sqeuclidean") for each in (points, centres))
         for width in _WIDTHS:
-            basis = np.hstack([bases[-1], np.exp(-squares / (2 * width**2 * d))])
+            bumps_at, own = (np.exp(-each / (2 * width**2 * d)) for each in (squares, among))
+            # Of functions that interpolate, the penalty is on the norm that the kernel gives them.
+            factor = np.linalg.cholesky(own + _JITTER * np.eye(len(own)))
+            basis = np.hstack([bases[-1], solve_triangular(factor, bumps_at.T, lower=True).T])
             self.fits += [_Fit(basis, bases[-1].shape[1], penalty) for penalty in _PENALTIES]
         single = min(n // (2 * _SAMPLES_PER_BUMP * d), _MOST_BUMPS // d)
         if d == 1 or single < _FEWEST_BUMPS:
