@@ -14,7 +14,6 @@ side of KL(P ‖ Q): nearest neighbours or a network estimate the latter, with t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -22,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
-from scipy.special import chndtrinc
 from torch import Tensor
 
 from arvdm_theory.decomposition.result import Result, rows_table
@@ -33,6 +31,7 @@ from arvdm_theory.information.estimators import (
     gaussian_divergence,
     knn_divergence,
     log_det_bias,
+    near_zero,
     neural_divergence,
     sample,
 )
@@ -65,9 +64,8 @@ def divergence_from_known(
 
     The standard error is that of the mean of the influence function, right where the KL is well above it. Near
     Q = P, where the estimate's error is quadratic, the variance of the estimate is D (D + 3)/(4m²) while the
-    influence function vanishes with what is estimated: the error is never taken to be below that. There 2m times
-    the value, plus ν = D (D + 3)/2, is noncentral χ² of ν degrees of freedom and noncentrality 2m KL (Wald 1943),
-    skewed: the interval reaches at least to the KL under which so low a value has the chance (1 - level)/2.
+    influence function vanishes with what is estimated:
+    :func:`arvdm_theory.information.estimators.uncertainty.near_zero` has the error and the upper end there.
 
     Args:
         mean: μ, (D,).
@@ -109,14 +107,9 @@ def divergence_from_known(
     half = solve_triangular(factor, centred.T, lower=True).T
     influence = ((half**2).sum(1) - ((half @ inner) ** 2).sum(1) - (half @ shift) ** 2) / 2 - half @ shift
     stderr, freedom, _ = contribution_error(influence, dependence)
-    # So many independent samples have the same error.
-    worth = m * min(1.0, float(influence.var(ddof=1)) / (m * stderr**2)) if stderr > 0 else m
-    stderr = max(stderr, math.sqrt(dim * (dim + 3)) / (2 * m))
+    stderr, above = near_zero(value, stderr, [influence], dim * (dim + 3) / 2, level)
     width = half_width(stderr, freedom, level)
-    nu = dim * (dim + 3) / 2
-    above = float(chndtrinc(max(2 * worth * value + nu, 0.0), nu, (1 - level) / 2)) / (2 * worth)
-    high = max(value + width, above)
-    return Number.stated(value, stderr, value - width, high, method="gaussian-known", n=m)
+    return Number.stated(value, stderr, value - width, max(value + width, above), method="gaussian-known", n=m)
 
 
 def measured_kl(
