@@ -58,9 +58,11 @@ _SAMPLES_PER_TERM, _SAMPLES_PER_BUMP, _FEWEST_BUMPS, _MOST_BUMPS = 8, 4, 5, 200
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _PENALTIES, _TRACE, _JITTER = (1e-5, 1e-4, 1e-3, 1e-2), 1e-10, 1e-6
 # A fit is as good as the best up to this factor of its error, and uses at most this share of the samples.
-_AS_GOOD, _MOST_FREEDOM = 1.04, 0.4
+_AS_GOOD, _MOST_FREEDOM = 1.07, 0.4
 # Jumps that a column may have, and how many times log n a split must gain in units of the residual's variance.
-_MOST_JUMPS, _JUMP, _FEWEST_BEYOND, _EDGES = 4, 4, 5, 16
+_MOST_JUMPS, _JUMP, _FEWEST_BEYOND = 4, 4, 5
+# Edges along one column, and along all, within whose sides jumps along others are looked for.
+_EDGES, _MOST_EDGES = 15, 60
 # Share of the variance of log |residual| that Y must tell for the spread to be Y's.
 _UNEVEN = 0.05
 # Standard deviations up to which coordinates are all but linear.
@@ -262,7 +264,7 @@ class _Regression:
 
     The candidates are linear in Y; quadratic; that with n/4 (at most 200) Gaussian bumps of five widths and three
     penalties, or half as many along the single columns; and with indicators of where the column jumps; all by
-    least squares. Of those whose leave-one-out error is within 4 % of the least the most flexible counts: every
+    least squares. Of those whose leave-one-out error is within 7 % of the least the most flexible counts: every
     arrangement of X goes through it, so overfitting costs power and hardly the level, while what stays of a common
     cause in both X and Z costs the level. For the same reason all columns enter in smooth coordinates,
     5 arsinh(y/5) of the standardised column, which tame heavy tails and leave the rest as it is. As a function of
@@ -338,7 +340,8 @@ class _Regression:
         """
         n, d = self.points.shape
         plain, found = self.fits[self.plain], np.empty((n, 0))
-        edges = np.quantile(self.points, np.arange(1, _EDGES) / _EDGES, axis=0) if d > 1 else np.empty((0, d))
+        places = min(_EDGES, _MOST_EDGES // d) if d > 1 else 0
+        edges = np.quantile(self.points, np.arange(1, places + 1) / (places + 1), axis=0)
         sides = (self.points[:, None] > edges).reshape(n, -1).astype(np.float64)
         for _ in range(_MOST_JUMPS):
             left = _Fit(np.hstack([found, plain.basis]), plain.free + found.shape[1], plain.penalty)(column)[:, 0]

@@ -45,7 +45,8 @@ b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move
 Without step 3 the interval reaches to where the estimate is going, and the value is its middle; D counts as far
 as it is no noise, and γ = min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
 is extrapolated by γ = ½ (so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ =
-min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. The standard error that
+min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. (c) What plain neighbours
+see on the columns of step 2 and their error, where that lies beyond (a) and (b). The standard error that
 is given is the one whose interval this is. So intervals on laws that no baseline has are wide, and cover more
 often than their level says.
 """
@@ -65,7 +66,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import digamma, gammaln, ndtri, stdtrit
 from scipy.stats import rankdata
 
-from arvdm_theory.information.estimators.knn import ksg_contributions, warn_of_ceiling, warn_of_width
+from arvdm_theory.information.estimators.knn import (
+    ksg_contributions,
+    standardised,
+    warn_of_ceiling,
+    warn_of_width,
+)
 from arvdm_theory.information.estimators.plugin import log_det_bias, normal_scores
 from arvdm_theory.information.estimators.regression import FEWEST_TO_FIT, held_out_predictions, residuals
 from arvdm_theory.information.estimators.result import conclude
@@ -77,7 +83,13 @@ from arvdm_theory.information.estimators.samples import (
     warn_of_deterministic_relations,
 )
 from arvdm_theory.information.estimators.ties import untied
-from arvdm_theory.information.estimators.uncertainty import Dependence, cuts, still_to_come, subsample_error
+from arvdm_theory.information.estimators.uncertainty import (
+    Dependence,
+    contribution_error,
+    cuts,
+    still_to_come,
+    subsample_error,
+)
 from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
@@ -239,6 +251,16 @@ def calibrated_information(
             stderr = math.hypot(stderr, float(on_parts.std(ddof=1)) / math.sqrt(_PARTS))
             value += moved / (_PARTS**_FASTEST - 1)
             reach = half_width(stderr, freedom, level) + abs(moved) / (_PARTS**rate - 1)
+    # Plain neighbours, on columns without maps or predictions, are another kind of method, and err downwards.
+    plain = ksg_contributions(*(standardised(part) if part.shape[1] else part for part in whole), k).contributions
+    seen, own = float(plain.mean()), half_width(contribution_error(plain, dependence)[0], level=level)
+    if seen - value > math.hypot(reach, own):
+        notes.append(
+            f"plain nearest neighbours see {seen:.2f} nats, the default's steps {value:.2f}, more apart than the "
+            "error: the interval covers both."
+        )
+        low, high = value - reach, seen + own
+        value, reach = (low + high) / 2, (high - low) / 2
     if not calibrate:
         notes.append(
             f"a Gaussian fit claims more information ({first.baseline:.2f} nats) than re-paired samples bear out, "
