@@ -15,7 +15,6 @@ from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 
 from arvdm_theory.information.estimators import Dependence
@@ -180,25 +179,13 @@ def _repeated(rng: np.random.Generator, n: int, times: int) -> Samples:
     return np.repeat(x, times, 0)[order], np.repeat(z, times, 0)[order]
 
 
-def _centres(count: int, d: int, apart: float) -> Array:
-    """Centres of either side's clusters, (2, count, d), no two closer than apart."""
-    centres = np.random.default_rng(count).standard_normal((2, count, d))
-    for side in centres:
-        side *= apart / min(float(np.linalg.norm(a - b)) for i, a in enumerate(side) for b in side[:i])
-    return centres
-
-
-def _labels(*samples: Array, count: int, d: int, apart: float) -> Samples:
-    """The nearest centre of either side's samples."""
-    centres = _centres(count, d, apart)
-    x, z = (cdist(part, own).argmin(1) for part, own in zip(samples[:2], centres, strict=True))
-    return x.astype(np.float64), z.astype(np.float64)
-
-
 def _clusters(rng: np.random.Generator, n: int, count: int, d: int, apart: float, given: bool) -> Samples:
     """Two sides linked by the cluster alone; with an irrelevant condition, if given."""
     label = rng.integers(count, size=n)
-    sides = _centres(count, d, apart)[:, label] + rng.standard_normal((2, n, d))
+    centres = np.random.default_rng(count).standard_normal((2, count, d))
+    for side in centres:  # no two are closer than apart
+        side *= apart / min(float(np.linalg.norm(a - b)) for i, a in enumerate(side) for b in side[:i])
+    sides = centres[:, label] + rng.standard_normal((2, n, d))
     return (sides[0], sides[1], rng.standard_normal((n, 1))) if given else (sides[0], sides[1])
 
 
@@ -366,9 +353,7 @@ def _hard_tasks() -> dict[str, HardTask]:
     ):  # fmt: skip
         name = f"{count} clusters in {d} dimensions{' given noise' if given else ''}"
         draw = partial(_clusters, count=count, d=d, apart=apart, given=given)
-        tasks[name] = _made(
-            math.log(count), n, "clusters", draw, "miller-madow", partial(_labels, count=count, d=d, apart=apart)
-        )
+        tasks[name] = _made(math.log(count), n, "clusters", draw, "ksg1")
     for speed, n in ((6.0, 200), (6.0, 1000), (3.0, 200)):
         signal = partial(_sine, speed=speed)
         tasks[f"sin {speed:.0f}x, n {n}"] = _made(

@@ -292,7 +292,7 @@ def discrete_information(
     sizes = tuple(int(code.max()) + 1 for code in codes)
     cells, where, counts = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True, return_counts=True)
     in_x, in_z, in_y = np.unravel_index(cells, sizes)
-    occupied = len(cells)
+    occupied, freedom = len(cells), 0
     if correction == "shrinkage":
         table = _shrunk(cells, counts, sizes, n)
         value = information_of_blocks(table)[0]
@@ -306,7 +306,8 @@ def discrete_information(
         terms = np.log(counts) + np.log(of_y) - np.log(xy) - np.log(zy)
         value = float((counts * terms).sum()) / n
         if correction == "miller-madow":
-            value += (n_xy + n_zy - n_y - occupied) / (2 * n)
+            freedom = occupied + n_y - n_xy - n_zy
+            value -= freedom / (2 * n)
     notes: list[str] = []
     if n < _SAMPLES_PER_CELL * occupied:
         notes.append(
@@ -314,10 +315,9 @@ def discrete_information(
             "remove the bias; merge values, use correction='shrinkage', or more samples."
         )
     method = "plug-in" if correction == "none" else correction
-    ratio = float(occupied + n_y - n_xy - n_zy)
     return conclude_mean(
         terms[where.reshape(-1)], value=value, method=method, notes=notes, dependence=dependence, level=level,
-        ratio=ratio if ratio > 0 and correction == "miller-madow" else None,
+        ratio=freedom if freedom > 0 else None,
     )  # fmt: skip
 
 
