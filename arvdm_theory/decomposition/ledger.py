@@ -14,9 +14,11 @@ from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 import torch
+from tqdm import tqdm
 
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
 from arvdm_theory.bounds.saturation import closed_loop
+from arvdm_theory.decomposition.generated import generated_error
 from arvdm_theory.decomposition.question import Question, require_densities, sample_count
 from arvdm_theory.decomposition.recursion import long_terms
 from arvdm_theory.decomposition.result import Result, rows_table
@@ -95,6 +97,9 @@ def ledger(question: Question) -> Result:
         attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
         accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which
             costs K² small matrix products.
+        generate: how E_k and ``ar_step_kl`` are found where the score is not affine: ``moments`` or a divergence
+            estimator, from one AR step generated from true inputs each
+            (:mod:`arvdm_theory.decomposition.generated`); None: not at all.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The
             caller keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
@@ -131,7 +136,34 @@ def _terms(question: Question) -> LedgerTerms:
         laws = question.laws()
         errors = stage_errors(question, laws, question.truths())
         terms = LedgerTerms(errors[0], tuple(errors[1:]), **closed_rollout(question, laws))
+    if question.generate is not None and terms.ar_step_errors is None:
+        terms = _generated(question, question.generate, terms)
     return _saturating(question, terms) if question.accumulation else terms
+
+
+def _generated(question: Question, method: str, terms: LedgerTerms) -> LedgerTerms:
+    """The terms with IE and E_k of AR steps that are generated from true inputs."""
+    steps = range(question.ar_steps + 1)
+    found = [
+        generated_error(
+            question.video, question.plan, k, question.score, method=method, step=question.step,
+            samples=question.samples, seed=question.seed + k,
+        )
+        for k in tqdm(steps, "generated", disable=not question.progress or None, leave=False)
+    ]  # fmt: skip
+    notes = {**terms.notes, "generated": _of_generated(found)}
+    return replace(terms, generated_ie=found[0], ar_step_errors=Number.stack(found[1:]), notes=notes)
+
+
+def _of_generated(found: Sequence[Number]) -> str:
+    """What is to be said of E_k, and of what holds it, where AR steps were generated."""
+    said = [
+        "E_k is moment-matched: Q is taken for the Gaussian of its moments, neither an upper nor a lower bound "
+        "unless the network is affine and the video Gaussian"
+        if found[0].method == "moment-matched"
+        else f"E_k is estimated by {found[0].method}, with that estimator's interval"
+    ]
+    return "; ".join([*said, *dict.fromkeys(text.rstrip(".") for number in found for text in number.warnings)])
 
 
 def _saturating(question: Question, terms: LedgerTerms) -> LedgerTerms:
@@ -218,7 +250,7 @@ def _notes(question: Question, terms: LedgerTerms) -> dict[str, str]:
     if terms.ie is None:
         notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), f"{no_law}; see path_kl")
     if terms.ar_step_errors is None:
-        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), no_law)
+        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), f"{no_law}; generate='moments' estimates it")
     if terms.kl is None:
         notes |= dict.fromkeys(("kl", "clip_kl", "clip_w2"), no_law)
     if bool(torch.isinf(torch.as_tensor(terms.initialisation.de.value)).any()):
@@ -319,7 +351,8 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
 
     def add(stage: str, k: int, term: str, number: Number | None) -> None:
         if number is not None:
-            rows.append((stage, k, term, "exact" if number.is_exact else "average", number))
+            form = "exact" if number.is_exact else number.method or "average"
+            rows.append((stage, k, term, form, number))
 
     def step_terms(errors: StageErrors, stage: str, k: int, suffix: str, nie: str) -> None:
         add(stage, k, nie, errors.nie)
@@ -327,7 +360,7 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
             add(stage, k, f"{name}{suffix}", number.sum())
 
     step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
-    add("init", 0, "IE", terms.ie)
+    add("init", 0, "IE", terms.generated_ie if terms.ie is None else terms.ie)
     bounds = terms.clip_bounds
     if not isinstance(terms.ar, tuple):  # many steps that share their errors: a series a term
         return rows

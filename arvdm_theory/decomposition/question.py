@@ -41,6 +41,7 @@ class Question:
     seed: int = 0
     attribution: bool = False
     accumulation: bool = False
+    generate: str | None = None
     ar_grid: Tensor | None = None
     init_grid: Tensor | None = None
     progress: bool = False

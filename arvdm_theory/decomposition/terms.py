@@ -93,6 +93,8 @@ class LedgerTerms:
             is, and for a video with actions. ``kl_w2`` has no recursion.
         accumulation: the saturating bound on the KL of every clip, (K,); None unless asked for.
         rounding: an estimate of the rounding in ``kl`` and ``clips``, the larger relative one.
+        generated_ie: IE from a generated initialisation, where it has no closed form and ``ar_step_errors`` were
+            generated too (:mod:`arvdm_theory.decomposition.generated`): it enters ``ar_step_kl`` alone.
         notes: why what was asked for is not there, as far as that does not show in the rest.
     """
 
@@ -107,6 +109,7 @@ class LedgerTerms:
     clips_w2: Number | None = None
     accumulation: Number | None = None
     rounding: float = 0.0
+    generated_ie: Number | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Number | None:
@@ -138,10 +141,10 @@ class LedgerTerms:
     @property
     def ar_step_kl(self) -> Number | None:
         """KL of the trajectory at the ends of AR steps: IE + Σ_k (E_k + MB_k); KL(clean) ≤ it ≤ KL(trajectory)."""
-        mb = self.total("mb")
-        if self.ie is None or self.ar_step_errors is None or mb is None:
+        mb, start = self.total("mb"), self.generated_ie if self.ie is None else self.ie
+        if start is None or self.ar_step_errors is None or mb is None:
             return None
-        return self.ie + _summed(self.ar_step_errors) + mb
+        return start + _summed(self.ar_step_errors) + mb
 
     @property
     def path(self) -> Number | None:
@@ -182,9 +185,14 @@ class LedgerTerms:
 
 
 def _summed(numbers: Number) -> Number:
-    """The sum over AR steps, also of numbers whose errors lie outside their samples (taken to be independent)."""
+    """The sum over AR steps, also of numbers whose errors lie outside their samples.
+
+    These are independent, but for those of a divergence estimator, which errs alike at every step: they add up.
+    """
     extra = torch.as_tensor(numbers.extra, dtype=torch.float64).expand(numbers.samples.shape[1:])
-    return Number(numbers.samples.sum(-1), torch.sqrt((extra**2).sum()), method=numbers.method, n=numbers.n)
+    alike = bool((extra > 0).any()) and numbers.method != "moment-matched"
+    total = extra.sum() if alike else torch.sqrt((extra**2).sum())
+    return Number(numbers.samples.sum(-1), total, freedom=numbers.freedom, method=numbers.method, n=numbers.n)
 
 
 def dense_steps(video: VideoLaw, plan: Plan) -> int | None:
