@@ -104,9 +104,8 @@ class StateSpace:
 
     def to(self, device: torch.device | str | None) -> StateSpace:
         """The same on another device."""
-        return StateSpace(
-            *(getattr(self, each.name).to(device) for each in fields(self)[:-1]), stationary=self.stationary
-        )
+        names = [each.name for each in fields(self) if each.name != "stationary"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
     def states(self) -> int:
