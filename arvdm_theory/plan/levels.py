@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arvdm_theory.noise import DiscreteVP, clock_from_flow
+from arvdm_theory.noise import NoiseSchedule, clock_from_flow
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Mask, PlanError
 
@@ -66,12 +66,12 @@ def shifted_flow_time(time: ArrayLike, shift: float) -> tuple[float, ...]:
     return tuple((shift * t / (1 + (shift - 1) * t)).tolist())
 
 
-def scaled_linear_schedule(start: float, end: float, steps: int = 1000) -> DiscreteVP:
+def scaled_linear_schedule(start: float, end: float, steps: int = 1000) -> NoiseSchedule:
     """The latent-diffusion schedule: β_n = (√start + n/(N-1) (√end - √start))² (Rombach et al. 2022)."""
-    return DiscreteVP(tuple((np.linspace(start**0.5, end**0.5, steps) ** 2).tolist()))
+    return NoiseSchedule.from_betas(tuple((np.linspace(start**0.5, end**0.5, steps) ** 2).tolist()))
 
 
-def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -> DiscreteVP:
+def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -> NoiseSchedule:
     """The sigmoid schedule of Jabri et al. 2022 at temperature 1, its last β held at 0.999.
 
     ᾱ(s) = (sgm(end) - sgm(start + s (end - start))) / (sgm(end) - sgm(start)) for s = n/N, β_n = 1 - ᾱ_n/ᾱ_{n-1}.
@@ -80,7 +80,7 @@ def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -
     kept = 1 / (1 + np.exp(-end)) - 1 / (1 + np.exp(-s))
     betas = 1 - kept[1:] / kept[:-1]
     betas[-1] = 0.999  # the formula gives 1, which leaves no signal and no finite level
-    return DiscreteVP(tuple(betas.tolist()))
+    return NoiseSchedule.from_betas(tuple(betas.tolist()))
 
 
 def chunk_causal_mask(window: int, chunk: int) -> Mask:
