@@ -1,8 +1,8 @@
 """Mazes seen through the Doom engine: ViZDoom, with the walls, floors and things of the Freedoom project.
 
-The mazes are those of :mod:`arvdm_theory.video.simulators.mazes`, written as maps of Doom (UDMF) so that there are as
-many worlds as seeds and passages are known; perspective, light, texture filtering and sprites are the engine's. All
-that moves or flickers by itself is left out, so that a picture is a function of the pose.
+The mazes are those of :mod:`arvdm_theory.video.simulators.mazes`, written as maps of Doom (UDMF), so that there
+are as many worlds as seeds and passages are known; perspective, light, texture filtering and sprites are the
+engine's. All that moves or flickers by itself is left out, so that a picture is a function of the pose.
 
 The engine keeps places in whole map units and headings in 65536ths of a circle: what it draws is the view at the
 nearest such pose, at most 1/256 of a cell and 0.003 degrees away.
@@ -48,14 +48,15 @@ _WALLS = (
     "A-MARBLE", "A-REDROK", "ALTAQUA", "MOD2",
 )  # fmt: skip
 _FLATS = (
-    "CEIL1_1", "CEIL3_1", "CEIL3_3", "CEIL5_1", "DEM1_5", "FLAT1", "FLAT1_1", "FLAT10", "FLAT14", "FLAT19", "FLAT4",
-    "FLAT5", "FLAT5_2", "FLAT5_4", "FLAT8", "FLOOR0_1", "FLOOR0_3", "FLOOR0_6", "FLOOR1_1", "FLOOR1_6", "FLOOR3_3",
-    "FLOOR4_1", "FLOOR4_8", "FLOOR5_1", "FLOOR5_4", "FLOOR6_2", "FLOOR7_1", "FLOOR7_2", "GRASS1", "GRNROCK",
-    "MFLR8_1", "MFLR8_3", "RROCK01", "RROCK09", "RROCK16", "SLIME13", "SLIME15",
+    "CEIL1_1", "CEIL3_1", "CEIL3_3", "CEIL5_1", "DEM1_5", "FLAT1", "FLAT1_1", "FLAT10", "FLAT14", "FLAT19",
+    "FLAT4", "FLAT5", "FLAT5_2", "FLAT5_4", "FLAT8", "FLOOR0_1", "FLOOR0_3", "FLOOR0_6", "FLOOR1_1", "FLOOR1_6",
+    "FLOOR3_3", "FLOOR4_1", "FLOOR4_8", "FLOOR5_1", "FLOOR5_4", "FLOOR6_2", "FLOOR7_1", "FLOOR7_2", "GRASS1",
+    "GRNROCK", "MFLR8_1", "MFLR8_3", "RROCK01", "RROCK09", "RROCK16", "SLIME13", "SLIME15",
 )  # fmt: skip
 _PICTURES = (
-    "MARBFAC2", "MARBFAC3", "MURAL1", "MURAL2", "SP_DUDE1", "SP_DUDE7", "SP_FACE2", "GSTLION", "GSTSATYR", "SKULWALL",
-    "PANBOOK", "PLANET1", "COMPTALL", "BIGDOOR2", "BIGDOOR7", "ZZZFACE1", "ZZWOLF2", "ZZWOLF5", "ZZWOLF9",
+    "MARBFAC2", "MARBFAC3", "MURAL1", "MURAL2", "SP_DUDE1", "SP_DUDE7", "SP_FACE2", "GSTLION", "GSTSATYR",
+    "SKULWALL", "PANBOOK", "PLANET1", "COMPTALL", "BIGDOOR2", "BIGDOOR7", "ZZZFACE1", "ZZWOLF2", "ZZWOLF5",
+    "ZZWOLF9",
 )  # fmt: skip
 # Pillars, trees, lamps and the like: their numbers as Doom's maps know them.
 _THINGS = (30, 31, 32, 33, 37, 43, 47, 48, 54, 2028)
@@ -64,13 +65,16 @@ _SHARE_OF_CELLS_WITH_THINGS = 0.25
 _PLAYER = 1
 _CHUNK = 256
 
-# The engine would outlive a process that is killed; on Linux it can be told not to. It makes a folder where it starts.
+# The engine would outlive a process that is killed; on Linux it can be told not to. It makes a
+# folder where it starts.
 _LAUNCHER = """#!{python} -SE
 import ctypes, os, sys
 try:
     ctypes.CDLL(None).prctl(1, 9)
 except (AttributeError, OSError):
     pass
+if os.getppid() != {parent}:
+    sys.exit(1)
 os.chdir(os.path.dirname(os.path.abspath(sys.argv[0])))
 os.execv({engine!r}, [{engine!r}, *sys.argv[1:]])
 """
@@ -164,7 +168,7 @@ def _textmap(maze: Maze, rng: np.random.Generator) -> tuple[str, dict[str, list[
 
     for row, column in np.argwhere(~maze.solid).tolist():
         region = int(maze.region[row, column])
-        # The floor lies to the right of each side of its cell, walked around clockwise from the north-western corner.
+        # The floor lies to the right of each side of its cell, walked clockwise from the north-western corner.
         around = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column), (row, column)]
         for number, (down, right) in enumerate(MOVES):
             there, ends = (row + down, column + right), (around[number], around[number + 1])
@@ -177,13 +181,22 @@ def _textmap(maze: Maze, rng: np.random.Generator) -> tuple[str, dict[str, list[
                 line(*ends, sidefront=side(region, ""), sideback=other, twosided=True)
         if rng.random() < _SHARE_OF_CELLS_WITH_THINGS:
             # In a corner, out of the way of who walks from middle to middle.
-            x, y = (place + corner for place, corner in zip((column, row), rng.choice([0.14, 0.86], 2), strict=True))
+            x, y = (
+                place + corner for place, corner in zip((column, row), rng.choice([0.14, 0.86], 2), strict=True)
+            )
             things.append(_thing(x, y, int(rng.choice(_THINGS))))
     start = np.argwhere(maze.passages.any(-1))[0]
     things.append(_thing(start[1] + 0.5, start[0] + 0.5, _PLAYER))
     vertices = [_block("vertex", x=column * _CELL, y=-row * _CELL) for row, column in corners]
     sectors = [
-        _block("sector", heightfloor=0, heightceiling=_CELL, texturefloor=floor, textureceiling=ceiling, lightlevel=lit)
+        _block(
+            "sector",
+            heightfloor=0,
+            heightceiling=_CELL,
+            texturefloor=floor,
+            textureceiling=ceiling,
+            lightlevel=lit,
+        )
         for floor, ceiling, lit in zip(floors, ceilings, light, strict=True)
     ]
     text = "\n".join(['namespace = "zdoom";', *vertices, *lines, *sides, *sectors, *things, ""])
@@ -249,7 +262,10 @@ def _engine(textmap: str, size: int) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="arvdm-doom-") as name:
         wad, launcher = Path(name) / "maze.wad", Path(name) / "engine"
         wad.write_bytes(_wad([("MAP01", b""), ("TEXTMAP", textmap.encode("ascii")), ("ENDMAP", b"")]))
-        launcher.write_text(_LAUNCHER.format(python=sys.executable, engine=str(home / "vizdoom")), encoding="utf-8")
+        launcher.write_text(
+            _LAUNCHER.format(python=sys.executable, parent=os.getpid(), engine=str(home / "vizdoom")),
+            encoding="utf-8",
+        )
         launcher.chmod(0o700)
         game.set_vizdoom_path(str(launcher))
         game.set_doom_scenario_path(str(wad))
@@ -294,6 +310,6 @@ def _look(game: Any, x: int, y: int, turn: int) -> NDArray[np.uint8]:
             edge = (width - height) // 2
             return np.ascontiguousarray(picture[:, edge : edge + height])
     raise ValueError(
-        f"the Doom engine stands at {at_x:g}, {at_y:g}, {angle:g} degrees, where {x}, {y}, {turn * 360 / _CIRCLE:g} "
-        "was asked for: is the pose inside a wall or a thing?"
+        f"the Doom engine stands at {at_x:g}, {at_y:g}, {angle:g} degrees, where {x}, {y}, "
+        f"{turn * 360 / _CIRCLE:g} was asked for"
     )
