@@ -28,6 +28,7 @@ __all__ = [
     "clock_from_flow",
     "clock_from_sigma",
     "clock_from_snr",
+    "flow_from_clock",
     "joint_noise",
     "noised",
     "sigma2",
@@ -289,9 +290,10 @@ def _sigma(level: Array) -> Array:
     return np.sqrt(np.expm1(level))
 
 
-def _flow_time(level: Array, shift: float) -> Array:
-    """Flow-matching time σ/(1 + σ) before its shift."""
-    time = _sigma(level) / (1 + _sigma(level))
+def flow_from_clock(level: ArrayLike, shift: float = 1.0) -> Array:
+    """Flow-matching time σ/(1 + σ) of OU levels, before its resolution shift."""
+    sigma = _sigma(np.asarray(level, dtype=np.float64))
+    time: Array = sigma / (1 + sigma)
     return time / (shift - (shift - 1) * time)
 
 
@@ -300,7 +302,7 @@ _SPACINGS: dict[str, tuple[float | None, Callable[[Array, Any], Array], Callable
     "geometric": (None, lambda t, _: np.log(t), lambda u, _: np.exp(u)),
     "karras": (7.0, lambda t, rho: _sigma(t) ** (1 / rho), lambda u, rho: clock_from_sigma(u**rho)),
     "tangent": (1.0, lambda t, c: np.arctan(_sigma(t) / c), lambda u, c: clock_from_sigma(c * np.tan(u))),
-    "flow": (1.0, _flow_time, lambda u, s: clock_from_flow(s * u / (1 + (s - 1) * u))),
+    "flow": (1.0, flow_from_clock, lambda u, s: clock_from_flow(s * u / (1 + (s - 1) * u))),
     "cosine": (
         0.008,
         lambda t, c: VPSchedule("cosine", offset=c).native(t),

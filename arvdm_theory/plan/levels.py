@@ -8,22 +8,25 @@ in the first state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from arvdm_theory.noise import DiscreteVP, clock_from_flow
+from arvdm_theory.noise import DiscreteVP, VPSchedule, clock_from_flow, flow_from_clock
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import Mask, PlanError
+from arvdm_theory.plan.references import Mask, NoReferences, PlanError, References
 
 __all__ = [
     "HORIZON",
+    "SCHEDULES",
     "chunk_causal_mask",
     "flow_levels",
     "pipeline",
     "scaled_linear_schedule",
+    "scheduled",
     "shifted_flow_time",
     "sigmoid_schedule",
     "staggered",
@@ -81,6 +84,127 @@ def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -
     betas = 1 - kept[1:] / kept[:-1]
     betas[-1] = 0.999  # the formula gives 1, which leaves no signal and no finite level
     return DiscreteVP(tuple(betas.tolist()))
+
+
+_DISCRETE: dict[str, Callable[[], DiscreteVP]] = {
+    "linear": DiscreteVP.linear,
+    "scaled-linear": lambda: scaled_linear_schedule(0.00085, 0.012),
+    "sigmoid": sigmoid_schedule,
+}
+SCHEDULES = (*_DISCRETE, "cosine", "flow")
+"""The names of noise schedules; see :func:`scheduled`."""
+
+
+def scheduled(
+    schedule: str,
+    window: int = 2,
+    stride: int | None = None,
+    references: References = NoReferences,
+    reverse_steps: int = 20,
+    init_steps: int = 20,
+    horizon: float | None = None,
+    floor: float = 0.0,
+) -> Plan:
+    """The plan whose levels are equally far apart in the native time s ∈ [0, 1] of a noise schedule.
+
+    Frame j enters at s = 1 - ⌊(w - j)/Δ⌋ Δ/w; inside a step its s falls evenly.
+
+    Args:
+        schedule: ``linear`` (Ho et al. 2020; 1000 timesteps), ``scaled-linear`` (Rombach et al. 2022), ``sigmoid``
+            (Jabri et al. 2022), ``cosine`` or ``cosine:offset`` (Nichol and Dhariwal 2021), ``flow`` or
+            ``flow:shift`` (Esser et al. 2024). The first three have whole timesteps: s is rounded to them.
+        window: w.
+        stride: Δ; w if left out.
+        references: the reference rule.
+        reverse_steps: M_AR.
+        init_steps: M_init.
+        horizon: T, which stands in for pure noise where the schedule ends at no signal (cosine, flow; 10 if left
+            out). The others end at T of their own.
+        floor: δ; 0 where timesteps are whole.
+
+    Raises:
+        PlanError: for another schedule, a T or δ that it does not have, or more steps than timesteps.
+
+    Example:
+        >>> [round(row[0], 3) for row in scheduled("cosine", reverse_steps=4).ar_grid]
+        [10.0, 1.936, 0.706, 0.166, 0.0]
+    """
+    name, _, given = schedule.partition(":")
+    if name not in SCHEDULES or (given and name in _DISCRETE):
+        raise PlanError(
+            f"levels: a schedule is one of {', '.join(SCHEDULES)}, the last two also with a number, as in "
+            f"'flow:3'; got {schedule!r}"
+        )
+    if not 1 <= (stride := window if stride is None else stride) <= window:
+        raise PlanError(f"stride: it must lie in 1..w = {window}, got {stride}")
+    if min(reverse_steps, init_steps) < 1:
+        raise PlanError(f"steps: at least one reverse step is needed, got {min(reverse_steps, init_steps)}")
+    if name in _DISCRETE:
+        table = _DISCRETE[name]()
+        last, end = len(table.betas), float(table.clock(len(table.betas)))
+        if floor != 0 or horizon is not None:
+            raise PlanError(
+                f"0-T boundary: the {name} schedule has its own ends, δ = 0 and T = {end:.6g}: leave them out"
+            )
+        if max(reverse_steps, init_steps) > last:
+            raise PlanError(f"steps: the {name} schedule has {last} timesteps, too few for {reverse_steps} steps")
+        floor_time = 0.0
+
+        def levels(times: NDArray[np.float64]) -> NDArray[np.float64]:
+            return table.clock((times * last).round().astype(int).tolist())
+    else:
+        end = HORIZON if horizon is None else horizon
+        if not 0 <= floor < end < math.inf:
+            raise PlanError(f"0-T boundary: 0 ≤ δ < T < ∞ is needed, got δ = {floor}, T = {end}")
+        to, back = _continuous(name, given, schedule)
+        floor_time = float(back(floor))
+
+        def levels(times: NDArray[np.float64]) -> NDArray[np.float64]:
+            found = np.where(times < 1, to(np.where(times < 1, times, 0.0)), end)
+            if found.max() > end:
+                raise PlanError(
+                    f"0-T boundary: the {name} schedule stands at level {found.max():.4g} after pure noise, above "
+                    f"T = {end:g}; choose a larger horizon"
+                )
+            return np.where(times <= floor_time, floor, found)
+
+    def grid(start: NDArray[np.float64], finish: NDArray[np.float64], steps: int) -> tuple[tuple[float, ...], ...]:
+        share = np.arange(steps + 1)[:, None] / steps
+        return tuple(map(tuple, levels(start + share * (finish - start)).tolist()))
+
+    enters = 1 - (window - np.arange(1, window + 1)) // stride * stride / window
+    leaves = np.concatenate([np.full(stride, floor_time), enters[: window - stride]])
+    first = np.ones(window - stride if window > stride else stride)
+    ar = grid(enters, leaves, reverse_steps)
+    return Plan(
+        input_levels=ar[0],
+        stride=stride,
+        horizon=end,
+        reverse_steps=reverse_steps,
+        init_steps=init_steps,
+        references=references,
+        floor=floor,
+        ar_grid=ar,
+        init_grid=grid(first, np.full(len(first), floor_time), init_steps),
+        name=schedule,
+    )
+
+
+def _continuous(name: str, given: str, schedule: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A schedule's OU level of native time, and back."""
+    try:
+        number = float(given) if given else (0.008 if name == "cosine" else 1.0)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise PlanError(f"levels: the number of a schedule must be positive and finite, got {schedule!r}")
+    if name == "cosine":
+        cosine = VPSchedule("cosine", offset=number)
+        return cosine.clock, cosine.native
+    return (
+        lambda s: clock_from_flow(number * s / (1 + (number - 1) * s)),
+        lambda level: flow_from_clock(level, number),
+    )
 
 
 def chunk_causal_mask(window: int, chunk: int) -> Mask:
