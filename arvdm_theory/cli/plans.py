@@ -15,6 +15,12 @@ __all__ = ["configure", "run"]
 
 _WIDTH = 100
 
+EXAMPLES = (
+    "arvdm plans",
+    "arvdm plans magi-1",
+    "arvdm plans magi-1 --set chunk=1 --out demo/plan.json",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``arvdm plans``."""

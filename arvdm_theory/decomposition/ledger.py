@@ -8,13 +8,16 @@ Source: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
 from arvdm_theory.bounds.saturation import closed_loop
+from arvdm_theory.decomposition.generated import generated_error
 from arvdm_theory.decomposition.recursion import long_terms
 from arvdm_theory.decomposition.result import Result, rows_table
 from arvdm_theory.decomposition.terms import (
@@ -112,6 +115,7 @@ def ledger(
     seed: int = 0,
     attribution: bool = False,
     accumulation: bool = False,
+    generate: str | None = None,
     ar_grid: Tensor | None = None,
     init_grid: Tensor | None = None,
     progress: bool = False,
@@ -137,6 +141,9 @@ def ledger(
         attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
         accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which
             costs K² small matrix products.
+        generate: how E_k and ``ar_step_kl`` are found where the score is not affine: ``moments`` or a divergence
+            estimator, from one AR step generated from true inputs each
+            (:mod:`arvdm_theory.decomposition.generated`); None: not at all.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The
             caller keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
@@ -164,7 +171,15 @@ def ledger(
             memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution,
             ar_grid=ar_grid, init_grid=init_grid, progress=progress,
         )  # fmt: skip
-        notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
+        said: dict[str, str] = {}
+        if generate is not None and terms.ar_step_errors is None:
+            found = [
+                generated_error(video, plan, k, score, method=generate, step=step, samples=samples, seed=seed + k)
+                for k in tqdm(range(ar_steps + 1), "generated", disable=not progress or None, leave=False)
+            ]
+            terms = replace(terms, generated_ie=found[0], ar_step_errors=Number.stack(found[1:]))
+            said["generated"] = _of_generated(found)
+        notes = said | _notes(video, plan, reverse_step(step), terms, girsanov, closed)
         if rare := video.rare(samples, plan.total_frames(ar_steps)):
             notes["rare"] = rare
         bounds: tuple[float, ...] = ()
@@ -243,6 +258,17 @@ def memory_bottleneck(
         return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
 
 
+def _of_generated(found: Sequence[Number]) -> str:
+    """What is to be said of E_k, and of what holds it, where AR steps were generated."""
+    said = [
+        "E_k is moment-matched: Q is taken for the Gaussian of its moments, neither an upper nor a lower bound "
+        "unless the network is affine and the video Gaussian"
+        if found[0].method == "moment-matched"
+        else f"E_k is estimated by {found[0].method}, with that estimator's interval"
+    ]
+    return "; ".join([*said, *dict.fromkeys(text.rstrip(".") for number in found for text in number.warnings)])
+
+
 def _notes(
     video: VideoLaw,
     plan: Plan,
@@ -260,7 +286,7 @@ def _notes(
     if terms.ie is None:
         notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), f"{no_law}; see path_kl")
     if terms.ar_step_errors is None:
-        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), no_law)
+        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), f"{no_law}; generate='moments' estimates it")
     if terms.kl is None:
         notes |= dict.fromkeys(("kl", "clip_kl", "clip_w2"), no_law)
     if bool(torch.isinf(torch.as_tensor(terms.initialisation.de.value)).any()):
@@ -361,7 +387,8 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
 
     def add(stage: str, k: int, term: str, number: Number | None) -> None:
         if number is not None:
-            rows.append((stage, k, term, "exact" if number.is_exact else "average", number))
+            form = "exact" if number.is_exact else number.method or "average"
+            rows.append((stage, k, term, form, number))
 
     def step_terms(errors: StageErrors, stage: str, k: int, suffix: str, nie: str) -> None:
         add(stage, k, nie, errors.nie)
@@ -369,7 +396,7 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
             add(stage, k, f"{name}{suffix}", number.sum())
 
     step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
-    add("init", 0, "IE", terms.ie)
+    add("init", 0, "IE", terms.generated_ie if terms.ie is None else terms.ie)
     bounds = terms.clip_bounds
     if not isinstance(terms.ar, tuple):  # many steps that share their errors: a series a term
         return rows

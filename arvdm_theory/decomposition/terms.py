@@ -101,6 +101,8 @@ class LedgerTerms:
         kl_w2, clips_w2: W_2 of all clean frames and of every clip (K,), in units of the frames; None where ``kl``
             is, and for a video with actions. ``kl_w2`` has no recursion.
         rounding: an estimate of the rounding in ``kl`` and ``clips``, the larger relative one.
+        generated_ie: IE from a generated initialisation, where it has no closed form and ``ar_step_errors`` were
+            generated too (:mod:`arvdm_theory.decomposition.generated`): it enters ``ar_step_kl`` alone.
     """
 
     initialisation: StageErrors
@@ -113,6 +115,7 @@ class LedgerTerms:
     kl_w2: Number | None = None
     clips_w2: Number | None = None
     rounding: float = 0.0
+    generated_ie: Number | None = None
 
     def of(self, name: str) -> Number | None:
         """One error of all AR steps, (K,) or (K, M)."""
@@ -143,10 +146,10 @@ class LedgerTerms:
     @property
     def ar_step_kl(self) -> Number | None:
         """KL of the trajectory at the ends of AR steps: IE + Σ_k (E_k + MB_k); KL(clean) ≤ it ≤ KL(trajectory)."""
-        mb = self.total("mb")
-        if self.ie is None or self.ar_step_errors is None or mb is None:
+        mb, start = self.total("mb"), self.generated_ie if self.ie is None else self.ie
+        if start is None or self.ar_step_errors is None or mb is None:
             return None
-        return self.ie + _summed(self.ar_step_errors) + mb
+        return start + _summed(self.ar_step_errors) + mb
 
     @property
     def path(self) -> Number | None:
@@ -187,9 +190,14 @@ class LedgerTerms:
 
 
 def _summed(numbers: Number) -> Number:
-    """The sum over AR steps, also of numbers whose errors lie outside their samples (taken to be independent)."""
+    """The sum over AR steps, also of numbers whose errors lie outside their samples.
+
+    These are independent, but for those of a divergence estimator, which errs alike at every step: they add up.
+    """
     extra = torch.as_tensor(numbers.extra, dtype=torch.float64).expand(numbers.samples.shape[1:])
-    return Number(numbers.samples.sum(-1), torch.sqrt((extra**2).sum()), method=numbers.method, n=numbers.n)
+    alike = bool((extra > 0).any()) and numbers.method != "moment-matched"
+    total = extra.sum() if alike else torch.sqrt((extra**2).sum())
+    return Number(numbers.samples.sum(-1), total, freedom=numbers.freedom, method=numbers.method, n=numbers.n)
 
 
 def sample_count(samples: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arvdm_theory.noise import DiscreteVP, VPSchedule, clock_from_flow, flow_from_clock
+from arvdm_theory.noise import NoiseSchedule, clock_from_flow
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Mask, NoReferences, PlanError, References
 
@@ -24,6 +24,7 @@ __all__ = [
     "SCHEDULES",
     "chunk_causal_mask",
     "flow_levels",
+    "named_schedule",
     "pipeline",
     "scaled_linear_schedule",
     "scheduled",
@@ -69,12 +70,12 @@ def shifted_flow_time(time: ArrayLike, shift: float) -> tuple[float, ...]:
     return tuple((shift * t / (1 + (shift - 1) * t)).tolist())
 
 
-def scaled_linear_schedule(start: float, end: float, steps: int = 1000) -> DiscreteVP:
+def scaled_linear_schedule(start: float, end: float, steps: int = 1000) -> NoiseSchedule:
     """The latent-diffusion schedule: β_n = (√start + n/(N-1) (√end - √start))² (Rombach et al. 2022)."""
-    return DiscreteVP(tuple((np.linspace(start**0.5, end**0.5, steps) ** 2).tolist()))
+    return NoiseSchedule.from_betas(tuple((np.linspace(start**0.5, end**0.5, steps) ** 2).tolist()))
 
 
-def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -> DiscreteVP:
+def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -> NoiseSchedule:
     """The sigmoid schedule of Jabri et al. 2022 at temperature 1, its last β held at 0.999.
 
     ᾱ(s) = (sgm(end) - sgm(start + s (end - start))) / (sgm(end) - sgm(start)) for s = n/N, β_n = 1 - ᾱ_n/ᾱ_{n-1}.
@@ -83,20 +84,45 @@ def sigmoid_schedule(steps: int = 1000, start: float = -3.0, end: float = 3.0) -
     kept = 1 / (1 + np.exp(-end)) - 1 / (1 + np.exp(-s))
     betas = 1 - kept[1:] / kept[:-1]
     betas[-1] = 0.999  # the formula gives 1, which leaves no signal and no finite level
-    return DiscreteVP(tuple(betas.tolist()))
+    return NoiseSchedule.from_betas(tuple(betas.tolist()))
 
 
-_DISCRETE: dict[str, Callable[[], DiscreteVP]] = {
-    "linear": DiscreteVP.linear,
-    "scaled-linear": lambda: scaled_linear_schedule(0.00085, 0.012),
-    "sigmoid": sigmoid_schedule,
+_NAMED: dict[str, tuple[float | None, Callable[[float], NoiseSchedule]]] = {
+    "linear": (None, lambda _: NoiseSchedule.ddpm()),
+    "scaled-linear": (None, lambda _: scaled_linear_schedule(0.00085, 0.012)),
+    "sigmoid": (None, lambda _: sigmoid_schedule()),
+    "cosine": (0.008, NoiseSchedule.cosine),
+    "flow": (1.0, NoiseSchedule.flow),
 }
-SCHEDULES = (*_DISCRETE, "cosine", "flow")
-"""The names of noise schedules; see :func:`scheduled`."""
+SCHEDULES = tuple(_NAMED)
+"""The names of noise schedules; see :func:`named_schedule`."""
+
+
+def named_schedule(name: str) -> NoiseSchedule:
+    """A noise schedule by name.
+
+    ``linear`` (Ho et al. 2020, 1000 timesteps), ``scaled-linear`` (Rombach et al. 2022), ``sigmoid`` (Jabri et al.
+    2022), ``cosine`` or ``cosine:offset`` (Nichol and Dhariwal 2021), ``flow`` or ``flow:shift`` (Esser et al.
+    2024).
+
+    Raises:
+        PlanError: if there is none of that name, or its number is none.
+    """
+    kind, _, given = name.partition(":")
+    if kind not in _NAMED or (given and _NAMED[kind][0] is None):
+        raise PlanError(
+            f"levels: a schedule is one of {', '.join(SCHEDULES)}, the last two also with a number, as in "
+            f"'flow:3'; got {name!r}"
+        )
+    usual, make = _NAMED[kind]
+    try:
+        return make(float(given) if given else usual or 0.0)
+    except ValueError as error:
+        raise PlanError(f"levels: {name!r} is no schedule: {error}") from error
 
 
 def scheduled(
-    schedule: str,
+    schedule: str | NoiseSchedule,
     window: int = 2,
     stride: int | None = None,
     references: References = NoReferences,
@@ -105,76 +131,63 @@ def scheduled(
     horizon: float | None = None,
     floor: float = 0.0,
 ) -> Plan:
-    """The plan whose levels are equally far apart in the native time s ∈ [0, 1] of a noise schedule.
+    """The plan whose levels are equally far apart in the native time of a noise schedule.
 
-    Frame j enters at s = 1 - ⌊(w - j)/Δ⌋ Δ/w; inside a step its s falls evenly.
+    With native time s in units of the schedule's last one, frame j enters at s = 1 - ⌊(w - j)/Δ⌋ Δ/w, and inside a
+    step its s falls evenly; where a schedule is a table, s is rounded to its entries.
 
     Args:
-        schedule: ``linear`` (Ho et al. 2020; 1000 timesteps), ``scaled-linear`` (Rombach et al. 2022), ``sigmoid``
-            (Jabri et al. 2022), ``cosine`` or ``cosine:offset`` (Nichol and Dhariwal 2021), ``flow`` or
-            ``flow:shift`` (Esser et al. 2024). The first three have whole timesteps: s is rounded to them.
+        schedule: a schedule, or its name (:func:`named_schedule`).
         window: w.
         stride: Δ; w if left out.
         references: the reference rule.
         reverse_steps: M_AR.
         init_steps: M_init.
-        horizon: T, which stands in for pure noise where the schedule ends at no signal (cosine, flow; 10 if left
-            out). The others end at T of their own.
-        floor: δ; 0 where timesteps are whole.
+        horizon: T, which stands in for pure noise where the schedule ends at no signal (10 if left out). Where it
+            ends at a level, that is T.
+        floor: δ; 0 for a table, whose first entry is clean.
 
     Raises:
-        PlanError: for another schedule, a T or δ that it does not have, or more steps than timesteps.
+        PlanError: for another schedule, a T or δ that it does not have, or more steps than entries.
 
     Example:
         >>> [round(row[0], 3) for row in scheduled("cosine", reverse_steps=4).ar_grid]
         [10.0, 1.936, 0.706, 0.166, 0.0]
     """
-    name, _, given = schedule.partition(":")
-    if name not in SCHEDULES or (given and name in _DISCRETE):
-        raise PlanError(
-            f"levels: a schedule is one of {', '.join(SCHEDULES)}, the last two also with a number, as in "
-            f"'flow:3'; got {schedule!r}"
-        )
+    own = named_schedule(schedule) if isinstance(schedule, str) else schedule
+    name = schedule if isinstance(schedule, str) else schedule.kind
+    table, end, entries = own.kind == "table", own.last_level, int(own.last - own.first) if own.levels else 0
     if not 1 <= (stride := window if stride is None else stride) <= window:
         raise PlanError(f"stride: it must lie in 1..w = {window}, got {stride}")
     if min(reverse_steps, init_steps) < 1:
         raise PlanError(f"steps: at least one reverse step is needed, got {min(reverse_steps, init_steps)}")
-    if name in _DISCRETE:
-        table = _DISCRETE[name]()
-        last, end = len(table.betas), float(table.clock(len(table.betas)))
-        if floor != 0 or horizon is not None:
-            raise PlanError(
-                f"0-T boundary: the {name} schedule has its own ends, δ = 0 and T = {end:.6g}: leave them out"
-            )
-        if max(reverse_steps, init_steps) > last:
-            raise PlanError(f"steps: the {name} schedule has {last} timesteps, too few for {reverse_steps} steps")
-        floor_time = 0.0
-
-        def levels(times: NDArray[np.float64]) -> NDArray[np.float64]:
-            return table.clock((times * last).round().astype(int).tolist())
-    else:
-        end = HORIZON if horizon is None else horizon
-        if not 0 <= floor < end < math.inf:
-            raise PlanError(f"0-T boundary: 0 ≤ δ < T < ∞ is needed, got δ = {floor}, T = {end}")
-        to, back = _continuous(name, given, schedule)
-        floor_time = float(back(floor))
-
-        def levels(times: NDArray[np.float64]) -> NDArray[np.float64]:
-            found = np.where(times < 1, to(np.where(times < 1, times, 0.0)), end)
-            if found.max() > end:
-                raise PlanError(
-                    f"0-T boundary: the {name} schedule stands at level {found.max():.4g} after pure noise, above "
-                    f"T = {end:g}; choose a larger horizon"
-                )
-            return np.where(times <= floor_time, floor, found)
+    if table and max(reverse_steps, init_steps) > entries:
+        raise PlanError(
+            f"steps: {name} has {entries} timesteps, too few for {max(reverse_steps, init_steps)} steps"
+        )
+    if (table and floor != 0) or (end < math.inf and horizon is not None):
+        raise PlanError(f"0-T boundary: {name} has its own ends, δ = 0 and T = {end:.6g}: leave them out")
+    pure = math.inf if end < math.inf else own.last
+    end = end if end < math.inf else HORIZON if horizon is None else horizon
+    if not 0 <= floor < end < math.inf:
+        raise PlanError(f"0-T boundary: 0 ≤ δ < T < ∞ is needed, got δ = {floor}, T = {end}")
+    lowest = float(own.native(floor))
 
     def grid(start: NDArray[np.float64], finish: NDArray[np.float64], steps: int) -> tuple[tuple[float, ...], ...]:
-        share = np.arange(steps + 1)[:, None] / steps
-        return tuple(map(tuple, levels(start + share * (finish - start)).tolist()))
+        time = start + np.arange(steps + 1)[:, None] / steps * (finish - start)
+        time = np.minimum(time.round() if table else time, own.last)
+        levels = np.where(time < pure, own.clock(np.where(time < pure, time, lowest)), end)
+        if levels.max() > end:
+            raise PlanError(
+                f"0-T boundary: {name} stands at level {levels.max():.4g} after pure noise, above T = {end:g}; "
+                "choose a larger horizon"
+            )
+        return tuple(map(tuple, np.where(time <= lowest, floor, levels).tolist()))
 
-    enters = 1 - (window - np.arange(1, window + 1)) // stride * stride / window
-    leaves = np.concatenate([np.full(stride, floor_time), enters[: window - stride]])
-    first = np.ones(window - stride if window > stride else stride)
+    share = 1 - (window - np.arange(1, window + 1)) // stride * stride / window
+    enters = own.first + share * (own.last - own.first)
+    leaves = np.concatenate([np.full(stride, lowest), enters[: window - stride]])
+    first = np.full(window - stride if window > stride else stride, own.last)
     ar = grid(enters, leaves, reverse_steps)
     return Plan(
         input_levels=ar[0],
@@ -185,25 +198,8 @@ def scheduled(
         references=references,
         floor=floor,
         ar_grid=ar,
-        init_grid=grid(first, np.full(len(first), floor_time), init_steps),
-        name=schedule,
-    )
-
-
-def _continuous(name: str, given: str, schedule: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """A schedule's OU level of native time, and back."""
-    try:
-        number = float(given) if given else (0.008 if name == "cosine" else 1.0)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise PlanError(f"levels: the number of a schedule must be positive and finite, got {schedule!r}")
-    if name == "cosine":
-        cosine = VPSchedule("cosine", offset=number)
-        return cosine.clock, cosine.native
-    return (
-        lambda s: clock_from_flow(number * s / (1 + (number - 1) * s)),
-        lambda level: flow_from_clock(level, number),
+        init_grid=grid(first, np.full(len(first), lowest), init_steps),
+        name=name,
     )
 
 

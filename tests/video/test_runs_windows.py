@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvdm_theory.laws.linear import reference_video
-from arvdm_theory.noise import VPSchedule
+from arvdm_theory.noise import NoiseSchedule
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.references import PlanError, References
 from arvdm_theory.training.config import TrainingConfig, TrainingError
@@ -83,7 +83,7 @@ def test_levels_are_equally_far_apart_in_the_schedule(kind: str, schedule: str) 
 
     def signal(s: float) -> float:
         if schedule == "cosine":
-            return float(np.exp(-VPSchedule("cosine").clock(s)))
+            return float(np.exp(-NoiseSchedule.cosine().clock(s)))
         return (logistic(3) - logistic(3 * (2 * s - 1))) / (logistic(3) - logistic(-3))
 
     low, high = 0.0, 1 - 1e-12
