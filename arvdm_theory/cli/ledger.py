@@ -117,7 +117,10 @@ def _print(result: Result) -> None:
     steps = result.table[result.table.stage == "ar"]
     wide = steps.pivot_table(index="ar_step", columns="term", values="value", sort=False)
     first = result.table[result.table.stage == "init"]
-    started = ", ".join(f"{row.term.removesuffix('_INIT')} {row.value:.6g}" for row in first.itertuples())
+    started = ", ".join(
+        f"{term.removesuffix('_INIT')} {value:.6g}"
+        for term, value in zip(first["term"].astype(str), first["value"], strict=True)
+    )
     wide.columns.name = None
     show_table(wide, "{:.4g}".format, index=True)
     lines = [f"initialisation: {started}", "", "in nats:"]
