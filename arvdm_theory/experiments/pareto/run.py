@@ -28,8 +28,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.front import pareto_front
 from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
