@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 # The saturating bound of every AR step costs the square of their number.
 _MOST_LOOPS = 40
 
+EXAMPLES = (
+    "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --references 2",
+    "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --method fifo --window 4 --json -",
+    "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --figure demo/ledger.pdf",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
@@ -98,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
         with style():
             save(ledger_steps(result.table), Path(args.figure))
-    print(_report(result))
+    _print(result)
     return 0
 
 
@@ -116,18 +122,20 @@ def _afford(args: argparse.Namespace, dimension: int) -> None:
     require(f"the ledger of {frames} frames of dimension {dimension}", memory=memory, seconds=seconds)
 
 
-def _report(result: Result) -> str:
+def _print(result: Result) -> None:
     """The ledger as text: a row an AR step, then the totals from below to above."""
+    from arvdm_theory.cli.tables import show_table
+
     steps = result.table[result.table.stage == "ar"]
     wide = steps.pivot_table(index="ar_step", columns="term", values="value", sort=False)
     first = result.table[result.table.stage == "init"]
-    started = ", ".join(f"{row.term.removesuffix('_INIT')} {row.value:.6g}" for row in first.itertuples())
-    lines = [
-        wide.to_string(float_format="{:.6g}".format, na_rep="-"),
-        f"initialisation: {started}",
-        "",
-        "in nats:",
-    ]
+    started = ", ".join(
+        f"{term.removesuffix('_INIT')} {value:.6g}"
+        for term, value in zip(first["term"].astype(str), first["value"], strict=True)
+    )
+    wide.columns.name = None
+    show_table(wide, "{:.4g}".format, index=True)
+    lines = [f"initialisation: {started}", "", "in nats:"]
     names = {
         "floor": "what no sampler of the plan beats",
         "lower_bound": "IE + that, behind this first input",
@@ -141,5 +149,5 @@ def _report(result: Result) -> str:
     for key, text in names.items():
         value = result.totals[key]
         shown = f"{value:.6f}" if value is not None else f"not defined: {result.notes.get(key, '')}"
-        lines.append(f"  {text:<42} {shown}")
-    return "\n".join(lines)
+        lines.append(f"  {text:<46} {shown}")
+    print("\n".join(lines))

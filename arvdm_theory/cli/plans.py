@@ -15,6 +15,11 @@ __all__ = ["configure", "run"]
 
 _WIDTH = 100
 
+EXAMPLES = (
+    "arvdm plans",
+    "arvdm plans magi-1",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``arvdm plans``."""
