@@ -48,6 +48,7 @@ from arvdm_theory.laws.long_memory import NeedleVideo as NeedleVideo
 from arvdm_theory.laws.long_memory import fractional_gaussian_noise as fractional_gaussian_noise
 from arvdm_theory.laws.pixels import PixelVideo as PixelVideo
 from arvdm_theory.number import Number as Number
+from arvdm_theory.plan.file import load_plan as load_plan
 from arvdm_theory.plan.methods import METHODS as METHODS
 from arvdm_theory.plan.methods import fifo as fifo
 from arvdm_theory.plan.methods import method as method
