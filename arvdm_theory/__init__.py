@@ -33,6 +33,7 @@ _HOMES = {
     "laws.long_memory": ("NeedleVideo", "fractional_gaussian_noise"),
     "laws.pixels": ("PixelVideo",),
     "number": ("Number",),
+    "plan.file": ("load_plan",),
     "plan.methods": ("METHODS", "fifo", "method", "outpainting"),
     "plan.plan": ("Plan",),
     "plan.references": ("PlanError", "References"),

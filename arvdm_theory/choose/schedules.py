@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.decomposition.ledger import ledger_terms
+from arvdm_theory.decomposition.question import Question
 from arvdm_theory.decomposition.terms import closed_rollout
 from arvdm_theory.diffusion.scores import as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
@@ -98,9 +99,9 @@ def objective_value(
             assert nie is not None
             total = own.sum() + ar + terms.initialisation.nie + nie
         return torch.as_tensor(total.value, dtype=torch.float64)
-    chosen, own_score = reverse_step(step), as_score(score, video)
-    laws = [video.at(plan.stage(k, ar_grid if k else init_grid)) for k in range(ar_steps + 1)]
-    found = closed_rollout(video, plan, list(laws), own_score, chosen, None if ar_grid is None else ar_grid[0])
+    own_score = as_score(score, video)
+    question = Question(video, plan, ar_steps, score=own_score, step=step, ar_grid=ar_grid, init_grid=init_grid)
+    found = closed_rollout(question, question.laws())
     if "kl" not in found:
         raise ValueError(f"the objective {objective!r} needs a score that is affine in (window, references)")
     number = {

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+EXAMPLES = (
+    "arvdm fit demo/clip1.mp4 demo/clip2.mp4 demo/clip3.mp4 --modes 4 --out demo/fitted.npz",
+    "arvdm ledger --video demo/fitted.npz --references 4 --ar-steps 3",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

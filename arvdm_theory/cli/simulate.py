@@ -14,6 +14,8 @@ _MODULES = {"dmlab": "dmlab", "minecraft": "voxel"}
 _SIZES = {"dmlab": 64, "minecraft": 128}
 _LAYOUTS: dict[str, Literal["npz", "mp4"]] = {"dmlab": "npz", "minecraft": "mp4"}
 
+EXAMPLES = ("arvdm simulate dmlab --episodes 4 --frames 60 --trajectory turn --out demo/episodes",)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

@@ -15,6 +15,11 @@ PRESETS = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-long", "gpu")
 
 __all__ = ["PRESETS", "add_data_options", "configure", "run", "run_from"]
 
+EXAMPLES = (
+    "arvdm video train --preset smoke --memory cross --out demo/cross",
+    "arvdm video train --preset smoke --memory none --out demo/none",
+)
+
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that one network and a sweep over networks have in common."""

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arvdm_theory.decomposition.terms import require_densities, sample_count
+from arvdm_theory.decomposition.question import require_densities, sample_count
 from arvdm_theory.diffusion.sampler import reverse_stage
 from arvdm_theory.diffusion.scores import as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step

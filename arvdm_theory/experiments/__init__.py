@@ -35,6 +35,11 @@ class Experiment:
     command: str = "experiment"
     named: str = "PRESETS"
 
+    @property
+    def runs(self) -> str:
+        """The command that runs it; ``arvdm experiment`` needs its name behind."""
+        return f"{'python experiments/' if self.command.endswith('.py') else 'arvdm '}{self.command}"
+
     def module(self, part: str) -> ModuleType:
         """One of its modules, ``run`` or ``figures``."""
         return importlib.import_module(f"{__name__}.{self.folder}.{part}")

@@ -29,6 +29,7 @@ from arvdm_theory import (
     state_space,
     var,
 )
+from arvdm_theory.decomposition.question import Question
 from arvdm_theory.decomposition.recursion import RecursiveTerms, SharedSteps, rates, recursive_terms
 from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.interfaces import ReferenceBatch
@@ -41,8 +42,11 @@ TOTALS = ("ie", "kl", "clips", "clips_w2", "trajectory", "ar_step_errors", "ar_s
 AGREE = 1e-9
 
 
-def recursive(video: GaussianVideo, plan: Plan, ar_steps: int, **asked: object) -> RecursiveTerms:
-    terms = recursive_terms(video, plan, ar_steps, **asked)  # type: ignore[arg-type]
+def recursive(
+    video: GaussianVideo, plan: Plan, ar_steps: int, bounds: tuple[bool, bool] = (False, False), **asked: object
+) -> RecursiveTerms:
+    question = Question(video, plan, ar_steps, girsanov=bounds[0], closed=bounds[1], **asked)  # type: ignore[arg-type]
+    terms = recursive_terms(question)
     assert isinstance(terms, RecursiveTerms), terms
     return terms
 
@@ -173,9 +177,11 @@ def test_affine_callables(video: GaussianVideo, plan: str) -> None:
 
 def test_scores_that_are_not_the_same_at_every_step_are_dense() -> None:
     plan = PLANS["fifo"]
-    refused = recursive_terms(ar1(0.7), plan, 60, score=numbered)
+    refused = recursive_terms(Question(ar1(0.7), plan, 60, score=numbered))
     assert refused == "the score is not the same at every AR step"
-    bent = recursive_terms(ar1(0.7), plan, 60, score=lambda window, levels, references: -torch.tanh(window))
+    bent = recursive_terms(
+        Question(ar1(0.7), plan, 60, score=lambda window, levels, references: -torch.tanh(window))
+    )
     assert isinstance(bent, str)
     assert "not affine" in bent
     # The ledger itself goes on without a word.

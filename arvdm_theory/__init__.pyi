@@ -1,0 +1,56 @@
+"""Types of the public names; written by .ci/stub from the table in __init__.py."""
+
+from arvdm_theory.bounds.impossibility import check_lemma as check_lemma
+from arvdm_theory.bounds.saturation import closed_loop as closed_loop
+from arvdm_theory.decomposition.decoding import decoded_ledger as decoded_ledger
+from arvdm_theory.decomposition.immse import memory_bottleneck_from_scores as memory_bottleneck_from_scores
+from arvdm_theory.decomposition.ledger import ledger as ledger
+from arvdm_theory.decomposition.ledger import ledger_terms as ledger_terms
+from arvdm_theory.decomposition.ledger import memory_bottleneck as memory_bottleneck
+from arvdm_theory.decomposition.recursion import rates as rates
+from arvdm_theory.decomposition.result import Result as Result
+from arvdm_theory.diffusion.prediction import NetworkScore as NetworkScore
+from arvdm_theory.diffusion.sampler import generate as generate
+from arvdm_theory.diffusion.scores import ExactScore as ExactScore
+from arvdm_theory.diffusion.scores import GuidedScore as GuidedScore
+from arvdm_theory.diffusion.scores import PerturbedScore as PerturbedScore
+from arvdm_theory.information.estimators import estimate_divergence as estimate_divergence
+from arvdm_theory.information.estimators import estimate_information as estimate_information
+from arvdm_theory.information.estimators import independence_test as independence_test
+from arvdm_theory.information.inequalities import prove as prove
+from arvdm_theory.interfaces import ReferenceBatch as ReferenceBatch
+from arvdm_theory.interfaces import Score as Score
+from arvdm_theory.interfaces import VideoBatch as VideoBatch
+from arvdm_theory.laws.chains import MarkovChain as MarkovChain
+from arvdm_theory.laws.chains import random_walk as random_walk
+from arvdm_theory.laws.chains import sticky_chain as sticky_chain
+from arvdm_theory.laws.controlled import ControlledVideo as ControlledVideo
+from arvdm_theory.laws.emission import Codebook as Codebook
+from arvdm_theory.laws.finite import FiniteStateVideo as FiniteStateVideo
+from arvdm_theory.laws.finite import moving_sprite as moving_sprite
+from arvdm_theory.laws.fitted import fit_video as fit_video
+from arvdm_theory.laws.fitted import load_fitted as load_fitted
+from arvdm_theory.laws.gaussian import ArrayVideo as ArrayVideo
+from arvdm_theory.laws.gaussian import GaussianVideo as GaussianVideo
+from arvdm_theory.laws.gridworld.world import GridVideo as GridVideo
+from arvdm_theory.laws.law import VideoLaw as VideoLaw
+from arvdm_theory.laws.linear import ar1 as ar1
+from arvdm_theory.laws.linear import reference_video as reference_video
+from arvdm_theory.laws.linear import state_space as state_space
+from arvdm_theory.laws.linear import var as var
+from arvdm_theory.laws.long_memory import NeedleVideo as NeedleVideo
+from arvdm_theory.laws.long_memory import fractional_gaussian_noise as fractional_gaussian_noise
+from arvdm_theory.laws.pixels import PixelVideo as PixelVideo
+from arvdm_theory.number import Number as Number
+from arvdm_theory.plan.file import load_plan as load_plan
+from arvdm_theory.plan.methods import METHODS as METHODS
+from arvdm_theory.plan.methods import fifo as fifo
+from arvdm_theory.plan.methods import method as method
+from arvdm_theory.plan.methods import outpainting as outpainting
+from arvdm_theory.plan.plan import Plan as Plan
+from arvdm_theory.plan.references import PlanError as PlanError
+from arvdm_theory.plan.references import References as References
+from arvdm_theory.rollout.measure import measured_clip_kl as measured_clip_kl
+from arvdm_theory.rollout.predict import predicted_clip_kl as predicted_clip_kl
+
+__version__: str
