@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from arvdm_theory.cli.arguments import whole
 from arvdm_theory.cli.plan_options import add_plan, chosen_plan, plan_files
+from arvdm_theory.cli.video_options import add_video, chosen_video, video_files
 
 if TYPE_CHECKING:
     from arvdm_theory import Plan, Result
@@ -26,10 +27,7 @@ EXAMPLES = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--covariance", metavar="COV.npy", help="(N·d, N·d) covariance, frame-major, zero mean")
-    source.add_argument("--video", metavar="FITTED.npz", help="a video that `arvdm fit` wrote")
-    parser.add_argument("--frame-dim", type=whole(), metavar="D", help="d; needed with --covariance")
+    add_video(parser)
     parser.add_argument("--ar-steps", type=whole(), default=5, metavar="K", help="AR steps")
     parser.add_argument("--step", default="exponential", metavar="STEP",
                         help="the reverse step: exponential, euler, ancestral, ddpm, ddpm-large, ddim, ddim:η "
@@ -50,12 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
-    from arvdm_theory.arrays import load_array
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
     from arvdm_theory.diffusion.steps import reverse_step
     from arvdm_theory.files import check_outputs, write_json
-    from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
 
     if args.ar_steps < 1:
         raise ValueError(f"--ar-steps must be at least 1, got {args.ar_steps}")
@@ -64,17 +60,8 @@ def run(args: argparse.Namespace) -> int:
     reverse_step(args.step)  # said before anything is read
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
-    check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video, *plan_files(args)])
-    plan = chosen_plan(args)
-    video: GaussianVideo
-    if args.video is not None:
-        from arvdm_theory.laws.fitted import load_fitted
-
-        video = load_fitted(args.video)
-    else:
-        if args.frame_dim is None:
-            raise ValueError("--covariance needs --frame-dim")
-        video = ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
+    check_outputs({"--json": args.json, "--figure": args.figure}, [*video_files(args), *plan_files(args)])
+    plan, video = chosen_plan(args), chosen_video(args)
     _afford(plan, args.ar_steps, video.frame_dim)
     score = PerturbedScore(args.score_error) if args.score_error else None
     result = ledger(video, plan, args.ar_steps, score=score, step=args.step,
