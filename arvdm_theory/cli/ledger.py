@@ -7,9 +7,11 @@ import math
 from typing import TYPE_CHECKING
 
 from arvdm_theory.cli.arguments import whole
+from arvdm_theory.cli.plan_options import add_plan, chosen_plan, plan_files
+from arvdm_theory.cli.video_options import add_video, chosen_video, video_files
 
 if TYPE_CHECKING:
-    from arvdm_theory import Result
+    from arvdm_theory import Plan, Result
 
 
 # The saturating bound of every AR step costs the square of their number.
@@ -18,27 +20,15 @@ _MOST_LOOPS = 40
 EXAMPLES = (
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --references 2",
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --method fifo --window 4 --json -",
+    "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --plan longlive --ar-steps 2",
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --figure demo/ledger.pdf",
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--covariance", metavar="COV.npy", help="(N·d, N·d) covariance, frame-major, zero mean")
-    source.add_argument("--video", metavar="FITTED.npz", help="a video that `arvdm fit` wrote")
-    parser.add_argument("--frame-dim", type=whole(), metavar="D", help="d; needed with --covariance")
-    parser.add_argument("--method", choices=("outpainting", "fifo"), default="outpainting",
-                        help="outpainting: stride = window; fifo: stride 1, input levels jT/w")  # fmt: skip
-    parser.add_argument("--window", type=whole(), default=2, metavar="W", help="w, frames in the window")
-    parser.add_argument("--references", type=whole(), default=1, metavar="M", help="how many last frames are seen")
-    parser.add_argument("--reference-level", type=float, default=0.0, metavar="RHO",
-                        help="level the references are noised to, afresh at every AR step")  # fmt: skip
+    add_video(parser)
     parser.add_argument("--ar-steps", type=whole(), default=5, metavar="K", help="AR steps")
-    parser.add_argument("--reverse-steps", type=whole(), default=20, metavar="N", help="reverse steps an AR step")
-    parser.add_argument("--init-steps", type=whole(), default=20, metavar="N",
-                        help="reverse steps of the initialisation stage")  # fmt: skip
-    parser.add_argument("--horizon", type=float, default=6.0, metavar="T", help="T, the level of pure noise")
     parser.add_argument("--step", default="exponential", metavar="STEP",
                         help="the reverse step: exponential, euler, ancestral, ddpm, ddpm-large, ddim, ddim:η "
                         "(η in [0, 1]), renoise, heun or dpm++2m")  # fmt: skip
@@ -51,43 +41,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="0: leave the Girsanov form and the closed bound out; their integrals are exact for any other N",
     )
+    add_plan(parser)
     parser.add_argument("--json", metavar="OUT.json", help="write the result here")
     parser.add_argument("--figure", metavar="OUT.png", help="draw the terms of every AR step here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
-    from arvdm_theory.arrays import load_array
     from arvdm_theory.decomposition.ledger import ledger
     from arvdm_theory.diffusion.scores import PerturbedScore
     from arvdm_theory.diffusion.steps import reverse_step
     from arvdm_theory.files import check_outputs, write_json
-    from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
-    from arvdm_theory.plan.methods import fifo, outpainting
-    from arvdm_theory.plan.references import References
 
-    for name in ("window", "ar_steps", "reverse_steps", "init_steps"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
-    if args.references < 0 or args.girsanov_points < 0:
-        raise ValueError("--references and --girsanov-points must not be negative")
+    if args.ar_steps < 1:
+        raise ValueError(f"--ar-steps must be at least 1, got {args.ar_steps}")
+    if args.girsanov_points < 0:
+        raise ValueError(f"--girsanov-points must not be negative, got {args.girsanov_points}")
     reverse_step(args.step)  # said before anything is read
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
-    check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video])
-    video: GaussianVideo
-    if args.video is not None:
-        from arvdm_theory.laws.fitted import load_fitted
-
-        video = load_fitted(args.video)
-    else:
-        if args.frame_dim is None:
-            raise ValueError("--covariance needs --frame-dim")
-        video = ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
-    _afford(args, video.frame_dim)
-    build = outpainting if args.method == "outpainting" else fifo
-    references = References.last(args.references, args.reference_level)
-    plan = build(args.window, references, args.reverse_steps, args.init_steps, args.horizon)
+    check_outputs({"--json": args.json, "--figure": args.figure}, [*video_files(args), *plan_files(args)])
+    plan, video = chosen_plan(args), chosen_video(args)
+    _afford(plan, args.ar_steps, video.frame_dim)
     score = PerturbedScore(args.score_error) if args.score_error else None
     result = ledger(video, plan, args.ar_steps, score=score, step=args.step,
                     girsanov=args.girsanov_points > 0, accumulation=args.ar_steps <= _MOST_LOOPS,
@@ -108,16 +83,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _afford(args: argparse.Namespace, dimension: int) -> None:
+def _afford(plan: Plan, ar_steps: int, dimension: int) -> None:
     """Refuses what would take too long; times of one core, to a factor of a few."""
     from arvdm_theory.limits import require
 
-    stride = args.window if args.method == "outpainting" else 1
-    frames = args.window + stride * (args.ar_steps + 1)
-    local = (args.window + args.references) * dimension
-    steps = args.init_steps + args.ar_steps * args.reverse_steps
+    frames = plan.window + plan.stride * (ar_steps + 1)
+    seen = plan.references.most
+    local = (plan.window + min(frames, frames if seen is None else seen)) * dimension
+    steps = plan.init_steps + ar_steps * plan.reverse_steps
     # The law of a whole clip at every AR step, and of the window with its references at every reverse step.
-    seconds = 5e-11 * args.ar_steps * float(frames * dimension) ** 3 + steps * (5e-5 + 1e-9 * float(local) ** 3)
+    seconds = 5e-11 * ar_steps * float(frames * dimension) ** 3 + steps * (5e-5 + 1e-9 * float(local) ** 3)
     memory = 8.0 * (6.0 * (frames * dimension) ** 2 + 4.0 * steps * local)
     require(f"the ledger of {frames} frames of dimension {dimension}", memory=memory, seconds=seconds)
 

@@ -106,6 +106,7 @@ def bad_files(rng: random.Random) -> dict[str, Callable[[Path], object]]:
         "a pipe": lambda path: os.mkfifo(path),
         "deep JSON": lambda path: path.write_text('{"run": ' + "[" * 100000),
         "JSON of another kind": lambda path: path.write_text(json.dumps({"run": [1], "store": 3})),
+        "a number of a million digits": lambda path: path.write_text('{"stride": ' + "9" * 10**6 + "}"),
     }  # fmt: skip
 
 
@@ -135,6 +136,7 @@ TAKE_FILES = {
     "estimate --p": ["estimate", "--p", "GOOD", "--q", "FILE"],
     "ledger --covariance": ["ledger", "--covariance", "FILE", "--frame-dim", "1"],
     "ledger --video": ["ledger", "--video", "FILE"],
+    "ledger --plan": ["ledger", "--covariance", "GOOD", "--frame-dim", "1", "--plan", "FILE.json"],
     "lemma --joint": ["lemma", "--joint", "FILE", "--past", "0", "--output", "1"],
     "lemma --kernel": ["lemma", "--joint", "LAW", "--past", "0", "--output", "1", "--kernel", "FILE"],
     "fit npy": ["fit", "FILE"],
@@ -252,7 +254,8 @@ NUMBERS = (
 TAKE_NUMBERS = {
     "ledger": (["ledger", "--covariance", "COV", "--frame-dim", "1"],
                ("--frame-dim", "--window", "--references", "--reference-level", "--ar-steps", "--reverse-steps",
-                "--init-steps", "--horizon", "--score-error", "--girsanov-points")),
+                "--init-steps", "--horizon", "--floor", "--spacing", "--schedule", "--plan", "--method", "--set",
+                "--score-error", "--girsanov-points")),
     "needle": (["needle", "--out", "OUT", "--walks", "10", "--frames", "6", "--references", "0,1"],
                ("--cells", "--colours", "--frames", "--references", "--size", "--window", "--stay", "--walks",
                 "--seed")),
@@ -272,9 +275,10 @@ TAKE_NUMBERS = {
 
 # What is a good value after all: (command, option) → those that are not tried.
 GOOD_NUMBERS: dict[tuple[str, str], set[str]] = {
-    ("ledger", "--references"): {"0"},
+    ("ledger", "--references"): {"0", "1000000000"},  # more than there are: all
     ("ledger", "--reference-level"): {"0", "1e3", "1000000000", "99999999999999999999999"},
     ("ledger", "--girsanov-points"): {"0"},
+    ("ledger", "--floor"): {"0"},
     ("ledger", "--horizon"): {"1e3", "1000000000", "99999999999999999999999"},
     ("ledger", "--score-error"): {"-1", "0", "1e3", "1000000000", "99999999999999999999999"},
     ("needle", "--references"): {"0", "1,2"},
@@ -332,6 +336,7 @@ WRITERS = {
     "ledger --figure": ["ledger", "--covariance", "COV", "--frame-dim", "1", "--ar-steps", "1", "--figure"],
     "lemma --json": ["lemma", "--joint", "LAW", "--past", "0", "--output", "1", "--json"],
     "plans --json": ["plans", "--json"],
+    "plans --out": ["plans", "magi-1", "--out"],
     "needle --json": ["needle", "--walks", "10", "--frames", "6", "--references", "0,1", "--out", "OUT", "--json"],
     "estimate --json": ["estimate", "--x", "GOOD", "--z", "OTHER", "--json"],
     "fit --out": ["fit", "CLIP", "--out"],
