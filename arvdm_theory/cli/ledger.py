@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from arvdm_theory.cli.arguments import whole
 from arvdm_theory.cli.plan_options import add_plan, chosen_plan, plan_files
+from arvdm_theory.cli.video_options import add_video, chosen_video, video_files
 
 if TYPE_CHECKING:
     from arvdm_theory import GaussianVideo, Plan, Result
@@ -28,12 +29,7 @@ EXAMPLES = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--covariance", metavar="COV.npy", help="(N·d, N·d) covariance, frame-major, zero mean")
-    source.add_argument("--video", metavar="FITTED.npz", help="a video that `arvdm fit` wrote")
-    source.add_argument("--known", metavar="NAME", help="ar1:φ (scalar frames), reference (that of this project's "
-                        "tables) or pixels:N (N x N, finer detail forgotten sooner)")  # fmt: skip
-    parser.add_argument("--frame-dim", type=whole(), metavar="D", help="d; needed with --covariance")
+    add_video(parser)
     parser.add_argument("--ar-steps", type=whole(), default=5, metavar="K", help="AR steps")
     parser.add_argument("--step", default="exponential", metavar="STEP",
                         help="the reverse step: exponential, euler, ancestral, ddpm, ddpm-large, ddim, ddim:η "
@@ -70,9 +66,8 @@ def run(args: argparse.Namespace) -> int:
     reverse_step(args.step)  # said before anything is read
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
-    check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video, *plan_files(args)])
-    plan = chosen_plan(args)
-    video = _video(args)
+    check_outputs({"--json": args.json, "--figure": args.figure}, [*video_files(args), *plan_files(args)])
+    plan, video = chosen_plan(args), chosen_video(args)
     _afford(video, plan, args.ar_steps)
     score = PerturbedScore(args.score_error) if args.score_error else None
     limit = rates(video, plan, score, args.step) if args.rates else None
@@ -95,39 +90,6 @@ def run(args: argparse.Namespace) -> int:
     if limit is not None:
         _print_rates(limit)
     return 0
-
-
-def _video(args: argparse.Namespace) -> GaussianVideo:
-    """The video that the options name."""
-    if args.video is not None:
-        from arvdm_theory.laws.fitted import load_fitted
-
-        return load_fitted(args.video)
-    if args.known is not None:
-        return _known(args.known)
-    from arvdm_theory.arrays import load_array
-    from arvdm_theory.laws.gaussian import ArrayVideo
-
-    if args.frame_dim is None:
-        raise ValueError("--covariance needs --frame-dim")
-    return ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
-
-
-def _known(name: str) -> GaussianVideo:
-    from arvdm_theory.laws.linear import ar1, reference_video
-    from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
-
-    kind, _, value = name.partition(":")
-    try:
-        if kind == "ar1":
-            return ar1(float(value))
-        if kind == "pixels":
-            return PixelVideo(int(value), int(value), PowerLaw(), ExponentialMemory(10.0, 1.0))
-    except ValueError as error:
-        raise ValueError(f"--known {name}: {error}") from None
-    if name == "reference":
-        return reference_video()
-    raise ValueError(f"--known is ar1:φ, reference or pixels:N, as in ar1:0.9, got {name}")
 
 
 def _afford(video: GaussianVideo, plan: Plan, ar_steps: int) -> None:

@@ -319,7 +319,10 @@ def test_refuses_a_result_in_a_folder_that_is_not_there(
 
 def test_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(
-        tmp_path, capsys, ["--frame-dim", "1"], "one of the arguments --covariance --video --known is required"
+        tmp_path,
+        capsys,
+        ["--frame-dim", "1"],
+        "one of the arguments --covariance --video --spectrum --known is required",
     )
     refused(tmp_path, capsys, ["--video", str(tmp_path / "none.npz")], "none.npz")
 
