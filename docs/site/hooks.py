@@ -1,7 +1,7 @@
 """What of the site is made from the library itself, at build time: no page repeats what the code knows.
 
-- Pages that are generated: methods (the catalogue, with staircases), gallery (every experiment's figures), commands
-  (every parser's help), API (every public name), contributing, and the results' own pages.
+- Pages that are generated: methods (the catalogue, with staircases), gallery (every experiment's figures),
+  commands (every parser's help), API (every public name), contributing, and the results' own pages.
 - Formulas between dollars become MathML, which browsers draw with their own fonts: no script, no request.
 - Links of the Markdown files to tables and figures of the repository become links to copies of them.
 """
@@ -77,9 +77,9 @@ def methods() -> str:
 
     lines = [
         "# Methods", "",
-        "Published methods as plans, made from the catalogue (`arvdm plans`). A staircase shows the levels, on the "
-        "unit OU clock, at which the frames of a window enter an AR step (upper, orange) and leave it (lower, blue): "
-        "left is the oldest frame.", "",
+        "Published methods as plans, made from the catalogue (`arvdm plans`). A staircase shows the levels, on "
+        "the unit OU clock, at which the frames of a window enter an AR step (upper, orange) and leave it "
+        "(lower, blue): left is the oldest frame.", "",
         "| method | arXiv | verdict | source |", "|---|---|---|---|",
     ]  # fmt: skip
     lines += [
@@ -124,7 +124,8 @@ def _staircase(plan: Any) -> str:
     return (
         f'<svg class="staircase" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="levels of {html.escape(str(plan.name))}">'
-        f'<line x1="{left}" y1="{zero:.1f}" x2="{width - 8:.0f}" y2="{zero:.1f}" stroke="currentColor" opacity=".4"/>'
+        f'<line x1="{left}" y1="{zero:.1f}" x2="{width - 8:.0f}" y2="{zero:.1f}" stroke="currentColor" '
+        f'opacity=".4"/>'
         f'<text x="{left - 4}" y="{zero + 4:.1f}" text-anchor="end">0</text>'
         f'<text x="{left - 4}" y="{full + 4:.1f}" text-anchor="end">{plan.horizon:.3g}</text>'
         f'<text x="{left}" y="{height - 6:.0f}">frame 1</text>'
@@ -217,11 +218,7 @@ def api() -> str:
 def contributing() -> str:
     """The repository's CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return (
-        text.replace("](docs/", "](")
-        .replace("](tests/users_project/project.py)", "](tutorials/student.md)")
-        .replace("[tests/users_project]", "[tests/users_project/project.py]")
-    )
+    return text.replace("](docs/", "](").replace("](tests/users_project/project.py)", "](tutorials/student.md)")
 
 
 PAGES = {
