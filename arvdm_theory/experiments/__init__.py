@@ -76,6 +76,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "context_noise",
         "noise-augmented references trade drift for memory: trained networks beside the exact curve",
     ),
+    "scheduler-ranks": Experiment(
+        "scheduler_ranks",
+        "which sum of errors ranks schedulers, as the score errs more: exact scores and trained networks",
+    ),
     "verify": Experiment(
         "verify", "every bound on a grid of videos and plans", ("smoke", "default", "full"), "verify", "SIZES"
     ),

@@ -19,16 +19,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
+from arvdm_theory.laws.state_space import StateSpace
 
 __all__ = [
     "MIN_WHITE",
     "Choice",
     "Predictor",
     "choose",
+    "companion",
     "extend",
     "lattice_autocovariance",
     "log_densities",
@@ -162,6 +165,25 @@ def extend(gamma: Array, lags: int) -> Array:
         for lag in range(len(gamma), lags):
             out[lag] = last.ahead(out[:lag])
     return out
+
+
+def companion(gamma: Array) -> StateSpace:
+    """The model as a linear state space: (x_t, ..., x_{t-p+1}) moves by the companion matrix.
+
+    Source: Lütkepohl 2005, New Introduction to Multiple Time Series Analysis, section 2.1.
+    """
+    last, dim = predictors(gamma)[-1], gamma.shape[-1]
+    order = max(len(last.forward), 1)
+    A = np.eye(order * dim, k=-dim)
+    A[:dim] = np.concatenate([*last.forward], 1) if len(last.forward) else 0.0
+    Q = np.zeros_like(A)
+    Q[:dim, :dim] = last.forward_factor @ last.forward_factor.T
+    # Cov(x_{t-i}, x_{t-j}) = Γ(j - i).
+    P = np.block([[gamma[j - i] if j >= i else gamma[i - j].T for j in range(order)] for i in range(order)])
+    parts = (torch.from_numpy(each)[None] for each in (A, Q, np.eye(dim, len(A)), P))
+    transition, noise, see, covariance = parts
+    still, zero = see.new_zeros(1, dim, dim), see.new_zeros(1, len(A))
+    return StateSpace(transition, noise, see, still, covariance, zero, still[..., 0], stationary=True)
 
 
 def log_densities(gamma: Array, segment: Array) -> Array:

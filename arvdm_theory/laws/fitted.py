@@ -29,10 +29,10 @@ from arvdm_theory.files import atomic_path
 from arvdm_theory.laws.autoregression import (
     MIN_WHITE,
     choose,
+    companion,
     extend,
     lattice_autocovariance,
     log_densities,
-    predictors,
     shrink,
 )
 from arvdm_theory.laws.gaussian import StationaryVideo
@@ -99,9 +99,11 @@ class FittedVideo(StationaryVideo):
         self.white = float(white)
         self.source = dict(source or {})
         self._validate()
-        predictors(self.gamma)  # raises where Γ is no autocovariance
         super().__init__(
-            lambda lags: torch.from_numpy(extend(self.gamma, lags))[None].to(device), len(self.basis), name=name
+            lambda lags: torch.from_numpy(extend(self.gamma, lags))[None].to(device),
+            len(self.basis),
+            name=name,
+            state_space=companion(self.gamma).to(device),  # raises where Γ is no autocovariance
         )
 
     @property

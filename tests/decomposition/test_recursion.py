@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from arvdm_theory import (
     GaussianVideo,
     NeedleVideo,
     PerturbedScore,
+    PixelVideo,
     Plan,
     References,
     ar1,
@@ -30,9 +32,19 @@ from arvdm_theory import (
     var,
 )
 from arvdm_theory.decomposition.question import Question
-from arvdm_theory.decomposition.recursion import RecursiveTerms, SharedSteps, rates, recursive_terms
+from arvdm_theory.decomposition.recursion import (
+    RecursiveTerms,
+    SharedSteps,
+    rates,
+    recursive_form,
+    recursive_terms,
+)
 from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory.laws.autoregression import lattice_autocovariance
+from arvdm_theory.laws.fitted import FittedVideo
+from arvdm_theory.laws.long_memory import fractional_correlation
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw, SameMemory
 from arvdm_theory.testing import plans
 
 SERIES = ("nie", "de", "see", "cross", "mb", "mb_clean", "girsanov", "closed", "nie_closed")
@@ -124,6 +136,39 @@ def test_long_ledgers_take_the_recursion_and_are_the_dense_ones(video: str, plan
     found = recursive(own, PLANS[plan], 12, score=PerturbedScore(0.05, 0.1), bounds=(True, True), attribution=True)
     dense = ledger_terms(as_array(own, frames), PLANS[plan], 12, score=PerturbedScore(0.05, 0.1), attribution=True)
     assert_same(found, dense)
+
+
+PIXELS = ExponentialMemory(tau=5.0, exponent=1.0)
+
+
+@pytest.mark.parametrize("plan", ["fifo", "newest clean, older noised", "first, noised"])
+def test_pixel_videos_are_recursions_in_every_spatial_frequency(plan: str) -> None:
+    channels, mean = [[1.0, 0.3], [0.3, 0.5]], [0.5, -1.0]
+    own = PixelVideo(4, 6, PowerLaw(), PIXELS, channels, mean)
+    # Wrapped, the memory has no state space: the same video by the joint covariance of all frames.
+    dense = PixelVideo(4, 6, PowerLaw(), lambda f, lags: PIXELS(f, lags), channels, mean)
+    asked = {"score": PerturbedScore(0.05, 0.1), "attribution": True}
+    found = recursive(own, PLANS[plan], 12, bounds=(True, True), **asked)
+    assert_same(found, ledger_terms(dense, PLANS[plan], 12, **asked))  # type: ignore[arg-type]
+    assert recursive_form(dense, PLANS[plan]) == "the video 'pixels' is not known to be a linear state space"
+
+
+def test_pixel_videos_of_long_memory_are_dense_and_say_how_far_that_goes() -> None:
+    video = PixelVideo(64, 64, PowerLaw(), SameMemory(partial(fractional_correlation, 0.8)))
+    with pytest.raises(ValueError, match=r"not known to be a linear state space\): that goes up to \d+ AR steps"):
+        ledger_terms(video, PLANS["fifo"], 10_000)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_fitted_videos_are_recursions(order: int) -> None:
+    rng = np.random.default_rng(order)
+    segments = [rng.normal(size=(60, 2)) @ [[1.0, 0.4], [0.0, 0.8]] for _ in range(3)]
+    segments = [0.5 * z + 0.5 * np.roll(z, 1, 0) + 0.3 * np.roll(z, 2, 0) for z in segments]
+    basis = np.eye(2).reshape(2, 2, 1, 1)
+    video = FittedVideo(lattice_autocovariance(segments, order), basis, np.zeros((2, 1, 1)), 1.0)
+    plan = PLANS["first and last"]
+    found = recursive(video, plan, 10, bounds=(True, True), score=PerturbedScore(0.1))
+    assert_same(found, ledger_terms(as_array(video, plan.total_frames(10)), plan, 10, score=PerturbedScore(0.1)))
 
 
 def test_the_printed_number() -> None:

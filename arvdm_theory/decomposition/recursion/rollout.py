@@ -23,8 +23,8 @@ from arvdm_theory.noise import transition
 
 __all__ = ["Rollout", "SamplerFilter"]
 
-# AR steps whose sampler terms are evaluated at once.
-_BATCH = 4096
+# As many AR steps, times modes, have their sampler terms evaluated at once.
+_BATCH = 16384
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,10 +238,10 @@ class SamplerFilter:
         predicted, expected = (torch.stack(each) for each in zip(*steps, strict=True))
         out = self.pattern.edge + self.pattern.last
         posterior = self.block.riccati().sequence(self.form.filtered(out), count)
-        most = max(len(posterior), len(predicted))
+        most, batch = max(len(posterior), len(predicted)), max(1, _BATCH // self.modes)
         parts = []
-        for start in range(0, most, _BATCH):
-            at = torch.arange(start, min(start + _BATCH, most), device=predicted.device)
+        for start in range(0, most, batch):
+            at = torch.arange(start, min(start + batch, most), device=predicted.device)
             own_at = at.clamp(max=len(predicted) - 1)
             parts.append(
                 self.increment(posterior[at.clamp(max=len(posterior) - 1)], predicted[own_at], expected[own_at])
@@ -251,7 +251,7 @@ class SamplerFilter:
         true = (true + [true[-1]] * len(made))[: len(made)]
         pairs = [torch.stack(each) for both in (true, made) for each in zip(*both, strict=True)]
         clips, apart = (
-            torch.cat([of(*(each[k : k + _BATCH] for each in pairs)) for k in range(0, len(made), _BATCH)])
+            torch.cat([of(*(each[k : k + batch] for each in pairs)) for k in range(0, len(made), batch)])
             for of in (kl_divergence, wasserstein2)
         )
         return Rollout(increments, clips, apart, rounding)

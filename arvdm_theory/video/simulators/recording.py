@@ -13,20 +13,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from arvdm_theory.data.clips import write_mp4
 from arvdm_theory.executors import executing, executor
 from arvdm_theory.files import atomic_path, read_json, write_json
+from arvdm_theory.video.simulators import Layout
 from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import Simulator
 
-__all__ = ["Layout", "Recording", "write_episode"]
-
-Layout = Literal["npz", "mp4"]
+__all__ = ["Recording", "write_episode"]
 
 _SPLITS = ("train", "test")
 _FRAMES_A_SECOND = 10
