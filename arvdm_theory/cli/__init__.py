@@ -41,6 +41,7 @@ COMMANDS = {
     "ledger": "the exact error decomposition of one video and plan",
     "fit": "fit a Gaussian video to real clips",
     "plans": "list the published methods as plans, with their requirement checks",
+    "lint": "what is wrong with a plan file, a timestep matrix or a scheduler config, and the fix",
     "claims": "what is claimed of auto-regressive video diffusion: a verdict a claim, with its numbers",
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",

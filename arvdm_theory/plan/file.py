@@ -41,8 +41,16 @@ from arvdm_theory.noise import time_grid
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Mask, Pick, PlanError, References
 
-__all__ = ["FORMAT", "VERSION", "check_plan_content", "load_plan", "plan_from_dict", "plan_to_dict",
-           "references_from_list", "save_plan"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "check_plan_content",
+    "load_plan",
+    "plan_from_dict",
+    "plan_to_dict",
+    "references_from_list",
+    "save_plan",
+]
 
 FORMAT = "arvdm plan"
 VERSION = 1
@@ -98,7 +106,12 @@ def plan_from_dict(content: Mapping[str, Any]) -> Plan:
         raise PlanError(f"window: it is {content['window']}, and there are {width} input levels")
     steps = sum(fields.get(key, 20) for key, grid in _STEPS.items() if not fields.get(grid))
     require(f"a plan of {steps} reverse steps", memory=100.0 * steps * width)
-    return Plan(**fields)
+    try:
+        return Plan(**fields)
+    except PlanError:
+        raise
+    except ValueError as error:  # a spacing that these levels do not have
+        raise PlanError(f"spacing: {error}") from error
 
 
 def check_plan_content(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class Finding:
     """One finding.
 
     Attributes:
-        severity: ``error`` (frames are lost, or a requirement is broken) or ``warning`` (it runs, and not as told).
+        severity: ``error`` (frames are lost, a requirement is broken) or ``warning`` (it runs, and not as told).
         rule: what is broken: ``format``, ``coverage``, ``monotonicity``, ``circularity``, ``0-T boundary``,
             ``levels``, ``references``, ``visibility``, ``off by one`` or ``zero terminal SNR``.
         message: what stands there and what it does.

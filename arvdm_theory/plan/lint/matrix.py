@@ -1,9 +1,9 @@
 """Timestep matrices, as pipelines with frames at different noise levels make them: a row an iteration, a column a
 frame.
 
-An entry is what the network is told of the frame's noise: timesteps, σ, flow-matching times or levels, all of which
-fall as noise does. Matrices of states end in a row without noise (Diffusion Forcing's scheduling matrix); those of
-evaluations end at the last timestep that is told (SkyReels-V2's ``step_matrix``). Both are known by themselves.
+An entry is what the network is told of the frame's noise: timesteps, σ, flow-matching times or levels, all of
+which fall as noise does. Matrices of states end in a row without noise (Diffusion Forcing's scheduling matrix),
+those of evaluations at the last timestep that is told (SkyReels-V2's ``step_matrix``); which it is, they tell.
 """
 
 from __future__ import annotations
@@ -98,14 +98,10 @@ def lint_matrix(
     Example:
         >>> import numpy as np
         >>> for finding in lint_matrix(np.array([[9, 9, 0], [5, 9, 0], [0, 5, 0]]), frames=4):
-        ...     print(finding)
-        frame 4: error: coverage: 3 columns for 4 frames: it is never denoised. Fix: a column a frame: blocks that \
-do not divide the frames need a last, shorter block
-        frame 3: error: off by one: clean from row 1 on: no iteration denoises it. Fix: let it begin at 9, or say \
-that it is given (--context 3)
-        row 3, frame 2: error: coverage: it ends at 5, its noise is never taken out. Fix: further rows, down to 0
-        row 3, frame 3: error: monotonicity: 0 stands behind 5: a later frame is never cleaner. Fix: raise it to 5 \
-or more
+        ...     print(f"{finding.where}: {finding.rule}: {finding.message}")
+        frame 4: coverage: 3 columns for 4 frames: it is never denoised
+        frame 3: off by one: clean from row 1 on: no iteration denoises it
+        row 3, frame 3: monotonicity: 0 stands behind 5: a later frame is never cleaner
     """
     found: list[Finding] = []
 
@@ -115,69 +111,131 @@ or more
         line = None if lines is None or row is None else lines[row]
         found.append(
             Finding(
-                "error" if severity == "error" else "warning", rule, message, fix, line,
-                None if row is None else row + 1, None if frame is None else frame + 1,
+                "error" if severity == "error" else "warning",
+                rule,
+                message,
+                fix,
+                line,
+                None if row is None else row + 1,
+                None if frame is None else frame + 1,
             )
-        )  # fmt: skip
+        )
 
     rows, columns = values.shape
     if frames is not None and frames != columns:
         lost = "it is never denoised" if frames > columns else "there is no such frame"
         first = min(frames, columns)
-        say("error", "coverage", f"{columns} columns for {frames} frames: {lost}",
+        say(
+            "error",
+            "coverage",
+            f"{columns} columns for {frames} frames: {lost}",
             "a column a frame: blocks that do not divide the frames need a last, shorter block",
-            frame=first)  # fmt: skip
+            frame=first,
+        )
     highest, lowest = float(values.max()), float(values.min())
     if rows > 1 and bool((values[-1] >= values[0]).all()) and bool((values[-1] > values[0]).any()):
-        say("error", "monotonicity", "entries rise from the first row to the last: this counts steps made, not noise",
-            "give the timesteps (SkyReels-V2: step_matrix, not step_index)")  # fmt: skip
+        say(
+            "error",
+            "monotonicity",
+            "entries rise from the first row to the last: this counts steps made, not noise",
+            "give the timesteps (SkyReels-V2: step_matrix, not step_index)",
+        )
         return found
     if top is not None and abs(highest - top) > 1e-9 * max(abs(top), 1.0):
-        say("error", "0-T boundary", f"the largest entry is {highest:g}, and pure noise is {top:g}",
-            f"begin at {top:g}")  # fmt: skip
+        say(
+            "error",
+            "0-T boundary",
+            f"the largest entry is {highest:g}, and pure noise is {top:g}",
+            f"begin at {top:g}",
+        )
     elif top is None and _NEARLY < highest < _TIMESTEPS - 1:
-        say("warning", "zero terminal SNR", f"the first timestep is {highest:g} of {_TIMESTEPS}: pure noise is told to "
-            "have a signal in it", "trailing spacing, which begins at the last timestep")  # fmt: skip
+        say(
+            "warning",
+            "zero terminal SNR",
+            f"the first timestep is {highest:g} of {_TIMESTEPS}: pure noise is told to have a signal in it",
+            "trailing spacing, which begins at the last timestep",
+        )
     if lowest < 0:
         row, frame = np.argwhere(values == lowest)[0]
-        say("error", "off by one", f"timestep {lowest:g} is before the first", "count from 0", int(row), int(frame))
-    ended = bool((values[-1] <= max(lowest, 0.0)).all())
-    positive = values[values > 0]
-    last = 0.0 if ended or not positive.size else float(positive.min())
+        say(
+            "error", "off by one", f"timestep {lowest:g} is before the first", "count from 0", int(row), int(frame)
+        )
+    # The last thing that the network is told of a frame, where the matrix does not end in what it leaves.
+    last = 0.0 if bool((values[-1] <= 0).all()) else float(values[values > 0].min())
     pure = highest if top is None else top
     for j in range(columns):
         column = values[:, j]
         if column[0] <= 0 and j >= context:
-            say("error", "off by one", "clean from row 1 on: no iteration denoises it",
-                f"let it begin at {pure:g}, or say that it is given (--context {j + 1})", frame=j)  # fmt: skip
+            say(
+                "error",
+                "off by one",
+                "clean from row 1 on: no iteration denoises it",
+                f"let it begin at {pure:g}, or say that it is given (--context {j + 1})",
+                frame=j,
+            )
             continue
         if j < context:
             if (column > 0).any():
                 row = int(np.argmax(column > 0))
-                say("warning", "0-T boundary", f"a given frame is told to stand at {column[row]:g}",
-                    "0, or note that context is noised", row, j)  # fmt: skip
+                say(
+                    "warning",
+                    "0-T boundary",
+                    f"a given frame is told to stand at {column[row]:g}",
+                    "0, or note that context is noised",
+                    row,
+                    j,
+                )
             continue
         if column[0] < pure and not (top is not None and column[0] == highest):
-            say("error", "0-T boundary", f"it begins at {column[0]:g}, and new frames are pure noise, {pure:g}",
-                f"begin at {pure:g}", 0, j)  # fmt: skip
+            say(
+                "error",
+                "0-T boundary",
+                f"it begins at {column[0]:g}, and new frames are pure noise, {pure:g}",
+                f"begin at {pure:g}",
+                0,
+                j,
+            )
         if column[-1] > last:
-            say("error", "coverage", f"it ends at {column[-1]:g}, its noise is never taken out",
-                f"further rows, down to {last:g}", rows - 1, j)  # fmt: skip
+            say(
+                "error",
+                "coverage",
+                f"it ends at {column[-1]:g}, its noise is never taken out",
+                f"further rows, down to {last:g}",
+                rows - 1,
+                j,
+            )
         for i in (np.flatnonzero(np.diff(column) > 0) + 1).tolist():
-            say("error", "monotonicity", f"the entry rises from {column[i - 1]:g} to {column[i]:g}",
-                f"{column[i - 1]:g} or less", i, j)  # fmt: skip
+            say(
+                "error",
+                "monotonicity",
+                f"the entry rises from {column[i - 1]:g} to {column[i]:g}",
+                f"{column[i - 1]:g} or less",
+                i,
+                j,
+            )
     for j in range(max(context, 1), columns):
         worse = np.flatnonzero(values[:, j] < values[:, j - 1])
         if worse.size:
             i = int(worse[-1] if values[0, j] <= 0 else worse[0])
-            say("error", "monotonicity", f"{values[i, j]:g} stands behind {values[i, j - 1]:g}: a later frame is never "
-                "cleaner", f"raise it to {values[i, j - 1]:g} or more", i, j)  # fmt: skip
+            say(
+                "error",
+                "monotonicity",
+                f"{values[i, j]:g} stands behind {values[i, j - 1]:g}: a later frame is never cleaner",
+                f"raise it to {values[i, j - 1]:g} or more",
+                i,
+                j,
+            )
     _paths(values, context, last, say)
     moving = (values > lowest) & (values < pure)
     if window is not None and int(moving.sum(1).max()) > window:
         i = int(moving.sum(1).argmax())
-        say("error", "coverage", f"{int(moving[i].sum())} frames are in flight, and the network takes {window}",
-            "a longer delay between frames, or a wider window", i)  # fmt: skip
+        say(
+            "error",
+            "coverage",
+            f"{int(moving[i].sum())} frames are in flight, and the network takes {window}",
+            "a longer delay between frames, or a wider window",
+            i,
+        )
     return found
 
 
@@ -187,8 +245,13 @@ def _paths(values: Array, context: int, last: float, say: object) -> None:
     rows, columns = values.shape
     still = [i for i in range(1, rows) if bool((values[i] == values[i - 1]).all())]
     for i in still:
-        say("warning", "levels", "the row repeats the one before: an evaluation in which no frame moves",
-            "take it out", i)  # fmt: skip
+        say(
+            "warning",
+            "levels",
+            "the row repeats the one before: an evaluation in which no frame moves",
+            "take it out",
+            i,
+        )
     own = [j for j in range(context, columns) if values[0, j] > 0]
     visited = {j: set(values[:, j].tolist()) for j in own}
     count: dict[float, int] = {}
@@ -202,16 +265,36 @@ def _paths(values: Array, context: int, last: float, say: object) -> None:
             high, low = float(column[i - 1]), float(column[i])
             left_out = [level for level in usual if low < level < high]
             if left_out and len(own) > 1:
-                say("error", "levels", f"it goes from {high:g} to {low:g} and skips {left_out[-1]:g}, at which the "
-                    "others stand", f"a row at {left_out[-1]:g}", i, j)  # fmt: skip
+                say(
+                    "error",
+                    "levels",
+                    f"it goes from {high:g} to {low:g} and skips {left_out[-1]:g}, at which the others stand",
+                    f"a row at {left_out[-1]:g}",
+                    i,
+                    j,
+                )
             if high == low and i not in still and last < low and low != column[0]:
-                say("warning", "levels", f"it stands at {low:g} for a row more, in the middle of its way",
-                    "take the row out of its way", i, j)  # fmt: skip
+                say(
+                    "warning",
+                    "levels",
+                    f"it stands at {low:g} for a row more, in the middle of its way",
+                    "take the row out of its way",
+                    i,
+                    j,
+                )
     begins = [int(np.argmax(values[:, j] < values[0, j])) for j in own if values[-1, j] < values[0, j]]
     groups = [j for j in range(1, len(begins)) if begins[j] != begins[j - 1]]
-    delays = [begins[j] - begins[j - 1] for j in groups]
+    # A row that only repeats delays nobody.
+    clock = [begin - sum(i <= begin for i in still) for begin in begins]
+    delays = [clock[j] - clock[j - 1] for j in groups]
     for j, delay in zip(groups[1:], delays[1:], strict=True):
         if delay != delays[0]:
-            say("warning", "circularity", f"it begins {delay} rows behind the frame before it, the first that waits "
-                f"{delays[0]}: what one AR step leaves is not what the next takes", f"a delay of {delays[0]}",
-                begins[j], own[j])  # fmt: skip
+            say(
+                "warning",
+                "circularity",
+                f"it begins {delay} rows behind the frame before it, the first that waits "
+                f"{delays[0]}: what one AR step leaves is not what the next takes",
+                f"a delay of {delays[0]}",
+                begins[j],
+                own[j],
+            )
