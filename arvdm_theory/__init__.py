@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "bounds.impossibility": ("check_lemma",),
     "bounds.saturation": ("closed_loop",),
+    "choose.exports": ("export_schedule", "import_schedule"),
+    "choose.schedules": ("hand_grids", "objective_value", "optimal_schedule"),
     "decomposition.decoding": ("decoded_ledger",),
     "decomposition.immse": ("memory_bottleneck_from_scores",),
     "decomposition.ledger": ("ledger", "ledger_terms", "memory_bottleneck"),
@@ -29,7 +31,7 @@ _HOMES = {
     "laws.gaussian": ("ArrayVideo", "GaussianVideo"),
     "laws.gridworld.world": ("GridVideo",),
     "laws.law": ("VideoLaw",),
-    "laws.linear": ("ar1", "reference_video", "state_space", "var"),
+    "laws.linear": ("ar1", "reference_video", "spectral_video", "state_space", "var"),
     "laws.long_memory": ("NeedleVideo", "fractional_gaussian_noise"),
     "laws.pixels": ("PixelVideo",),
     "number": ("Number",),

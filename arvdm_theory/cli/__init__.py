@@ -40,6 +40,7 @@ COMMANDS = {
     "verify": "check every bound on a grid of videos and plans; draw the figures (the main job)",
     "ledger": "the exact error decomposition of one video and plan",
     "fit": "fit a Gaussian video to real clips",
+    "schedule": "the noise levels of reverse steps that are best for a video and a plan, and their export",
     "plans": "list the published methods as plans, with their requirement checks",
     "lint": "what is wrong with a plan file, a timestep matrix or a scheduler config, and the fix",
     "claims": "what is claimed of auto-regressive video diffusion: a verdict a claim, with its numbers",
