@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "bounds.impossibility": ("check_lemma",),
     "bounds.saturation": ("closed_loop",),
+    "choose.context_noise": ("context_noise", "noised_lags"),
     "choose.exports": ("export_schedule", "import_schedule"),
     "choose.schedules": ("hand_grids", "objective_value", "optimal_schedule"),
     "decomposition.decoding": ("decoded_ledger",),

@@ -2,6 +2,8 @@
 
 from arvdm_theory.bounds.impossibility import check_lemma as check_lemma
 from arvdm_theory.bounds.saturation import closed_loop as closed_loop
+from arvdm_theory.choose.context_noise import context_noise as context_noise
+from arvdm_theory.choose.context_noise import noised_lags as noised_lags
 from arvdm_theory.choose.exports import export_schedule as export_schedule
 from arvdm_theory.choose.exports import import_schedule as import_schedule
 from arvdm_theory.choose.schedules import hand_grids as hand_grids

@@ -1,4 +1,4 @@
-"""The options that say which Gaussian video: a covariance, fitted clips, or a spectrum."""
+"""The options that say which Gaussian video: a covariance, fitted clips, a spectrum, or a known one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def add_video(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--spectrum", metavar="SPECTRUM.npy",
         help="power over time of independent modes, (n,) or (modes, n), at 0 to ½ cycles a frame",
+    )  # fmt: skip
+    source.add_argument(
+        "--known", metavar="NAME",
+        help="ar1:φ (scalar frames), reference (that of this project's tables) or pixels:N (N x N, finer detail "
+        "forgotten sooner)",
     )  # fmt: skip
     parser.add_argument("--frame-dim", type=whole(), metavar="D", help="d; needed with --covariance")
 
@@ -48,6 +53,25 @@ def chosen_video(args: argparse.Namespace) -> GaussianVideo:
         return load_fitted(args.video)
     if args.spectrum is not None:
         return spectral_video(load_array(args.spectrum), name=str(args.spectrum))
+    if args.known is not None:
+        return _known(args.known)
     if args.frame_dim is None:
         raise ValueError("--covariance needs --frame-dim")
     return ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
+
+
+def _known(name: str) -> GaussianVideo:
+    from arvdm_theory.laws.linear import ar1, reference_video
+    from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
+
+    kind, _, value = name.partition(":")
+    try:
+        if kind == "ar1":
+            return ar1(float(value))
+        if kind == "pixels":
+            return PixelVideo(int(value), int(value), PowerLaw(), ExponentialMemory(10.0, 1.0))
+    except ValueError as error:
+        raise ValueError(f"--known {name}: {error}") from None
+    if name == "reference":
+        return reference_video()
+    raise ValueError(f"--known is ar1:φ, reference or pixels:N, as in ar1:0.9, got {name}")
