@@ -43,6 +43,7 @@ COMMANDS = {
     "schedule": "the noise levels of reverse steps that are best for a video and a plan, and their export",
     "context-noise": "how noisy each lag of the references should be: the front of KL, drift and memory",
     "plans": "list the published methods as plans, with their requirement checks",
+    "lint": "what is wrong with a plan file, a timestep matrix or a scheduler config, and the fix",
     "claims": "what is claimed of auto-regressive video diffusion: a verdict a claim, with its numbers",
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
