@@ -11,7 +11,7 @@ m frames:
 
 - everything: f of all frames;
 - so many numbers: of any m·d linear statistics of the past, Σ of the m·d largest ½ log(1/(1 - ρ_i²)), ρ_i the
-  canonical correlations of Past and Output given Input (Poincaré separation); it holds for compressed memories too;
+  canonical correlations of Past and Output given Input (Poincaré separation); it holds for compressed ones too;
 - chain rule: for any G, f(S*) ≤ f(G) + the m largest of u_j = h(X_j | Input, X_G) - h(X_j | Input, Output, all
   other past), because I(Output; X_T | Input, X_G) = h(X_T | Input, X_G) - h(X_T | Input, X_G, Output), where the
   first is at most the sum of the first terms over T and the second at least that of the second ones;

@@ -20,8 +20,8 @@ EXAMPLES = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = (
-        "Lag 1 is the newest frame that is out. What is left is the memory bottleneck I(Output; Past | Input, what "
-        "is held) in nats; the plan's own references are shown beside it, and otherwise do not matter."
+        "Lag 1 is the newest frame that is out. What is left is the memory bottleneck I(Output; Past | Input, "
+        "what is held) in nats; the plan's own references are shown beside it, and otherwise do not matter."
     )
     add_video(parser)
     add_plan(parser)
