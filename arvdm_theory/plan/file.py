@@ -41,7 +41,16 @@ from arvdm_theory.noise import time_grid
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Mask, Pick, PlanError, References
 
-__all__ = ["FORMAT", "VERSION", "check_plan_content", "load_plan", "plan_from_dict", "plan_to_dict", "save_plan"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "check_plan_content",
+    "load_plan",
+    "plan_from_dict",
+    "plan_to_dict",
+    "references_from_list",
+    "save_plan",
+]
 
 FORMAT = "arvdm plan"
 VERSION = 1
@@ -89,7 +98,7 @@ def plan_from_dict(content: Mapping[str, Any]) -> Plan:
     """
     fields = check_plan_content(content)
     if "references" in fields:
-        fields["references"] = References(tuple(_pick(pick, i) for i, pick in enumerate(fields["references"])))
+        fields["references"] = references_from_list(fields["references"])
     if fields.get("visible") is not None:
         fields["visible"] = tuple(_mask(mask, i) for i, mask in enumerate(fields["visible"]))
     width = len(fields["input_levels"])
@@ -97,7 +106,12 @@ def plan_from_dict(content: Mapping[str, Any]) -> Plan:
         raise PlanError(f"window: it is {content['window']}, and there are {width} input levels")
     steps = sum(fields.get(key, 20) for key, grid in _STEPS.items() if not fields.get(grid))
     require(f"a plan of {steps} reverse steps", memory=100.0 * steps * width)
-    return Plan(**fields)
+    try:
+        return Plan(**fields)
+    except PlanError:
+        raise
+    except ValueError as error:  # a spacing that these levels do not have
+        raise PlanError(f"spacing: {error}") from error
 
 
 def check_plan_content(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +224,15 @@ _KEYS: dict[str, tuple[_Kind, bool]] = {
     "visible": (("null or a list of masks", _masks), False),
 }
 _STEPS = {"reverse_steps": "ar_grid", "init_steps": "init_grid"}
+
+
+def references_from_list(content: list[Any]) -> References:
+    """The reference rule of a plan file's list.
+
+    Raises:
+        PlanError: for a rule with a key that is unknown, missing or of another kind.
+    """
+    return References(tuple(_pick(pick, i) for i, pick in enumerate(content)))
 
 
 def _pick(content: Any, index: int) -> Pick:
