@@ -150,7 +150,7 @@ class MemoryChoice:
         d = self.frame_dim
         index = ((lags - 1)[..., None] * d + torch.arange(d)).flatten(1).to(self.prior.device)
         values = []
-        for part in index.split(_BATCH):
+        for part in torch.split(index, _BATCH):
             rows, columns = part[:, :, None], part[:, None, :]
             logs = [
                 log_det(cholesky(cov[:, rows, columns], "covariance of past frames"))
