@@ -13,7 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance", "source_digest", "versions"]
+from arvdm_theory.files import read_json
+
+__all__ = ["check_published", "provenance", "require_clean", "source_digest", "versions"]
+
+_DIRTY = "-dirty"
 
 
 @cache
@@ -45,7 +49,34 @@ def _commit() -> str | None:
         return None
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--", str(here))
-    return f"{commit}-dirty" if commit and changed else commit
+    return f"{commit}{_DIRTY}" if commit and changed else commit
+
+
+def require_clean() -> None:
+    """Refuses to begin what is to be published from a source tree that no commit describes.
+
+    Raises:
+        ValueError: if the tree was changed since its last commit.
+    """
+    commit = _commit()
+    if commit is not None and commit.endswith(_DIRTY):
+        raise ValueError(
+            f"results are published from a commit, and the source tree was changed since {commit[:8]}: commit first"
+        )
+
+
+def check_published(path: Path) -> None:
+    """Refuses a provenance file whose result no commit describes.
+
+    Raises:
+        ValueError: naming the file, if its result was computed from a tree that was changed since its last commit.
+    """
+    commit = read_json(path).get("commit")
+    if isinstance(commit, str) and commit.endswith(_DIRTY):
+        raise ValueError(
+            f"{path}: computed from a source tree that was changed since {commit[:8]}; commit, compute it again, and "
+            "publish that"
+        )
 
 
 def provenance(config: Mapping[str, Any], seed: int, device: str = "cpu") -> dict[str, Any]:

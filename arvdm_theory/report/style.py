@@ -136,7 +136,15 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def publish(paths: Iterable[Path], folder: Path) -> None:
-    """Copies files into a folder, made if need be, each atomically."""
+    """Copies files into a folder, made if need be, each atomically.
+
+    Raises:
+        ValueError: before any is copied, if a provenance file among them tells of an uncommitted source tree.
+    """
+    paths = list(paths)
+    for path in paths:
+        if path.name.endswith(".provenance.json"):
+            check_published(path)
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
         with atomic_path(folder / path.name) as temporary:

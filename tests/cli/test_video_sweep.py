@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from arvdm_theory import provenance
 from arvdm_theory.cli import main
 from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.video import run as study
@@ -33,6 +34,12 @@ def test_a_sweep_goes_on_where_it_stopped(
         assert main([*SMOKE, "--out", str(out)]) == 130
     assert len(list((out / "cells").iterdir())) == 1
     again = []
+    # A result is published from a commit alone: not from a tree that was changed since.
+    monkeypatch.setattr(provenance, "_commit", lambda: f"{'0' * 40}-dirty")
+    assert main([*SMOKE, "--out", str(out), "--publish", str(published)]) == 2
+    assert "source tree was changed since 00000000: commit first" in capsys.readouterr().err
+    assert not published.exists()
+    monkeypatch.setattr(provenance, "_commit", lambda: "0" * 40)
     with monkeypatch.context() as patch:
         patch.setattr(study, "train_run", lambda *words: (again.append(words[0].memory), train(*words))[1])
         assert main([*SMOKE, "--out", str(out), "--publish", str(published)]) == 0
