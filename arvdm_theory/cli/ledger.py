@@ -142,4 +142,5 @@ def _report(result: Result) -> str:
         value = result.totals[key]
         shown = f"{value:.6f}" if value is not None else f"not defined: {result.notes.get(key, '')}"
         lines.append(f"  {text:<42} {shown}")
+    lines += [f"note: {result.notes[key]}" for key in ("video", "rounding") if key in result.notes]
     return "\n".join(lines)

@@ -167,6 +167,8 @@ def ledger(
         notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
         if rare := video.rare(samples, plan.total_frames(ar_steps)):
             notes["rare"] = rare
+        if memory and (caveat := video.caveat(plan)):
+            notes["video"] = caveat
         bounds: tuple[float, ...] = ()
         if accumulation:
             bounds, why = _saturating(video, plan, ar_steps, score, step, terms)
@@ -239,8 +241,8 @@ def memory_bottleneck(
             *((law.memory_bottleneck(t, clean_references), t.weights) for t in truths), strict=True
         )
         own = None if weights[0] is None else torch.cat(weights)
-        note = video.rare(samples, plan.total_frames(ar_step))
-        return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
+        notes = video.rare(samples, plan.total_frames(ar_step)), video.caveat(plan)
+        return Number(weighted(torch.cat(parts), own), warnings=tuple(note for note in notes if note))
 
 
 def _notes(
