@@ -15,13 +15,14 @@ import torch
 from arvdm_theory.experiments.video_cost.figures import FIGURES
 from arvdm_theory.experiments.video_cost.run import CostConfig, video_cost
 from arvdm_theory.report.style import draw_all, publish
+from arvdm_theory.video.simulators import SIMULATORS
 
 RESULTS, PICTURES = Path("experiments/results/video"), Path("figures")
 
 if __name__ == "__main__":
     default = CostConfig()
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", choices=("dmlab", "minecraft"), default=default.data)
+    parser.add_argument("--data", choices=list(SIMULATORS), default=default.data)
     parser.add_argument("--preset", default=default.preset)
     parser.add_argument("--plan", choices=("outpainting", "fifo"), default=default.plan)
     parser.add_argument("--memory-frames", type=int, nargs="+", default=list(default.memory_frames))

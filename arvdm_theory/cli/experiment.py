@@ -7,12 +7,14 @@ import argparse
 from arvdm_theory.cli.arguments import add_executor, seed
 from arvdm_theory.experiments import EXPERIMENTS, TRAINED, experiment
 
+EXAMPLES = ("arvdm experiment --list", "arvdm experiment memory --preset smoke --out demo/memory")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.epilog = "experiments: " + "; ".join(f"{name}: {EXPERIMENTS[name].shows}" for name in TRAINED)
+    parser.epilog = "experiments:\n" + "\n".join(_lines())
     parser.add_argument("name", nargs="?", metavar="NAME", help="which experiment, or 'all'; see --list")
-    parser.add_argument("--list", action="store_true", help="name the experiments, one a line, and stop")
+    parser.add_argument("--list", action="store_true", help="name the experiments, a line each, and stop")
     parser.add_argument("--preset", choices=("smoke", "cpu", "gpu"), default="cpu",
                         help="smoke: does it run; cpu: two cores, under ten minutes; gpu: full size")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cuda, mps or cpu")
@@ -22,10 +24,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-figures", action="store_true", help="tables only")
 
 
+def _lines() -> list[str]:
+    """A line for every experiment; of those that another command runs, it says which."""
+    width = max(map(len, EXPERIMENTS)) + 2
+    return [
+        f"  {name:<{width}}{each.shows}" + ("" if name in TRAINED else f" ({each.runs})")
+        for name, each in EXPERIMENTS.items()
+    ]
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs the experiment, or goes on with it where it stopped; prints its tables' headline and where they lie."""
     if args.list:
-        print("\n".join(TRAINED))
+        print("\n".join(line.strip() for line in _lines()))
         return 0
     if args.name is None:
         raise ValueError("name an experiment (--list shows them), or 'all'")

@@ -20,6 +20,11 @@ __all__ = ["configure", "run"]
 _LOST = 0.25
 _CLIPS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".npy", ".npz", ".webm")
 
+EXAMPLES = (
+    "arvdm fit demo/clip1.mp4 demo/clip2.mp4 demo/clip3.mp4 --modes 4 --out demo/fitted.npz",
+    "arvdm ledger --video demo/fitted.npz --references 4 --ar-steps 3",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

@@ -10,6 +10,8 @@ from arvdm_theory.experiments import EXPERIMENTS
 
 __all__ = ["configure", "run"]
 
+EXAMPLES = ("arvdm video sweep --preset smoke --memory none cross --steps 10 --out demo/sweep",)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from arvdm_theory.cli.arguments import seed, whole
+from arvdm_theory.video.simulators import SIMULATORS
 
 if TYPE_CHECKING:
     from arvdm_theory.video.runs import VideoRun
@@ -15,11 +16,16 @@ PRESETS = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-long", "gpu")
 
 __all__ = ["PRESETS", "add_data_options", "configure", "run", "run_from"]
 
+EXAMPLES = (
+    "arvdm video train --preset smoke --memory cross --out demo/cross",
+    "arvdm video train --preset smoke --memory none --out demo/none",
+)
+
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that one network and a sweep over networks have in common."""
     add = parser.add_argument
-    add("--data", choices=("dmlab", "minecraft"), default="dmlab", help="which videos")
+    add("--data", choices=list(SIMULATORS), default="dmlab", help="which videos")
     add("--folder", metavar="DIR", default=None,
         help="of a data set laid out as TECO's (default: the stand-in's simulator makes one)")  # fmt: skip
     add("--leads-to", choices=("next", "this"), default="next",

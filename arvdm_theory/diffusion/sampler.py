@@ -227,7 +227,7 @@ def generate(
     step: str | ReverseStep = "exponential",
     generator: torch.Generator | None = None,
     seed: int = 0,
-    actions: Tensor | None = None,
+    actions: Tensor | Callable[[Stage], Tensor] | None = None,
     prompt: Tensor | None = None,
     batch: int = 1024,
     dtype: torch.dtype = torch.float64,
@@ -253,7 +253,8 @@ def generate(
         generator: of every draw.
         seed: of the generator, if none is given.
         actions: (videos, ``plan.total_frames(K)`` or more, a), the action that leads to each frame; the score is
-            told those of the references and of the window.
+            told those of the references and of the window. Or a function that gives them for a stage, where what a
+            network is told of a frame changes along the video (its pose as seen from the last frame).
         prompt: given first frames, (videos, p, d), in place of the initialisation stage and of the AR steps that
             would have put them out. For w = Δ, p is a multiple of Δ and the frames stand as they are. For w > Δ,
             p = w - Δ + jΔ: the first jΔ stand as they are, and the last w - Δ are noised to the input levels and
@@ -291,14 +292,20 @@ def generate(
     modes = 1 if known is None else known.modes
     source = torch.Generator().manual_seed(seed) if generator is None else generator
     prompt, first = _prompt(prompt, plan, ar_steps, (videos, modes, frame_dim), dtype, device)
-    actions = _given(actions, "actions", videos, dtype, device)
     frames = plan.total_frames(ar_steps)
     if actions is None and known is not None and known.action_dim:
         actions = known.draw(videos, frames, source).actions
-    if actions is not None and actions.shape[1] < frames:
-        raise ValueError(
-            f"{frames} frames are generated or begun, and have actions, but only {actions.shape[1]} are given"
-        )
+
+    def told(stage: Stage) -> Tensor | None:
+        given = actions(stage) if callable(actions) else actions
+        given = _given(given, "actions", videos, dtype, device)
+        if given is not None and given.shape[1] < frames:
+            raise ValueError(
+                f"{frames} frames are generated or begun, and have actions, but only {given.shape[1]} are given"
+            )
+        return given
+
+    fixed = None if callable(actions) else told(plan.stage(0))
 
     def noise(count: int) -> Tensor:
         return standard_normal((videos, modes, count, frame_dim), source).to(device, dtype)
@@ -312,7 +319,7 @@ def generate(
         def denoise(stage: Stage, window: Tensor, references: Tensor) -> Tensor:
             shown = ReferenceBatch.shown(
                 _without_modes(references), stage.reference_levels.to(device), stage.reference_frames,
-                tuple(stage.frames), actions,
+                tuple(stage.frames), told(stage) if callable(actions) else fixed,
             )  # fmt: skip
             law = None if known is None or chosen.name != "ancestral" else known.at(stage)
             return reverse_stage(stage, own, chosen, window, shown, noise, batch=batch, law=law, done=bar.update)

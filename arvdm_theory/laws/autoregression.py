@@ -23,14 +23,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
+from arvdm_theory.laws.state_space import StateSpace
 
 __all__ = [
     "MIN_WHITE",
     "Predictor",
     "blocks",
+    "companion",
     "extend",
     "joined",
     "lattice_autocovariance",
@@ -213,6 +216,25 @@ def residuals(steps: Iterable[Predictor], segment: Array) -> Iterator[tuple[Pred
         else:
             ahead, back = step.errors(ahead, back)
         yield step, ahead, back
+
+
+def companion(gamma: Array) -> StateSpace:
+    """The model as a linear state space: (x_t, ..., x_{t-p+1}) moves by the companion matrix.
+
+    Source: Lütkepohl 2005, New Introduction to Multiple Time Series Analysis, section 2.1.
+    """
+    *_, last = predictors(gamma)
+    dim, order = gamma.shape[-1], max(len(last.forward), 1)
+    A = np.eye(order * dim, k=-dim)
+    A[:dim] = np.concatenate([*last.forward], 1) if len(last.forward) else 0.0
+    Q = np.zeros_like(A)
+    Q[:dim, :dim] = last.forward_factor @ last.forward_factor.T
+    # Cov(x_{t-i}, x_{t-j}) = Γ(j - i).
+    P = np.block([[gamma[j - i] if j >= i else gamma[i - j].T for j in range(order)] for i in range(order)])
+    parts = (torch.from_numpy(each)[None] for each in (A, Q, np.eye(dim, len(A)), P))
+    transition, noise, see, covariance = parts
+    still, zero = see.new_zeros(1, dim, dim), see.new_zeros(1, len(A))
+    return StateSpace(transition, noise, see, still, covariance, zero, still[..., 0], stationary=True)
 
 
 def log_densities(gamma: Array | Sequence[Predictor], segment: Array) -> Array:

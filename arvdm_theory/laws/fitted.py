@@ -30,8 +30,8 @@ from arvdm_theory.files import atomic_path
 from arvdm_theory.laws.autoregression import (
     MIN_WHITE,
     blocks,
+    companion,
     extend,
-    joined,
     lattice_autocovariance,
     log_densities,
     predictors,
@@ -123,10 +123,12 @@ class FittedVideo(StationaryVideo):
         self.memory_gain = np.asarray(memory_gain, dtype=np.float64)
         self.source = dict(source or {})
         self._validate()
-        for last in predictors(blocks(self.gamma)):  # raises where Γ is no autocovariance
-            self._last = last
+        for _ in predictors(blocks(self.gamma)):
+            pass  # raises where Γ is no autocovariance
         super().__init__(
-            lambda lags: torch.from_numpy(extend(self.gamma, lags))[None].to(device), len(self.basis), name=name
+            lambda lags: torch.from_numpy(extend(self.gamma, lags))[None].to(device),
+            len(self.basis),
+            name=name,
         )
 
     @property
@@ -135,29 +137,12 @@ class FittedVideo(StationaryVideo):
         return len(self.gamma) - 1
 
     def state_space_form(self) -> StateSpace | None:
-        """The companion form: the state is the last q frames; None where it would have more than 1024 entries.
-
-        Source: Lütkepohl 2005, New Introduction to Multiple Time Series Analysis, section 2.1.
-        """
-        q, K = max(self.order, 1), self.frame_dim
-        if q * K > _MOST_STATES:
+        """The companion form: the state is the last q frames; None where it would have more than 1024 entries."""
+        if max(self.order, 1) * self.frame_dim > _MOST_STATES:
             return None
-        companion = torch.eye(q * K, dtype=torch.float64).roll(K, 0)
-        companion[:K] = 0.0
-        coefficients = joined(self._last.forward)
-        companion[:K, : len(coefficients) * K] = torch.from_numpy(
-            np.concatenate([*coefficients, np.zeros((K, 0))], 1)
-        )
-        noise = torch.zeros_like(companion)
-        factor = joined(self._last.forward_factor[None])[0]
-        noise[:K, :K] = torch.from_numpy(factor @ factor.T)
-        # Newest first, where the video's own covariance has the oldest frame first.
-        order = torch.arange(q * K).reshape(q, K).flip(0).flatten()
-        covariance = super().covariance(q)[0].cpu()[order[:, None], order]
-        see = torch.eye(K, q * K, dtype=torch.float64)
-        held = (companion, noise, see, torch.zeros(K, K), covariance, torch.zeros(q * K), torch.zeros(K))
-        A, Q, C, R, P, start, mean = (part.to(self.device, torch.float64)[None] for part in held)
-        return StateSpace(A, Q, C, R, P, start, mean, stationary=True)
+        if self._state_space is None:
+            self._state_space = companion(self.gamma).to(self.device)
+        return self._state_space
 
     def caveat(self, plan: Plan) -> str | None:
         """Where the order of the fit, and not the clips, decides what a plan's references leave open."""

@@ -38,6 +38,8 @@ def outpainting(
     reverse_steps: int = 20,
     init_steps: int = 20,
     horizon: float = 6.0,
+    floor: float = 0.0,
+    spacing: str = "uniform",
 ) -> Plan:
     """Outpainting (chunk continuation): w = Δ, every frame from T to 0 together."""
     return Plan(
@@ -47,6 +49,8 @@ def outpainting(
         reverse_steps=reverse_steps,
         init_steps=init_steps,
         references=references,
+        floor=floor,
+        spacing=spacing,
         name="outpainting",
     )
 
@@ -57,6 +61,8 @@ def fifo(
     reverse_steps: int = 10,
     init_steps: int = 20,
     horizon: float = 6.0,
+    floor: float = 0.0,
+    spacing: str = "uniform",
 ) -> Plan:
     """FIFO-Diffusion's diagonal denoising, idealised: Δ = 1, t^I_j = jT/w on the OU clock, any number of steps.
 
@@ -70,6 +76,8 @@ def fifo(
         reverse_steps=reverse_steps,
         init_steps=init_steps,
         references=references,
+        floor=floor,
+        spacing=spacing,
         name="fifo",
     )
 

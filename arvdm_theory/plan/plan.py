@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -100,6 +100,26 @@ class Plan:
         put(self, "init_grid", self._grid(self.init_grid, *init_ends, self.init_steps, "initialisation"))
         put(self, "visible", self._check_mask())
 
+    # -- as a file -----------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as the content of a plan file (:mod:`arvdm_theory.plan.file`), to the last digit."""
+        from arvdm_theory.plan.file import plan_to_dict
+
+        return plan_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
+        """The plan of a plan file's content.
+
+        Raises:
+            PlanError: for a key that is unknown, missing or of another kind than is expected, or for a plan that
+                breaks a requirement.
+        """
+        from arvdm_theory.plan.file import plan_from_dict
+
+        return plan_from_dict(content)
+
     # -- the plan in numbers -------------------------------------------------------------------------
 
     @property
@@ -138,10 +158,8 @@ class Plan:
         """
         if (reach := self.references.reach) is None:
             return None
-        k = 2
-        while self.frames_out(k) <= sum(reach):
-            k += 1
-        return k
+        # The first k ≥ 2 with more frames out than are referred to.
+        return max(2, sum(reach) // self.stride + (2 if self.overlapping else 1))
 
     def past_frames(self, ar_step: int) -> tuple[int, ...]:
         """Past_k: the frames that are out and not in R_k; noised references hide nothing from it."""

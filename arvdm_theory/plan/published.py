@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arvdm_theory.noise import DiscreteVP, VPSchedule, clock_from_flow, clock_from_sigma
+from arvdm_theory.noise import NoiseSchedule, clock_from_flow, clock_from_sigma
 from arvdm_theory.plan.levels import (
     HORIZON,
     chunk_causal_mask,
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-def _levels(schedule: DiscreteVP, timesteps: ArrayLike) -> tuple[float, ...]:
+def _levels(schedule: NoiseSchedule, timesteps: ArrayLike) -> tuple[float, ...]:
     """OU levels of timesteps counted in noising steps, 0 being clean."""
     whole = np.asarray(timesteps).round().astype(int)
     return tuple(schedule.clock(whole.tolist()).tolist())
@@ -71,7 +71,7 @@ def _sink(first: int, last: int) -> References:
 
 def mcvd(frames: int = 5, context: int = 10, steps: int = 100) -> Plan:
     """MCVD: ``frames`` at a time given the last ``context``, on the linear DDPM schedule thinned to ``steps``."""
-    levels = _levels(DiscreteVP.linear(), range(1000, -1, -_thinned(steps)))
+    levels = _levels(NoiseSchedule.ddpm(), range(1000, -1, -_thinned(steps)))
     return together(levels, frames, references=References.last(context), name="mcvd")
 
 
@@ -122,7 +122,7 @@ def _lookahead_mask(queue: int, frames: int) -> Mask:
 def rolling_diffusion(window: int = 16, steps: int = 2, context: int = 2, horizon: float = HORIZON) -> Plan:
     """Rolling Diffusion: Δ = 1, frame j at native time j/w of the cosine schedule, ``steps`` steps a frame."""
     total = window * steps
-    schedule = VPSchedule("cosine")
+    schedule = NoiseSchedule.cosine()
     levels = (horizon, *(float(schedule.clock(1 - k / total)) for k in range(1, total)), 0.0)
     return pipeline(levels, gap=steps, references=References.last(context), name="rolling-diffusion")
 

@@ -141,7 +141,7 @@ _MINECRAFT_GPU = replace(
 
 PRESETS: dict[tuple[str, str], VideoPreset] = {
     (data, name): chosen
-    for data, gpu in (("dmlab", _DMLAB_GPU), ("minecraft", _MINECRAFT_GPU))
+    for data, gpu in (("dmlab", _DMLAB_GPU), ("minecraft", _MINECRAFT_GPU), ("doom", _DMLAB_GPU))
     for name, chosen in zip(PRESET_NAMES, (_SMOKE, _CPU, _CPU_WALK, _CPU_BETWEEN, _CPU_LONG, gpu), strict=True)
 }
 """By data and name."""
@@ -155,6 +155,6 @@ def preset(data: str, name: str) -> VideoPreset:
     """
     if (data, name) not in PRESETS:
         raise ValueError(
-            f"a preset is one of {', '.join(PRESET_NAMES)}, for dmlab or minecraft; got {data} {name}"
+            f"a preset is one of {', '.join(PRESET_NAMES)}, for dmlab, minecraft or doom; got {data} {name}"
         )
     return PRESETS[data, name]

@@ -12,16 +12,17 @@ Or as the raw actions since the frame before it, counted by kind: where they lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator
+from torch import Generator, Tensor
 
 from arvdm_theory.interfaces import VideoBatch
+from arvdm_theory.plan.stage import Stage
 from arvdm_theory.video.memory_plans import MemoryPlan
 
 __all__ = [
@@ -296,17 +297,37 @@ class WindowSource:
         chosen = torch.randint(len(self.windows), (videos,), generator=generator).tolist()
         return self.take(chosen, frames)
 
-    def take(self, chosen: Sequence[int], frames: int | None = None) -> VideoBatch:
-        """Windows by their numbers, the first ``frames`` frames of each."""
+    def take(self, chosen: Sequence[int], frames: int | None = None, later: int = 0) -> VideoBatch:
+        """Windows by their numbers, the first ``frames`` frames of each, all begun ``later`` frames later."""
         frames = self.plan.total_frames if frames is None else frames
-        if frames > self.plan.total_frames:
-            raise ValueError(f"{frames} frames are needed, but windows have {self.plan.total_frames}")
-        pictures, conditions = [], []
+        if frames + later > self.plan.total_frames:
+            raise ValueError(f"{frames + later} frames are needed, but windows have {self.plan.total_frames}")
+        pictures = [self.episodes.frames[episode][part] for episode, part, _ in self._parts(chosen, frames, later)]
+        values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
+        return VideoBatch(values.flatten(2), self._conditions(chosen, frames, later))
+
+    def told(self, chosen: Sequence[int]) -> Callable[[Stage], Tensor]:
+        """What networks are told of windows' frames at a stage: poses as seen from the frame that was last out.
+
+        At the first AR step after the given frames it is what :meth:`take` gives and networks are trained on.
+        """
+        first = self.plan.plan.stage(self.plan.first).frames[0]
+
+        def at(stage: Stage) -> Tensor:
+            return self._conditions(chosen, self.plan.total_frames, origin=stage.frames[0] - first)
+
+        return at
+
+    def _conditions(self, chosen: Sequence[int], frames: int, later: int = 0, origin: int = 0) -> Tensor:
+        found = [
+            self.episodes.conditions(episode, part, seen_from + origin * self.windows.skip)
+            for episode, part, seen_from in self._parts(chosen, frames, later)
+        ]
+        return torch.from_numpy(np.stack(found))
+
+    def _parts(self, chosen: Sequence[int], frames: int, later: int) -> Iterator[tuple[int, slice, int]]:
+        """Of each window: its episode, its frames there, and the last given one of them."""
         for number in chosen:
             episode, start = int(self.windows.episode[number]), int(self.windows.start[number])
-            part = self.windows.frames(start, frames)
-            pictures.append(self.episodes.frames[episode][part])
-            origin = start + (self.plan.prompt - 1) * self.windows.skip
-            conditions.append(self.episodes.conditions(episode, part, origin))
-        values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
-        return VideoBatch(values.flatten(2), torch.from_numpy(np.stack(conditions)))
+            start += later * self.windows.skip
+            yield episode, self.windows.frames(start, frames), start + (self.plan.prompt - 1) * self.windows.skip

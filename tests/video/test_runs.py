@@ -217,7 +217,7 @@ def test_compressed_memories_are_smaller(memory: str, compression: str, compress
         ({"told": "secrets"}, ValueError, "told is one of poses, actions"),
         ({"architecture": "mlp"}, ValueError, "architecture is one of transformer, unet"),
         ({"preset": "tiny"}, ValueError, "smoke, cpu"),
-        ({"data": "doom"}, ValueError, "doom"),
+        ({"data": "quake"}, ValueError, "dmlab, minecraft or doom; got quake"),
     ],
 )
 def test_runs_that_cannot_be_say_why(fields: dict[str, object], error: type[Exception], message: str) -> None:
