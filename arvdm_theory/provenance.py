@@ -61,7 +61,7 @@ def require_clean() -> None:
     commit = _commit()
     if commit is not None and commit.endswith(_DIRTY):
         raise ValueError(
-            f"results are published from a commit, and the source tree was changed since {commit[:8]}: commit first"
+            f"results come from a commit, but the source tree was changed since {commit[:8]}: commit first"
         )
 
 
@@ -74,8 +74,8 @@ def check_published(path: Path) -> None:
     commit = read_json(path).get("commit")
     if isinstance(commit, str) and commit.endswith(_DIRTY):
         raise ValueError(
-            f"{path}: computed from a source tree that was changed since {commit[:8]}; commit, compute it again, and "
-            "publish that"
+            f"{path}: computed from a source tree that was changed since {commit[:8]}; commit, compute it again, "
+            "and publish that"
         )
 
 

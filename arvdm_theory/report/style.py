@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from arvdm_theory.files import FIGURE_SUFFIXES, atomic_path
+from arvdm_theory.provenance import check_published
 from arvdm_theory.tables import read_table
 
 __all__ = [
