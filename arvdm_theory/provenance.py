@@ -13,9 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from arvdm_theory.files import read_json
-
-__all__ = ["check_published", "provenance", "require_clean", "source_digest", "versions"]
+__all__ = ["provenance", "require_clean", "source_digest", "uncommitted", "versions"]
 
 _DIRTY = "-dirty"
 
@@ -52,6 +50,11 @@ def _commit() -> str | None:
     return f"{commit}{_DIRTY}" if commit and changed else commit
 
 
+def uncommitted(commit: str) -> bool:
+    """Whether a provenance's commit is only what the source tree was changed from."""
+    return commit.endswith(_DIRTY)
+
+
 def require_clean() -> None:
     """Refuses to begin what is to be published from a source tree that no commit describes.
 
@@ -59,23 +62,9 @@ def require_clean() -> None:
         ValueError: if the tree was changed since its last commit.
     """
     commit = _commit()
-    if commit is not None and commit.endswith(_DIRTY):
+    if commit is not None and uncommitted(commit):
         raise ValueError(
             f"results come from a commit, but the source tree was changed since {commit[:8]}: commit first"
-        )
-
-
-def check_published(path: Path) -> None:
-    """Refuses a provenance file whose result no commit describes.
-
-    Raises:
-        ValueError: naming the file, if its result was computed from a tree that was changed since its last commit.
-    """
-    commit = read_json(path).get("commit")
-    if isinstance(commit, str) and commit.endswith(_DIRTY):
-        raise ValueError(
-            f"{path}: computed from a source tree that was changed since {commit[:8]}; commit, compute it again, "
-            "and publish that"
         )
 
 
