@@ -33,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = (
         "--spacing optimal looks for the grid of least KL for this video. A fitted video is given it where "
-        "nothing is said of the sampler (steps, spacing, schedule, plan or --step): on real clips uniform steps drown "
-        "what the plan costs in discretisation. --step ancestral has no such error: for questions of memory."
+        "nothing is said of the sampler (steps, spacing, schedule, plan, --step): on real clips uniform steps "
+        "drown what the plan costs in discretisation. --step ancestral has no such error: for questions of memory."
     )
     add_video(parser)
     parser.add_argument("--ar-steps", type=whole(), default=5, metavar="K", help="AR steps")
