@@ -209,8 +209,8 @@ def _print(result: Result) -> None:
         value = result.totals[key]
         shown = f"{value:.6f}" if value is not None else f"not defined: {result.notes.get(key, '')}"
         lines.append(f"  {text:<46} {shown}")
-    told = [f"note: {result.notes[key]}" for key in ("video", "rounding") if key in result.notes]
-    print("\n".join([*lines, *_attribution(result), *told]))
+    noted = [f"note: {result.notes[key]}" for key in ("video", "rounding") if key in result.notes]
+    print("\n".join([*lines, *_attribution(result), *noted]))
 
 
 def _attribution(result: Result) -> list[str]:
