@@ -82,7 +82,7 @@ def test_a_sweep_goes_on_where_it_stopped(
         assert (out / "figures" / f"{name}.png").stat().st_size > 0
 
     rolled = pd.read_csv(published / "video-rollouts.csv")
-    assert rolled.groupby(["network", "source"]).size().tolist() == [8] * 4
+    assert rolled.groupby(["network", "source"]).size().tolist() == [8] * 6
     generated = rolled[rolled["source"] == "generated"]
     np.testing.assert_allclose(generated["psnr"], 10 * np.log10(4 / generated["mse"]), rtol=1e-12)
     summary = pd.read_csv(published / "video-summary.csv").set_index("memory")
