@@ -107,6 +107,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",
     ),
+    "savings": Experiment(
+        "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",
+        ("smoke", "full"), "savings.py", "SIZES",
+    ),
 }  # fmt: skip
 """All of them, by the names that the command line has for them."""
 
