@@ -156,4 +156,5 @@ def _print(result: Result) -> None:
         value = result.totals[key]
         shown = f"{value:.6f}" if value is not None else f"not defined: {result.notes.get(key, '')}"
         lines.append(f"  {text:<46} {shown}")
+    lines += [f"note: {result.notes[key]}" for key in ("video", "rounding") if key in result.notes]
     print("\n".join(lines))

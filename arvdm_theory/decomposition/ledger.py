@@ -127,6 +127,8 @@ def ledger(question: Question) -> Result:
         notes = terms.notes | _notes(question, terms)
         if rare := question.video.rare(question.samples, question.plan.total_frames(question.ar_steps)):
             notes["rare"] = rare
+        if question.memory and (caveat := question.video.caveat(question.plan)):
+            notes["video"] = caveat
         return account(terms, question.plan, notes)
 
 
@@ -243,8 +245,8 @@ def memory_bottleneck(
             *((law.memory_bottleneck(t, clean_references), t.weights) for t in truths), strict=True
         )
         own = None if weights[0] is None else torch.cat(weights)
-        note = video.rare(samples, plan.total_frames(ar_step))
-        return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
+        notes = video.rare(samples, plan.total_frames(ar_step)), video.caveat(plan)
+        return Number(weighted(torch.cat(parts), own), warnings=tuple(note for note in notes if note))
 
 
 def _notes(question: Question, terms: LedgerTerms) -> dict[str, str]:

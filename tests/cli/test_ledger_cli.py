@@ -327,10 +327,10 @@ def test_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     refused(tmp_path, capsys, ["--video", str(tmp_path / "none.npz")], "none.npz")
 
 
-def test_a_fitted_video_is_read_back(tmp_path: Path) -> None:
+def test_a_fitted_video_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     clips = [0.05 * rng.normal(size=(24, 4, 6, 3)).cumsum(0) for _ in range(4)]
-    video, _ = fit_video(clips, modes=2)
+    video, _ = fit_video(clips, modes=2, order=1, memory=False)
     video.save(tmp_path / "video.npz")
     out = tmp_path / "result.json"
     words = ["ledger", "--video", str(tmp_path / "video.npz"), "--ar-steps", "2", "--references", "2"]
@@ -339,6 +339,8 @@ def test_a_fitted_video_is_read_back(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     for key in TOTALS:
         assert found[key] == pytest.approx(expected.totals[key], rel=1e-12), key
+    assert found["notes"]["video"] == expected.notes["video"]
+    assert f"note: {expected.notes['video']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("step", ["exponential", "ddim"])
