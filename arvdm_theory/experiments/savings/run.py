@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def savings(size: str, folder: Path, fitted: Mapping[str, Path], progress: bool 
         progress: whether to show a progress bar.
     """
     laws: dict[str, Callable[[], GaussianVideo]] = {name: GAUSSIAN_VIDEOS[name] for name in SIZES[size]}
-    laws |= {name: (lambda path=path: load_fitted(path)) for name, path in fitted.items()}
+    laws |= {name: partial(load_fitted, path) for name, path in fitted.items()}
     cells: list[Cell] = [{"video": name, "most": _MOST[size]} for name in laws]
 
     def compute(cell: Cell) -> pd.DataFrame:
