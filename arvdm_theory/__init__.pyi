@@ -2,6 +2,16 @@
 
 from arvdm_theory.bounds.impossibility import check_lemma as check_lemma
 from arvdm_theory.bounds.saturation import closed_loop as closed_loop
+from arvdm_theory.choose.context_noise import context_noise as context_noise
+from arvdm_theory.choose.context_noise import noised_lags as noised_lags
+from arvdm_theory.choose.exports import export_schedule as export_schedule
+from arvdm_theory.choose.exports import import_schedule as import_schedule
+from arvdm_theory.choose.memory import MemoryChoice as MemoryChoice
+from arvdm_theory.choose.memory import frame_frontier as frame_frontier
+from arvdm_theory.choose.memory import nats_frontier as nats_frontier
+from arvdm_theory.choose.schedules import hand_grids as hand_grids
+from arvdm_theory.choose.schedules import objective_value as objective_value
+from arvdm_theory.choose.schedules import optimal_schedule as optimal_schedule
 from arvdm_theory.decomposition.decoding import decoded_ledger as decoded_ledger
 from arvdm_theory.decomposition.immse import memory_bottleneck_from_scores as memory_bottleneck_from_scores
 from arvdm_theory.decomposition.ledger import ledger as ledger
@@ -36,6 +46,7 @@ from arvdm_theory.laws.gridworld.world import GridVideo as GridVideo
 from arvdm_theory.laws.law import VideoLaw as VideoLaw
 from arvdm_theory.laws.linear import ar1 as ar1
 from arvdm_theory.laws.linear import reference_video as reference_video
+from arvdm_theory.laws.linear import spectral_video as spectral_video
 from arvdm_theory.laws.linear import state_space as state_space
 from arvdm_theory.laws.linear import var as var
 from arvdm_theory.laws.long_memory import NeedleVideo as NeedleVideo

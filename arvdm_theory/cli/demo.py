@@ -87,7 +87,7 @@ def _inputs(rng: np.random.Generator) -> Inputs:
         made[f"clip{number}.mp4"] = what, partial(write_mp4, _film(rng))
     for number in range(3):
         clip = _film(rng)
-        fading = np.linspace(0, 40, _FRAMES)[:, None, None, None] * rng.normal(size=clip.shape)
+        fading = np.linspace(2, 40, _FRAMES)[:, None, None, None] * rng.normal(size=clip.shape)
         worse = (clip + fading).clip(0, 255).round().astype(np.uint8)
         for kind, what, video in (("truth", "clips", clip), ("generated", "... that fade into noise", worse)):
             made[f"{kind}/{number}.npz"] = "" if number else what, partial(_save_video, video)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from arvdm_theory.cli.arguments import whole
 from arvdm_theory.cli.plan_options import add_plan, chosen_plan, plan_files
+from arvdm_theory.cli.video_options import add_video, chosen_video, video_files
 
 if TYPE_CHECKING:
-    from arvdm_theory import Plan, Result
+    from arvdm_theory import GaussianVideo, Plan, Result
+    from arvdm_theory.decomposition.recursion import Rates
 
 
 # The saturating bound of every AR step costs the square of their number.
@@ -21,15 +23,13 @@ EXAMPLES = (
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --method fifo --window 4 --json -",
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --plan longlive --ar-steps 2",
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --figure demo/ledger.pdf",
+    "arvdm ledger --known ar1:0.9 --method fifo --window 4 --references 2 --rates",
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--covariance", metavar="COV.npy", help="(N·d, N·d) covariance, frame-major, zero mean")
-    source.add_argument("--video", metavar="FITTED.npz", help="a video that `arvdm fit` wrote")
-    parser.add_argument("--frame-dim", type=whole(), metavar="D", help="d; needed with --covariance")
+    add_video(parser)
     parser.add_argument("--ar-steps", type=whole(), default=5, metavar="K", help="AR steps")
     parser.add_argument("--step", default="exponential", metavar="STEP",
                         help="the reverse step: exponential, euler, ancestral, ddpm, ddpm-large, ddim, ddim:η "
@@ -44,18 +44,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="0: leave the Girsanov form and the closed bound out; their integrals are exact for any other N",
     )
     add_plan(parser)
+    parser.add_argument("--rates", action="store_true",
+                        help="also what a further frame costs at the infinite horizon, in nats a frame; refused "
+                        "where nothing converges geometrically")  # fmt: skip
     parser.add_argument("--json", metavar="OUT.json", help="write the result here")
     parser.add_argument("--figure", metavar="OUT.png", help="draw the terms of every AR step here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the ledger and writes its JSON."""
-    from arvdm_theory.arrays import load_array
     from arvdm_theory.decomposition.ledger import ledger
+    from arvdm_theory.decomposition.recursion import rates
     from arvdm_theory.diffusion.scores import PerturbedScore
     from arvdm_theory.diffusion.steps import reverse_step
     from arvdm_theory.files import check_outputs, write_json
-    from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
 
     if args.ar_steps < 1:
         raise ValueError(f"--ar-steps must be at least 1, got {args.ar_steps}")
@@ -64,26 +66,18 @@ def run(args: argparse.Namespace) -> int:
     reverse_step(args.step)  # said before anything is read
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
-    check_outputs({"--json": args.json, "--figure": args.figure}, [args.covariance, args.video, *plan_files(args)])
-    plan = chosen_plan(args)
-    video: GaussianVideo
-    if args.video is not None:
-        from arvdm_theory.laws.fitted import load_fitted
-
-        video = load_fitted(args.video)
-    else:
-        if args.frame_dim is None:
-            raise ValueError("--covariance needs --frame-dim")
-        video = ArrayVideo(load_array(args.covariance), args.frame_dim, name=str(args.covariance))
-    _afford(plan, args.ar_steps, video.frame_dim)
+    check_outputs({"--json": args.json, "--figure": args.figure}, [*video_files(args), *plan_files(args)])
+    plan, video = chosen_plan(args), chosen_video(args)
+    _afford(video, plan, args.ar_steps)
     score = PerturbedScore(args.score_error) if args.score_error else None
+    limit = rates(video, plan, score, args.step) if args.rates else None
     result = ledger(video, plan, args.ar_steps, score=score, step=args.step,
                     girsanov=args.girsanov_points > 0, accumulation=args.ar_steps <= _MOST_LOOPS,
                     progress=args.ar_steps >= 50)  # fmt: skip
     if args.ar_steps > _MOST_LOOPS:
         result.notes["accumulation_bound"] = f"left out beyond {_MOST_LOOPS} AR steps"
     if args.json is not None:
-        write_json(args.json, result.to_dict())
+        write_json(args.json, result.to_dict() | ({} if limit is None else {"rates": limit.to_dict()}))
     if args.figure is not None:
         from pathlib import Path
 
@@ -93,13 +87,19 @@ def run(args: argparse.Namespace) -> int:
         with style():
             save(ledger_steps(result.table), Path(args.figure))
     _print(result)
+    if limit is not None:
+        _print_rates(limit)
     return 0
 
 
-def _afford(plan: Plan, ar_steps: int, dimension: int) -> None:
+def _afford(video: GaussianVideo, plan: Plan, ar_steps: int) -> None:
     """Refuses what would take too long; times of one core, to a factor of a few."""
+    from arvdm_theory.decomposition.recursion import recursive_form
     from arvdm_theory.limits import require
 
+    dimension, begin = video.frame_dim, plan.repeats_from
+    if begin is not None and not isinstance(recursive_form(video, plan), str):
+        ar_steps = min(ar_steps, begin + 32)  # the rest are recursions
     frames = plan.window + plan.stride * (ar_steps + 1)
     seen = plan.references.most
     local = (plan.window + min(frames, frames if seen is None else seen)) * dimension
@@ -108,6 +108,24 @@ def _afford(plan: Plan, ar_steps: int, dimension: int) -> None:
     seconds = 5e-11 * ar_steps * float(frames * dimension) ** 3 + steps * (5e-5 + 1e-9 * float(local) ** 3)
     memory = 8.0 * (6.0 * (frames * dimension) ** 2 + 4.0 * steps * local)
     require(f"the ledger of {frames} frames of dimension {dimension}", memory=memory, seconds=seconds)
+
+
+def _print_rates(limit: Rates) -> None:
+    """The rates as text, the least first."""
+    names = {
+        "mb": "memory bottleneck",
+        "floor": "what no sampler of the plan beats",
+        "ar_step": "errors of whole AR steps",
+        "kl": "KL of the clean frames",
+        "trajectory": "KL of the trajectory",
+        "girsanov": "Girsanov form",
+        "closed": "closed bound",
+    }
+    found = limit.to_dict()
+    lines = ["", "at the infinite horizon, in nats a frame:"]
+    lines += [f"  {text:<46} {found[key]:.6g}" for key, text in names.items() if found[key] is not None]
+    clip = "grows without end" if found["clip"] is None else f"{found['clip']:.6g}"
+    print("\n".join([*lines, f"and the KL of one clip, in nats: {clip}"]))
 
 
 def _print(result: Result) -> None:

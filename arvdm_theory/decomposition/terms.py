@@ -11,7 +11,7 @@ Sources: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from arvdm_theory.bounds.path import closed_initialisation_bound, closed_path_bound, girsanov_path_bound
 from arvdm_theory.decomposition.question import FULL_VIEW, Question
+from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
 from arvdm_theory.diffusion.steps import STEPS, ReverseStep
 from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
@@ -30,6 +31,7 @@ from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
 __all__ = [
+    "ROLLOUT",
     "LedgerTerms",
     "StageErrors",
     "attributed",
@@ -40,6 +42,9 @@ __all__ = [
 
 # The most entries of a joint covariance of all frames: half a gigabyte.
 _DENSE_ENTRIES = 8192**2
+
+ROLLOUT = ("ar_step_errors", "kl", "clips", "clips_w2", "kl_w2", "rounding")
+"""What :func:`closed_rollout` finds beside IE."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +252,12 @@ def _errors(question: Question, law: StageLaw, truth: TrueVideos) -> dict[str, T
     return found
 
 
-def closed_rollout(question: Question, laws: Sequence[Any]) -> dict[str, Any]:
+def closed_rollout(question: Question, laws: Sequence[Any], wanted: Collection[str] = ROLLOUT) -> dict[str, Any]:
     """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed
-    forms."""
+    forms; of these what is ``wanted``, by the names of :data:`ROLLOUT`, and IE.
+
+    Stages that are the same (the same law seen from the window, the same levels) share kernel and error.
+    """
     plan, score, step, entry = question.plan, question.score, question.reverse, question.entry
     window, over = laws[0].window, laws[0].over_modes
     kernel = None if window is None else laws[0].kernel(score, step)
@@ -270,31 +278,61 @@ def closed_rollout(question: Question, laws: Sequence[Any]) -> dict[str, Any]:
     ie = sampler.divergence(clean_law(moments, dim, actions, first, levels), first)
     found: dict[str, Any] = {"ie": Number.exact(over(ie))}
     clips, clips_w2, errors, parts = [], [], [], []
+    before: Any = None
+    error = part = torch.empty(0)
     for law in laws[1:]:
-        kernel = law.kernel(score, step)
-        if kernel is None:  # from here on the rollout has no closed-form law
-            return found
-        errors.append(law.ar_step_error(kernel))
-        if question.attribution:
-            parts.append(attributed(law, step, errors[-1]))
+        if before is None or not _same_stage(before, law, score):
+            kernel = law.kernel(score, step)
+            if kernel is None:  # from here on the rollout has no closed-form law
+                return found
+            if "ar_step_errors" in wanted or question.attribution:
+                error = law.ar_step_error(kernel)
+            if question.attribution:
+                part = attributed(law, step, error)
+        before = law
+        errors.append(error)
+        parts.append(part)
         sampler = sampler.advance(plan, law.stage, kernel)
         clip = plan.clip_frames(law.stage.ar_step)
         true = clean_law(moments, dim, actions, clip, floor)
-        clips.append(sampler.divergence(true, clip))
-        if not actions:
+        if "clips" in wanted:
+            clips.append(sampler.divergence(true, clip))
+        if "clips_w2" in wanted and not actions:
             clips_w2.append(over(wasserstein2(*true, *sampler.frames(clip))))
-    found["ar_step_errors"] = Number(torch.stack(errors, -1), method="exact")
-    if parts:
+    if "ar_step_errors" in wanted:
+        found["ar_step_errors"] = Number(torch.stack(errors, -1), method="exact")
+    if question.attribution:
         found["attribution"] = Number(torch.stack(parts, -2), method="exact")
+    if clips:
+        found["clips"] = Number.exact(over(torch.stack(clips)))
+    if clips_w2:
+        found["clips_w2"] = Number.exact(torch.sqrt(torch.stack(clips_w2)))
     clean = range(plan.clean_frames(len(laws) - 1))
     true = clean_law(moments, dim, actions, clean, floor)
-    found["kl"] = Number.exact(over(sampler.divergence(true, clean)))
-    found["clips"] = Number.exact(over(torch.stack(clips)))
-    if not actions:
-        found["clips_w2"] = Number.exact(torch.sqrt(torch.stack(clips_w2)))
+    if "kl" in wanted:
+        found["kl"] = Number.exact(over(sampler.divergence(true, clean)))
+    if "kl_w2" in wanted and not actions:
         found["kl_w2"] = Number.exact(torch.sqrt(over(wasserstein2(*true, *sampler.frames(clean)))))
-    found["rounding"] = float(over(kl_rounding(true, sampler.frames(clean))))
+    if "rounding" in wanted:
+        found["rounding"] = float(over(kl_rounding(true, sampler.frames(clean))))
     return found
+
+
+def _same_stage(first: Any, second: Any, score: Any) -> bool:
+    """Whether two stages have the same kernel for an exact score of their video: their windows have one law."""
+    exact = isinstance(score, ExactScore | PerturbedScore) and score.video in (None, first.video)
+    if not exact:  # another one may look at the frames' numbers
+        return False
+    one, two = first.window, second.window
+    return (
+        first.stage.visible == second.stage.visible
+        and torch.equal(one.levels, two.levels)
+        and torch.equal(first.stage.reference_levels, second.stage.reference_levels)
+        and all(
+            torch.equal(getattr(one, name), getattr(two, name))
+            for name in ("mean", "covariance", "gain", "known_mean", "known_factor")
+        )
+    )
 
 
 def attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:

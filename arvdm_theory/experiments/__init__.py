@@ -83,6 +83,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         "scheduler_ranks",
         "which sum of errors ranks schedulers, as the score errs more: exact scores and trained networks",
     ),
+    "schedules": Experiment(
+        "schedules", "grids and noise profiles that are best for a fitted Gaussian, with trained networks"
+    ),
     "verify": Experiment(
         "verify", "every bound on a grid of videos and plans", ("smoke", "default", "full"), "verify", "SIZES"
     ),

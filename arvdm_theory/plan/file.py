@@ -15,8 +15,9 @@ init_steps         M_init (20 if left out)
 initialisation     ``"renoise"`` or ``"warmup"`` (``"renoise"`` if left out)
 input_levels       t^I: w numbers
 output_levels      t^O: w numbers (from circularity, if left out)
-references         objects ``{"kind": "last" | "first" | "every" | "all", "count": 4, "level": 0.0}``: the rule,
-                   how many (``every``: the distance), the level ρ of their fresh noise (none if left out)
+references         objects ``{"kind": "last" | "first" | "every" | "all", "count": 4, "level": 0.0, "noise":
+                   "fresh"}``: the rule, how many (``every``: the distance), their level ρ, and whose noise they
+                   have (:class:`arvdm_theory.plan.references.Pick`)
 spacing            a name that :func:`arvdm_theory.noise.time_grid` knows, for grids that are left out
 ar_grid            M_AR + 1 rows of w levels (that spacing, if left out)
 init_grid          M_init + 1 rows of levels, of the w - Δ frames (Δ if w = Δ) that the initialisation makes
@@ -41,12 +42,21 @@ from arvdm_theory.noise import time_grid
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import Mask, Pick, PlanError, References
 
-__all__ = ["FORMAT", "VERSION", "check_plan_content", "load_plan", "plan_from_dict", "plan_to_dict", "save_plan"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "check_plan_content",
+    "load_plan",
+    "plan_from_dict",
+    "plan_to_dict",
+    "references_from_list",
+    "save_plan",
+]
 
 FORMAT = "arvdm plan"
 VERSION = 1
 
-_PICK_KEYS = ("kind", "count", "level")
+_PICK_KEYS = ("kind", "count", "level", "noise")
 # Whole numbers beyond it are no sizes, and need not even be floats.
 _LARGEST = 10**9
 
@@ -89,7 +99,7 @@ def plan_from_dict(content: Mapping[str, Any]) -> Plan:
     """
     fields = check_plan_content(content)
     if "references" in fields:
-        fields["references"] = References(tuple(_pick(pick, i) for i, pick in enumerate(fields["references"])))
+        fields["references"] = references_from_list(fields["references"])
     if fields.get("visible") is not None:
         fields["visible"] = tuple(_mask(mask, i) for i, mask in enumerate(fields["visible"]))
     width = len(fields["input_levels"])
@@ -97,7 +107,12 @@ def plan_from_dict(content: Mapping[str, Any]) -> Plan:
         raise PlanError(f"window: it is {content['window']}, and there are {width} input levels")
     steps = sum(fields.get(key, 20) for key, grid in _STEPS.items() if not fields.get(grid))
     require(f"a plan of {steps} reverse steps", memory=100.0 * steps * width)
-    return Plan(**fields)
+    try:
+        return Plan(**fields)
+    except PlanError:
+        raise
+    except ValueError as error:  # a spacing that these levels do not have
+        raise PlanError(f"spacing: {error}") from error
 
 
 def check_plan_content(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,13 +227,22 @@ _KEYS: dict[str, tuple[_Kind, bool]] = {
 _STEPS = {"reverse_steps": "ar_grid", "init_steps": "init_grid"}
 
 
+def references_from_list(content: list[Any]) -> References:
+    """The reference rule of a plan file's list.
+
+    Raises:
+        PlanError: for a rule with a key that is unknown, missing or of another kind.
+    """
+    return References(tuple(_pick(pick, i) for i, pick in enumerate(content)))
+
+
 def _pick(content: Any, index: int) -> Pick:
     where = f"references[{index}]"
     if not isinstance(content, dict):
         raise PlanError(f"{where}: an object is expected, got {_shown(content)}")
     try:
         unknown(content, _PICK_KEYS, "a reference rule")
-        for key, (what, fits) in {"kind": _TEXT, "count": _WHOLE, "level": _LEVEL}.items():
+        for key, (what, fits) in {"kind": _TEXT, "count": _WHOLE, "level": _LEVEL, "noise": _TEXT}.items():
             if key in content and not fits(content[key]):
                 raise PlanError(f"{key}: {what} is expected, got {_shown(content[key])}")
         if "kind" not in content:

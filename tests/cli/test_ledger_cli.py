@@ -14,7 +14,9 @@ import pytest
 from reference_cases import CASES, PRINTED, SIX_DIGITS, ar1, table_video
 
 from arvdm_theory import ArrayVideo, PerturbedScore, References, fifo, fit_video, ledger, outpainting
+from arvdm_theory import ar1 as known_ar1
 from arvdm_theory.cli import main
+from arvdm_theory.decomposition.recursion import rates
 
 TOTALS = {
     "kl", "trajectory_kl", "girsanov", "ie", "nie_init", "path_init", "path_kl", "closed", "lower_bound", "floor",
@@ -316,7 +318,12 @@ def test_refuses_a_result_in_a_folder_that_is_not_there(
 
 
 def test_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(tmp_path, capsys, ["--frame-dim", "1"], "one of the arguments --covariance --video is required")
+    refused(
+        tmp_path,
+        capsys,
+        ["--frame-dim", "1"],
+        "one of the arguments --covariance --video --spectrum --known is required",
+    )
     refused(tmp_path, capsys, ["--video", str(tmp_path / "none.npz")], "none.npz")
 
 
@@ -339,3 +346,48 @@ def test_the_figure_is_drawn(tmp_path: Path, step: str) -> None:
     words = ["ledger", "--covariance", save(tmp_path, ar1(8, 0.5)), "--frame-dim", "1", "--ar-steps", "2"]
     assert main([*words, "--step", step, "--figure", str(tmp_path / "ledger.png")]) == 0
     assert (tmp_path / "ledger.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- rates --------------------------------------------------------------------------------------------
+
+FIFO = ("--method", "fifo", "--window", "4", "--references", "2", "--reverse-steps", "10")
+
+
+def test_rates_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "result.json"
+    assert main(["ledger", "--known", "ar1:0.9", *FIFO, "--rates", "--json", str(out)]) == 0
+    expected = rates(known_ar1(0.9), fifo(4, References.last(2), 10))
+    found = json.loads(out.read_text())
+    assert TOTALS | LISTS.keys() | {"notes", "rates"} == found.keys()
+    assert found["rates"] == {name: value and pytest.approx(value) for name, value in expected.to_dict().items()}
+    printed = capsys.readouterr().out
+    assert "in nats a frame" in printed
+    assert f"{float(expected.kl):.6g}" in printed
+    assert f"{float(expected.ar_step):.6g}" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--known", "reference"), "learnt|learns it like 1/k"),
+        (("--known", "ar1:0.9", "--plan", "causvid"), "'every' and 'all' refer to ever more frames"),
+        (("--known", "ar1:1.5"), r"--known ar1:1.5: a stationary auto-regression"),
+        (("--known", "pixels:x"), "--known pixels:x"),
+        (("--known", "snow"), r"--known is ar1:φ, reference or pixels:N"),
+    ],
+)
+def test_rates_that_do_not_exist_are_one_line_and_nothing_is_written(
+    options: tuple[str, ...], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    assert main(["ledger", *options, "--rates", "--json", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(reason, error)
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_an_array_has_no_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ledger", "--covariance", save(tmp_path, np.eye(12)), "--frame-dim", "1", "--rates"]
+    assert main(words) == 2
+    assert "not known to be a linear state space" in capsys.readouterr().err

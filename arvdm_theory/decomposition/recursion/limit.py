@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +46,11 @@ class Rates:
     closed: Tensor | None
     clip: Tensor | None
     errors: StageErrors
+
+    def to_dict(self) -> dict[str, float | None]:
+        """All but ``errors`` as plain numbers."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "errors"}
+        return {name: None if value is None else float(value) for name, value in values.items()}
 
 
 def rates(

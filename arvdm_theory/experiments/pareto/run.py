@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.front import pareto_front
 from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
 from arvdm_theory.experiments.ranks import interval, spearman
 from arvdm_theory.experiments.record import Cell

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from arvdm_theory.experiments.front import pareto_front
+from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.files import write_json
 from arvdm_theory.networks.denoiser import Denoiser

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
-from arvdm_theory.experiments.front import pareto_front
+from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.experiments.pareto import run as pareto
 from arvdm_theory.experiments.ranks import spearman
 
