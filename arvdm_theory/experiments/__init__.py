@@ -76,6 +76,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         "context_noise",
         "noise-augmented references trade drift for memory: trained networks beside the exact curve",
     ),
+    "decay": Experiment(
+        "decay", "how fast continued videos decay: predicted from two AR steps, with an interval, against measured"
+    ),
     "scheduler-ranks": Experiment(
         "scheduler_ranks",
         "which sum of errors ranks schedulers, as the score errs more: exact scores and trained networks",
