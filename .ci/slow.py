@@ -289,12 +289,34 @@ def lowest(rng: random.Random) -> dict[str, Any]:
     return result
 
 
+def documentation(rng: random.Random) -> dict[str, Any]:
+    """Every tutorial, and every example of every command behind ``arvdm demo``."""
+    import shlex
+
+    from arvdm_theory.cli import COMMANDS, module_of
+    from arvdm_theory.cli.video import SUBCOMMANDS
+
+    done = subprocess.run([sys.executable, "docs/site/tutorials.py"], capture_output=True, text=True, check=False)
+    result: dict[str, Any] = {"tutorials": done.returncode, "examples": {}}
+    names = [*COMMANDS, *(f"video {name}" for name in SUBCOMMANDS)]
+    lines = [line for name in names for line in getattr(module_of(name), "EXAMPLES", ())]
+    with tempfile.TemporaryDirectory() as place:
+        for line in ["arvdm demo demo", *lines]:
+            words = [sys.executable, "-m", "arvdm_theory", *shlex.split(line)[1:]]
+            environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+            tried = subprocess.run(words, cwd=place, capture_output=True, check=False, env=environment)
+            result["examples"][line] = tried.returncode
+    print(f"documentation: {result}", flush=True)
+    return result
+
+
 PARTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "kill": lambda rng: faults(signal.SIGKILL, rng),
     "term": lambda rng: faults(signal.SIGTERM, rng),
     "full": full_disk,
     "dask": dask,
     "lowest": lowest,
+    "documentation": documentation,
 }
 
 

@@ -8,8 +8,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "assessment.run": ("assess",),
     "bounds.impossibility": ("check_lemma",),
     "bounds.saturation": ("closed_loop",),
+    "choose.context_noise": ("context_noise", "noised_lags"),
+    "choose.exports": ("export_schedule", "import_schedule"),
+    "choose.memory": ("MemoryChoice", "frame_frontier", "nats_frontier"),
+    "choose.schedules": ("hand_grids", "objective_value", "optimal_schedule"),
     "decomposition.decoding": ("decoded_ledger",),
     "decomposition.immse": ("memory_bottleneck_from_scores",),
     "decomposition.ledger": ("ledger", "ledger_terms", "memory_bottleneck"),
@@ -29,10 +34,11 @@ _HOMES = {
     "laws.gaussian": ("ArrayVideo", "GaussianVideo"),
     "laws.gridworld.world": ("GridVideo",),
     "laws.law": ("VideoLaw",),
-    "laws.linear": ("ar1", "reference_video", "state_space", "var"),
+    "laws.linear": ("ar1", "reference_video", "spectral_video", "state_space", "var"),
     "laws.long_memory": ("NeedleVideo", "fractional_gaussian_noise"),
     "laws.pixels": ("PixelVideo",),
     "number": ("Number",),
+    "plan.file": ("load_plan",),
     "plan.methods": ("METHODS", "fifo", "method", "outpainting"),
     "plan.plan": ("Plan",),
     "plan.references": ("PlanError", "References"),

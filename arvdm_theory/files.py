@@ -73,17 +73,25 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: if it is not UTF-8 text, not JSON or no object, naming the file.
+        ValueError: if it is not UTF-8 text, not JSON, no object or has a key twice, naming the file.
         OSError: if it cannot be read.
     """
     file = regular_file(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not a JSON file ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a JSON {type(content).__name__}, an object is expected")
     return content
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
 
 
 # -- writing ------------------------------------------------------------------------------------------

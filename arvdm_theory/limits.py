@@ -7,12 +7,13 @@ The limits are the memory of this machine (or of the container that it is) and :
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["HOURS", "LimitError", "machine_memory", "require", "unlimited"]
+__all__ = ["HOURS", "LimitError", "Pace", "machine_memory", "require", "unlimited"]
 
 HOURS = 24.0
 """The longest job that is begun without ``--force``, by its estimate."""
@@ -73,3 +74,39 @@ make it smaller, or go past the limit with --force
     ):
         if not size <= limit:
             raise LimitError(f"{what} would take about {told}: make it smaller, or go past the limit with --force")
+
+
+class Pace:
+    """Refuses a loop by what its first rounds took, where nothing could be estimated before it began.
+
+    The fastest of the first rounds stands for all that are left, since the first ones also warm up caches and
+    another job may slow some: the estimate is too short rather than too long.
+
+    Args:
+        what: the job, as the message calls it.
+        rounds: how many there are in this start of the loop.
+    """
+
+    _JUDGED = 10
+    _PATIENCE = 60.0
+
+    def __init__(self, what: str, rounds: int) -> None:
+        self._what, self._left, self._seen = what, rounds, 0
+        self._fastest = float("inf")
+        self._began = self._last = time.perf_counter()
+
+    def round(self) -> None:
+        """Call at the end of every round.
+
+        Raises:
+            LimitError: after the tenth round, or the first beyond a minute, if the rest would take too long.
+        """
+        if self._seen >= self._JUDGED:
+            return
+        now = time.perf_counter()
+        self._fastest, self._last = min(self._fastest, now - self._last), now
+        self._left, self._seen = self._left - 1, self._seen + 1
+        if now - self._began > self._PATIENCE:
+            self._seen = self._JUDGED
+        if self._seen == self._JUDGED:
+            require(self._what, seconds=self._left * self._fastest)

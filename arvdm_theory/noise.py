@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from torch import Tensor
 
 __all__ = [
     "SPACINGS",
-    "DiscreteVP",
-    "VPSchedule",
+    "NoiseSchedule",
     "alpha",
     "clock_from_flow",
     "clock_from_sigma",
@@ -151,137 +150,288 @@ def clock_from_flow(time: ArrayLike) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class VPSchedule:
-    """A continuous variance-preserving schedule on native time s ∈ [0, 1], read in the OU clock.
+class NoiseSchedule:
+    """A noise schedule's native time, whatever its authors count in, read in the OU clock; both ways.
 
-    The OU level is t(s) = -log ᾱ(s), where ᾱ = α² is the signal variance.
-
-    - ``linear``: ᾱ(s) = exp(-β_0 s - (β_1 - β_0) s²/2)  (Song et al. 2021, eq. 33).
-    - ``cosine``: ᾱ(s) = f(s)/f(0), f(s) = cos²(π/2 · (s + c)/(1 + c))  (Nichol and Dhariwal 2021, eq. 17).
+    Made by :meth:`linear`, :meth:`cosine`, :meth:`flow`, :meth:`sigma`, :meth:`edm` (closed forms) and
+    :meth:`ddpm`, :meth:`from_betas`, :meth:`from_sigmas` (tables). Levels of equal signal-to-noise ratio are the
+    same level: t = -log ᾱ with the signal variance ᾱ = α². A table is interpolated between its finite entries,
+    linearly in log σ or in σ = √(e^t - 1); between clean and its first noise in σ.
 
     Attributes:
-        kind: ``linear`` or ``cosine``.
-        beta_start: β_0 of the linear schedule.
-        beta_end: β_1 of the linear schedule.
-        offset: c of the cosine schedule.
+        kind: which of them.
+        parameters: β_0 and β_1 (``linear``), the offset c (``cosine``), the shift (``flow``).
+        scale: native time units in one of the closed form's: 1000 where it is told in thousandths.
+        levels: of a table, rising from 0; the last may be infinite (no signal left).
+        first: native time of a table's level 0; the others follow in steps of 1.
+        interpolation: ``log_sigma`` or ``sigma``.
 
     Example:
-        >>> schedule = VPSchedule("linear")
+        >>> schedule = NoiseSchedule.linear()
         >>> float(schedule.native(schedule.clock(0.3)).round(12))
         0.3
+        >>> NoiseSchedule.flow(scale=1000).clock(torch.tensor([500.0]))
+        tensor([0.6931], dtype=torch.float64)
     """
 
-    kind: Literal["linear", "cosine"] = "linear"
-    beta_start: float = 0.1
-    beta_end: float = 20.0
-    offset: float = 0.008
+    kind: Literal["linear", "cosine", "flow", "sigma", "edm", "table"]
+    parameters: tuple[float, ...] = ()
+    scale: float = 1.0
+    levels: tuple[float, ...] = ()
+    first: float = 0.0
+    interpolation: Literal["log_sigma", "sigma"] = "log_sigma"
 
-    def __post_init__(self) -> None:
-        if self.kind not in ("linear", "cosine"):
-            raise ValueError(f"a VP schedule is 'linear' or 'cosine', got {self.kind!r}")
-        rising = 0 <= self.beta_start <= self.beta_end and 0 < self.beta_end < math.inf
-        if self.kind == "linear" and not rising:
+    # -- makers ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def linear(cls, start: float = 0.1, end: float = 20.0, scale: float = 1.0) -> NoiseSchedule:
+        """ᾱ(s) = exp(-β_0 s - (β_1 - β_0) s²/2), s ∈ [0, 1] (Song et al. 2021, eq. 33)."""
+        if not (0 <= start <= end and 0 < end < math.inf):
+            raise ValueError(f"β must be finite, not negative, not fall and not vanish, got {start} to {end}")
+        return cls("linear", (float(start), float(end)), _scale(scale))
+
+    @classmethod
+    def cosine(cls, offset: float = 0.008, scale: float = 1.0) -> NoiseSchedule:
+        """ᾱ(s) = f(s)/f(0), f(s) = cos²(π/2 · (s + c)/(1 + c)), s ∈ [0, 1) (Nichol and Dhariwal 2021, eq. 17)."""
+        if not 0 < offset < math.inf:
+            raise ValueError(f"the cosine offset must be positive and finite, got {offset}")
+        return cls("cosine", (float(offset),), _scale(scale))
+
+    @classmethod
+    def flow(cls, shift: float = 1.0, scale: float = 1.0) -> NoiseSchedule:
+        """The state (1 - u) X + u ε with u = k s/(1 + (k - 1) s), k the shift, s ∈ [0, 1)
+        (Esser et al. 2024, eq. 23)."""
+        if not 0 < shift < math.inf:
+            raise ValueError(f"a flow's shift must be positive and finite, got {shift}")
+        return cls("flow", (float(shift),), _scale(scale))
+
+    @classmethod
+    def sigma(cls) -> NoiseSchedule:
+        """The state X + σ ε; native time is σ ≥ 0 itself."""
+        return cls("sigma")
+
+    @classmethod
+    def edm(cls) -> NoiseSchedule:
+        """The state X + σ ε; native time is ¼ log σ, as networks are told it by Karras et al. 2022, table 1."""
+        return cls("edm")
+
+    @classmethod
+    def ddpm(cls, steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> NoiseSchedule:
+        """The linear betas of Ho et al. 2020, section 4; native time n counts noising steps."""
+        return cls.from_betas(np.linspace(start, end, steps))
+
+    @classmethod
+    def from_betas(
+        cls,
+        betas: ArrayLike | Tensor,
+        first: float = 0.0,
+        interpolation: Literal["log_sigma", "sigma"] = "log_sigma",
+    ) -> NoiseSchedule:
+        """Discrete betas: n noising steps stand at level -Σ_{i<n} log(1 - β_i) (Ho et al. 2020, eq. 4).
+
+        Args:
+            betas: each in (0, 1); the last may be 1, which leaves no signal.
+            first: native time of a clean frame: 0 counts noising steps; -1 counts entries, as diffusers does.
+            interpolation: between entries.
+        """
+        values = _floats(betas)
+        inside = (values > 0) & (
+            (values < 1) | ((values == 1) & (np.arange(values.size) == max(values.size - 1, 1)))
+        )
+        if values.ndim != 1 or not len(values) or not inside.all():
             raise ValueError(
-                f"β must be finite, not negative, not fall and not vanish, got {self.beta_start} to "
-                f"{self.beta_end}"
+                "a DDPM schedule needs at least one β, each strictly between 0 and 1 (the last may be 1)"
             )
-        if self.kind == "cosine" and not 0 < self.offset < math.inf:
-            raise ValueError(f"the cosine offset must be positive and finite, got {self.offset}")
+        with np.errstate(divide="ignore"):
+            levels = np.concatenate([[0.0], np.cumsum(-np.log1p(-values))])
+        return cls("table", levels=tuple(levels.tolist()), first=float(first), interpolation=interpolation)
 
-    def clock(self, native: ArrayLike) -> NDArray[np.float64]:
-        """OU level -log ᾱ(s) of native time s, to full relative accuracy also near s = 0.
+    @classmethod
+    def from_sigmas(
+        cls,
+        sigmas: ArrayLike | Tensor,
+        first: float = 0.0,
+        interpolation: Literal["log_sigma", "sigma"] = "log_sigma",
+    ) -> NoiseSchedule:
+        """The table of rising noise scales σ of states X + σ ε, behind a clean frame at native time ``first``."""
+        values = _floats(sigmas)
+        if values.ndim != 1 or not len(values) or not (values[0] > 0 and np.all(np.diff(values) > 0)):
+            raise ValueError("a table of noise scales needs positive σ that rise")
+        levels = np.log1p(values**2)
+        return cls("table", levels=(0.0, *levels.tolist()), first=float(first), interpolation=interpolation)
+
+    # -- both ways ------------------------------------------------------------------------------------
+
+    @overload
+    def clock(self, native: Tensor) -> Tensor: ...
+    @overload
+    def clock(self, native: ArrayLike) -> Array: ...
+    def clock(self, native: ArrayLike | Tensor) -> Array | Tensor:
+        """OU level of a native time, to full relative accuracy also near clean; a tensor for a tensor.
 
         Raises:
-            ValueError: outside [0, 1], and at s = 1 of the cosine schedule, where no signal is left.
+            ValueError: outside the schedule, and where no signal is left.
         """
-        s = np.asarray(native, dtype=np.float64)
-        inside = (s >= 0) & ((s < 1) if self.kind == "cosine" else (s <= 1))
-        if not np.all(inside):
-            bound = "[0, 1)" if self.kind == "cosine" else "[0, 1]"
-            raise ValueError(f"native time must lie in {bound}, got {s.min()} to {s.max()}")
+        s = _floats(native) / self.scale
+        low, high, open_end = self._range
+        if not np.all((s >= low) & ((s < high) if open_end else (s <= high))):
+            bound = f"[{low:g}, {high:g}{')' if open_end else ']'}"
+            scaled = "" if self.scale == 1 else f" times {self.scale:g}"
+            raise ValueError(
+                f"native time must lie in {bound}{scaled}, got {s.min() * self.scale} to {s.max() * self.scale}"
+            )
         if self.kind == "linear":
-            result: NDArray[np.float64] = self.beta_start * s + (self.beta_end - self.beta_start) * s**2 / 2
-            return result
+            start, end = self.parameters
+            return _like(native, start * s + (end - start) * s**2 / 2)
+        if self.kind == "cosine":
+            return _like(native, self._cosine(s))
+        if self.kind == "flow":
+            shift = self.parameters[0]
+            return _like(native, clock_from_flow(shift * s / (1 + (shift - 1) * s)))
+        if self.kind == "sigma":
+            return _like(native, clock_from_sigma(s))
+        if self.kind == "edm":
+            return _like(native, clock_from_sigma(np.exp(4 * s)))
+        levels = self._table
+        below = np.clip(np.floor(s - self.first).astype(int), 0, len(levels) - 2)
+        share = s - self.first - below
+        low_sigma, high_sigma = _sigma(levels[below]), _sigma(levels[below + 1])
+        linear = low_sigma + share * (high_sigma - low_sigma)
+        if self.interpolation == "log_sigma":
+            positive = np.where(low_sigma > 0, low_sigma, high_sigma)
+            geometric = positive * (high_sigma / positive) ** share
+            linear = np.where(low_sigma > 0, geometric, linear)
+        # At its own entries a table says its own numbers.
+        inner = np.where(share == 0, levels[below], clock_from_sigma(linear))
+        return _like(native, np.where(share == 1, levels[below + 1], inner))
+
+    @overload
+    def native(self, level: Tensor) -> Tensor: ...
+    @overload
+    def native(self, level: ArrayLike) -> Array: ...
+    def native(self, level: ArrayLike | Tensor) -> Array | Tensor:
+        """Native time whose OU level is ``level``: the inverse of :meth:`clock`; a tensor for a tensor.
+
+        A cosine level beyond about 70 rounds to its end. Where a table ends without signal, all levels above its
+        last finite one stand for that end.
+
+        Raises:
+            ValueError: if a level is negative, not finite or beyond the schedule's end.
+        """
+        t = _floats(level)
+        if not np.all((t >= 0) & np.isfinite(t)):
+            raise ValueError(f"an OU level must be finite and not negative, got {t.min()} to {t.max()}")
+        if self.kind in ("linear", "table"):
+            last = self.last_level
+            if np.any(t > last * (1 + 1e-12)):  # the end computed along another formula may round upwards
+                raise ValueError(f"level {t.max()} lies beyond the schedule's end, {last}")
+        if self.kind == "linear":
+            start, end = self.parameters
+            # The conjugate form of the quadratic's root: it covers slope = 0 and loses no digits near t = 0.
+            root = 2 * t / (start + np.sqrt(start**2 + 2 * (end - start) * t) + (t == 0))
+            found = np.minimum(root, 1.0)  # and then stands for the end itself
+        elif self.kind == "cosine":
+            found = self._cosine_time(t)
+        elif self.kind == "flow":
+            found = _flow_time(t, self.parameters[0])
+        elif self.kind == "sigma":
+            found = _sigma(t)
+        elif self.kind == "edm":
+            if not np.all(t > 0):
+                raise ValueError("a clean frame has no ¼ log σ: its level is 0")
+            found = np.log(_sigma(t)) / 4
+        else:
+            found = self._table_time(t)
+        return _like(level, self.scale * found)
+
+    @property
+    def last_level(self) -> float:
+        """The largest level; infinite where no signal is left at the end."""
+        if self.kind == "linear":
+            return float(self.clock(self.scale))
+        return self.levels[-1] if self.kind == "table" else math.inf
+
+    @property
+    def last(self) -> float:
+        """Native time of the largest level."""
+        return self.first + len(self.levels) - 1 if self.kind == "table" else self.scale * self._range[1]
+
+    # -- their formulas -------------------------------------------------------------------------------
+
+    @property
+    def _range(self) -> tuple[float, float, bool]:
+        """The first and last native time of a level, before scaling, and whether the last is never reached."""
+        if self.kind == "table":
+            return self.first, self.first + len(self._table) - 1, False
+        if self.kind in ("sigma", "edm"):
+            return 0.0 if self.kind == "sigma" else -math.inf, math.inf, True
+        return 0.0, 1.0, self.kind != "linear"
+
+    @property
+    def _table(self) -> Array:
+        """Its finite levels."""
+        levels = np.asarray(self.levels, dtype=np.float64)
+        return levels[np.isfinite(levels)]
+
+    def _table_time(self, level: Array) -> Array:
+        levels = self._table
+        below = np.clip(np.searchsorted(levels, level, side="right") - 1, 0, len(levels) - 2)
+        low, high, at = _sigma(levels[below]), _sigma(levels[below + 1]), _sigma(level)
+        share = (at - low) / (high - low)
+        if self.interpolation == "log_sigma":
+            positive = np.where(low > 0, low, 1.0)
+            share = np.where(
+                low > 0, np.log(np.where(low > 0, at, 1.0) / positive) / np.log(high / positive), share
+            )
+        found = self.first + below + np.clip(share, 0.0, 1.0)
+        return np.where(level > levels[-1] * (1 + 1e-12), self.last, found)
+
+    def _cosine(self, s: Array) -> Array:
         # α(s) = cos(a + b)/cos(a). Early, α - 1 from terms that vanish with b; late, cos(a + b) from what is
         # left of the quarter turn: each keeps the digits that the plain formula loses.
-        angle = self._quarter_turn * s
+        turn, angle = self._quarter_turn, self._quarter_turn * s
         early = -2 * np.sin(angle / 2) ** 2 - math.tan(self._first_angle) * np.sin(angle)
-        late = np.sin(self._quarter_turn * (1 - s)) / math.cos(self._first_angle)
+        late = np.sin(turn * (1 - s)) / math.cos(self._first_angle)
         half = np.where(s < 0.5, np.log1p(np.where(s < 0.5, early, 0.0)), np.log(late))
         return -2 * half
 
-    def native(self, level: ArrayLike) -> NDArray[np.float64]:
-        """Native time s whose OU level is ``level``: the inverse of :meth:`clock`, in closed form.
-
-        A cosine level beyond about 70 rounds to s = 1.
-
-        Raises:
-            ValueError: if a level is negative, not finite or beyond the linear schedule's end.
-        """
-        t = np.asarray(level, dtype=np.float64)
-        if not np.all((t >= 0) & np.isfinite(t)):
-            raise ValueError(f"an OU level must be finite and not negative, got {t.min()} to {t.max()}")
-        if self.kind == "linear":
-            last = float(self.clock(1.0))
-            if np.any(t > last * (1 + 1e-12)):  # the end computed along another formula may round upwards
-                raise ValueError(f"level {t.max()} lies beyond the schedule's end, {last}")
-            slope = self.beta_end - self.beta_start
-            # The conjugate form of the quadratic's root: it covers slope = 0 and loses no digits near t = 0.
-            s: NDArray[np.float64] = (
-                2 * t / (self.beta_start + np.sqrt(self.beta_start**2 + 2 * slope * t) + (t == 0))
-            )
-            return np.minimum(s, 1.0)  # and then stands for the end itself
+    def _cosine_time(self, t: Array) -> Array:
         # θ = a + b from its sine and cosine, then b from cos a - cos θ = 2 sin((θ + a)/2) sin(b/2).
         first = math.cos(self._first_angle)
         theta = np.arctan2(
             np.sqrt(math.sin(self._first_angle) ** 2 - first**2 * np.expm1(-t)), first * np.exp(-t / 2)
         )
         angle = 2 * np.arcsin(-first * np.expm1(-t / 2) / (2 * np.sin((theta + self._first_angle) / 2)))
-        result: NDArray[np.float64] = angle / self._quarter_turn
-        return result
+        found: Array = angle / self._quarter_turn
+        return found
 
     @property
     def _quarter_turn(self) -> float:
         """The angle b of the cosine schedule's native time 1: b(s) = π/2 · s/(1 + c)."""
-        return math.pi / 2 / (1 + self.offset)
+        return math.pi / 2 / (1 + self.parameters[0])
 
     @property
     def _first_angle(self) -> float:
         """The angle a of the cosine schedule's native time 0: a = π/2 · c/(1 + c)."""
-        return self._quarter_turn * self.offset
+        return self._quarter_turn * self.parameters[0]
 
 
-@dataclass(frozen=True)
-class DiscreteVP:
-    """A discrete DDPM schedule of N betas: after n steps the OU level is -Σ_{i<n} log(1 - β_i).
+def _floats(values: ArrayLike | Tensor) -> Array:
+    """Numbers as a float64 array, whatever held them."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu().double().numpy()
+    return np.asarray(values, dtype=np.float64)
 
-    Timestep n counts the noising steps, 0 (clean) to N. Source: Ho et al. 2020, eq. 4.
-    """
 
-    betas: tuple[float, ...]
+def _like(given: ArrayLike | Tensor, values: Array) -> Array | Tensor:
+    """An array, or a tensor on the given one's device."""
+    return torch.as_tensor(values, device=given.device) if isinstance(given, Tensor) else np.asarray(values)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
-        if not self.betas or not all(0 < beta < 1 for beta in self.betas):
-            raise ValueError("a DDPM schedule needs at least one β, each strictly between 0 and 1")
 
-    @classmethod
-    def linear(cls, steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> DiscreteVP:
-        """The linear schedule of Ho et al. 2020, section 4."""
-        return cls(tuple(float(beta) for beta in np.linspace(start, end, steps)))
-
-    def clock(self, timestep: Sequence[int] | int) -> NDArray[np.float64]:
-        """OU levels of whole timesteps in 0..N.
-
-        Raises:
-            ValueError: if a timestep is not a whole number from 0 to N.
-        """
-        table = np.concatenate([[0.0], np.cumsum(-np.log1p(-np.asarray(self.betas)))])
-        index = np.asarray(timestep)
-        if not np.issubdtype(index.dtype, np.integer) or np.any(index < 0) or np.any(index >= len(table)):
-            raise ValueError(f"a timestep is a whole number from 0 to {len(self.betas)}, got {timestep}")
-        result: NDArray[np.float64] = table[index]
-        return result
+def _scale(scale: float) -> float:
+    if not 0 < scale < math.inf:
+        raise ValueError(f"a native time unit must be positive and finite, got {scale}")
+    return float(scale)
 
 
 def _sigma(level: Array) -> Array:
@@ -303,8 +453,8 @@ _SPACINGS: dict[str, tuple[float | None, Callable[[Array, Any], Array], Callable
     "flow": (1.0, _flow_time, lambda u, s: clock_from_flow(s * u / (1 + (s - 1) * u))),
     "cosine": (
         0.008,
-        lambda t, c: VPSchedule("cosine", offset=c).native(t),
-        lambda u, c: VPSchedule("cosine", offset=c).clock(u),
+        lambda t, c: NoiseSchedule.cosine(c).native(t),
+        lambda u, c: NoiseSchedule.cosine(c).clock(u),
     ),
 }
 """By name: the default parameter, the coordinate in which levels are equally far apart, and back from it."""

@@ -1,4 +1,4 @@
-"""The bound-checking experiment; the same as ``arvdm verify``. Usage: python experiments/verify.py [--size ...]"""
+"""The bound-checking experiment, ``arvdm verify``. Usage: python experiments/verify.py [--preset ...]"""
 
 import sys
 

@@ -14,14 +14,16 @@ import torch
 
 from arvdm_theory.experiments.video_cost.figures import FIGURES
 from arvdm_theory.experiments.video_cost.run import CostConfig, video_cost
+from arvdm_theory.provenance import require_clean
 from arvdm_theory.report.style import draw_all, publish
+from arvdm_theory.video.simulators import SIMULATORS
 
 RESULTS, PICTURES = Path("experiments/results/video"), Path("figures")
 
 if __name__ == "__main__":
     default = CostConfig()
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", choices=("dmlab", "minecraft"), default=default.data)
+    parser.add_argument("--data", choices=list(SIMULATORS), default=default.data)
     parser.add_argument("--preset", default=default.preset)
     parser.add_argument("--plan", choices=("outpainting", "fifo"), default=default.plan)
     parser.add_argument("--memory-frames", type=int, nargs="+", default=list(default.memory_frames))
@@ -33,6 +35,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/video-cost"))
     parser.add_argument("--publish", action="store_true")
     args = parser.parse_args()
+    if args.publish:
+        require_clean()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     config = CostConfig(

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from arvdm_theory.noise import (
-    DiscreteVP,
-    VPSchedule,
+    NoiseSchedule,
     alpha,
     clock_from_flow,
     clock_from_sigma,
@@ -120,14 +119,14 @@ def test_sigma_and_flow_clocks_have_the_state_s_snr() -> None:
 @pytest.mark.parametrize(
     ("schedule", "end"),
     [
-        (VPSchedule("linear"), 1.0),
-        (VPSchedule("linear", 2.0, 2.0), 1.0),
-        (VPSchedule("linear", 0.0, 12.0), 1.0),
-        (VPSchedule("cosine"), 0.999),
-        (VPSchedule("cosine", offset=0.2), 0.999),
+        (NoiseSchedule.linear(), 1.0),
+        (NoiseSchedule.linear(2.0, 2.0), 1.0),
+        (NoiseSchedule.linear(0.0, 12.0), 1.0),
+        (NoiseSchedule.cosine(), 0.999),
+        (NoiseSchedule.cosine(0.2), 0.999),
     ],
 )
-def test_clock_and_native_time_are_inverse(schedule: VPSchedule, end: float) -> None:
+def test_clock_and_native_time_are_inverse(schedule: NoiseSchedule, end: float) -> None:
     native = np.concatenate([[0.0, 1e-12, 1e-6], np.linspace(1e-3, end, 50)])
     levels = schedule.clock(native)
     assert levels[0] == 0.0
@@ -135,16 +134,18 @@ def test_clock_and_native_time_are_inverse(schedule: VPSchedule, end: float) -> 
     np.testing.assert_allclose(schedule.native(levels), native, rtol=32 * EPS)
     # Back again, the error of the native time is magnified by the schedule's rate dt/ds, large near cosine's end.
     if schedule.kind == "linear":
-        rate = schedule.beta_start + (schedule.beta_end - schedule.beta_start) * native
+        start, end = schedule.parameters
+        rate = start + (end - start) * native
     else:
-        quarter = math.pi / 2 / (1 + schedule.offset)
-        rate = 2 * quarter * np.tan(quarter * (native + schedule.offset))
+        (offset,) = schedule.parameters
+        quarter = math.pi / 2 / (1 + offset)
+        rate = 2 * quarter * np.tan(quarter * (native + offset))
     error = np.abs(schedule.clock(schedule.native(levels)) - levels)
     assert np.all(error <= 32 * EPS * (native * rate + levels))
 
 
 def test_schedules_are_their_published_signal_variances() -> None:
-    linear, cosine = VPSchedule("linear", 0.1, 20.0), VPSchedule("cosine")
+    linear, cosine = NoiseSchedule.linear(0.1, 20.0), NoiseSchedule.cosine()
     with mpmath.workdps(50):
         for s in (1e-12, 1e-7, 1e-3, 0.3, 0.49, 0.51, 0.9, 1 - 2**-40, 1 - 2**-53):
             x = mpmath.mpf(s)
@@ -159,7 +160,7 @@ def test_schedules_are_their_published_signal_variances() -> None:
 
 
 def test_native_times_outside_the_schedule_are_refused() -> None:
-    linear, cosine = VPSchedule("linear"), VPSchedule("cosine")
+    linear, cosine = NoiseSchedule.linear(), NoiseSchedule.cosine()
     for end in (float(linear.clock(1.0)), 10.05 * (1 + 4 * EPS)):  # the end, and the end rounded upwards
         assert 1 - 4 * EPS <= float(linear.native(end)) <= 1.0
     for bad in (-0.1, 1.1, math.nan):
@@ -175,37 +176,98 @@ def test_native_times_outside_the_schedule_are_refused() -> None:
 
 
 def test_malformed_schedules_are_refused() -> None:
-    with pytest.raises(ValueError, match="'linear' or 'cosine', got 'sigmoid'"):
-        VPSchedule("sigmoid")  # type: ignore[arg-type]
     for start, end in [(2.0, 1.0), (-0.1, 1.0), (0.0, 0.0), (0.1, math.inf), (0.1, math.nan)]:
         with pytest.raises(ValueError, match="β must be finite, not negative, not fall and not vanish"):
-            VPSchedule("linear", start, end)
+            NoiseSchedule.linear(start, end)
     for offset in (0.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="offset must be positive and finite"):
-            VPSchedule("cosine", offset=offset)
+            NoiseSchedule.cosine(offset)
 
 
 def test_discrete_schedule_is_the_product_of_its_signal_factors() -> None:
-    schedule = DiscreteVP.linear()
+    betas = np.linspace(1e-4, 0.02, 1000)
+    schedule = NoiseSchedule.ddpm()
     steps = [0, 1, 2, 500, 1000]
     with mpmath.workdps(50):
         for step, level in zip(steps, schedule.clock(steps).tolist(), strict=True):
             product = mpmath.mpf(1)
-            for beta in schedule.betas[:step]:
-                product *= 1 - mpmath.mpf(beta)
+            for beta in betas[:step]:
+                product *= 1 - mpmath.mpf(float(beta))
             # A running sum of up to 1000 positive terms.
             assert level == pytest.approx(float(-mpmath.log(product)), rel=1000 * EPS, abs=0)
     assert float(schedule.clock(1)) == pytest.approx(1e-4, rel=1e-4)
-    assert schedule == DiscreteVP(np.linspace(1e-4, 0.02, 1000))  # type: ignore[arg-type]
+    assert schedule == NoiseSchedule.from_betas(betas) == NoiseSchedule.from_betas(_tensor(betas))
+
+
+@pytest.mark.parametrize("interpolation", ["sigma", "log_sigma"])
+def test_between_the_entries_of_a_table_sigma_is_linear_or_geometric(interpolation: str) -> None:
+    schedule = NoiseSchedule.from_sigmas([0.5, 2.0, 8.0], interpolation=interpolation)  # type: ignore[arg-type]
+    native = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.75, 3.0])
+    middle, late = (1.25, 6.5) if interpolation == "sigma" else (1.0, 2.0 * 4.0**0.75)
+    expected = np.array([0.0, 0.25, 0.5, middle, 2.0, late, 8.0])
+    np.testing.assert_allclose(schedule.clock(native), clock_from_sigma(expected), rtol=8 * EPS)
+    np.testing.assert_allclose(schedule.native(schedule.clock(native)), native, rtol=32 * EPS)
+    assert schedule.native(schedule.clock(3.0)) == 3.0
+    with pytest.raises(ValueError, match=r"level 5\.0 lies beyond the schedule's end, 4\.17"):
+        schedule.native(5.0)
+
+
+def test_a_table_that_ends_without_signal_has_no_last_level() -> None:
+    """As after rescaling to zero terminal signal-to-noise: whatever is noisier stands for its last entry."""
+    schedule = NoiseSchedule.from_betas([0.5, 0.5, 1.0], first=-1)
+    assert schedule.last_level == math.inf
+    assert schedule.last == 2.0
+    np.testing.assert_allclose(schedule.clock([-1, 0, 1]), [0.0, math.log(2), math.log(4)], rtol=4 * EPS)
+    np.testing.assert_array_equal(schedule.native([math.log(4), 1.4, 50.0]), [1.0, 2.0, 2.0])
+    with pytest.raises(ValueError, match=r"native time must lie in \[-1, 1\], got 2"):
+        schedule.clock(2)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        NoiseSchedule.flow(),
+        NoiseSchedule.flow(5.0, scale=1000),
+        NoiseSchedule.sigma(),
+        NoiseSchedule.edm(),
+        NoiseSchedule.cosine(scale=1000),
+        NoiseSchedule.ddpm(50),
+    ],
+)
+def test_every_clock_takes_tensors_and_comes_back(schedule: NoiseSchedule) -> None:
+    levels = _tensor([1e-3, 0.1, 0.4])
+    native = schedule.native(levels)
+    assert isinstance(native, torch.Tensor)
+    torch.testing.assert_close(schedule.clock(native), levels, rtol=1e-12, atol=0)
+    np.testing.assert_array_equal(schedule.native(levels.numpy()), native.numpy())
+
+
+def test_flow_and_edm_clocks_are_their_definitions() -> None:
+    u = np.array([0.1, 0.5, 0.9])
+    shifted = 3 * u / (1 + 2 * u)
+    np.testing.assert_allclose(
+        NoiseSchedule.flow(3.0, scale=1000).clock(1000 * u), clock_from_flow(shifted), rtol=1e-14
+    )
+    sigma = np.array([0.002, 1.0, 80.0])
+    np.testing.assert_allclose(NoiseSchedule.edm().clock(np.log(sigma) / 4), clock_from_sigma(sigma), rtol=1e-13)
+    np.testing.assert_allclose(NoiseSchedule.edm().native(clock_from_sigma(sigma)), np.log(sigma) / 4, rtol=1e-12)
 
 
 def test_malformed_discrete_schedules_are_refused() -> None:
-    for betas in ((), (0.1, 0.0), (1.0,), (math.nan,)):
+    for betas in ((), (0.1, 0.0), (1.0,), (1.0, 0.1), (math.nan,)):
         with pytest.raises(ValueError, match="at least one β, each strictly between 0 and 1"):
-            DiscreteVP(betas)
-    for timestep in (-1, 3, 0.5, True):
-        with pytest.raises(ValueError, match="a whole number from 0 to 2, got"):
-            DiscreteVP((0.1, 0.2)).clock(timestep)  # type: ignore[arg-type]
+            NoiseSchedule.from_betas(betas)
+    for timestep in (-1, 3):
+        with pytest.raises(ValueError, match=r"native time must lie in \[0, 2\], got"):
+            NoiseSchedule.from_betas((0.1, 0.2)).clock(timestep)
+    for sigmas in ((), (0.0, 1.0), (2.0, 1.0)):
+        with pytest.raises(ValueError, match="needs positive σ that rise"):
+            NoiseSchedule.from_sigmas(sigmas)
+    for shift in (0.0, math.inf):
+        with pytest.raises(ValueError, match="flow's shift must be positive and finite"):
+            NoiseSchedule.flow(shift)
+    with pytest.raises(ValueError, match="native time unit must be positive"):
+        NoiseSchedule.cosine(scale=0)
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "geometric"])

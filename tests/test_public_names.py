@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import arvdm_theory
 
+ROOT = Path(arvdm_theory.__file__).parents[1]
 HEAVY = ("torch", "scipy", "pandas", "matplotlib", "numpy")
 
 
@@ -77,3 +79,10 @@ def test_unknown_names_are_attribute_errors() -> None:
     assert not hasattr(arvdm_theory, "_nothing")
     with pytest.raises(ImportError, match="cannot import name 'leger'"):
         exec("from arvdm_theory import leger")
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    """Lazy names have no types of their own: a stub has them."""
+    tool = runpy.run_path(str(ROOT / ".ci" / "stub"))
+    stub = (ROOT / "arvdm_theory" / "__init__.pyi").read_text(encoding="utf-8")
+    assert stub == tool["stub"](), "public names have changed: run python .ci/stub"

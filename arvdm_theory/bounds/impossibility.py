@@ -128,7 +128,7 @@ def minimising_kernel(law: FiniteLaw, input: Axes, output: Axes) -> Array:
 
 
 def check_lemma(
-    law: FiniteLaw, past: Axes, input: Axes, output: Axes, kernel: ArrayLike | None = None
+    law: FiniteLaw | ArrayLike, past: Axes, input: Axes, output: Axes, kernel: ArrayLike | None = None
 ) -> LemmaCheck[float, Array]:
     """Both sides of the lemma for a finite law and any Markov kernel.
 
@@ -137,8 +137,8 @@ def check_lemma(
     law allows; the lemma then holds. Variables that are not named are summed out.
 
     Args:
-        law: the joint law.
-        past: the variables of Past (may be none).
+        law: the joint law, or its probabilities, one axis a variable.
+        past: the variables of Past (may be none), by name or, of an array, by axis.
         input: the variables of In (may be none).
         output: the variables of Out.
         kernel: Q(out | in), shape (\\*input sizes, \\*output sizes); the minimising one if left out.
@@ -152,6 +152,7 @@ def check_lemma(
         >>> round(check.memory_bottleneck, 6), round(check.excess, 6), round(check.cost, 6), check.holds
         (0.693147, 0.143841, 0.836988, True)
     """
+    law = law if isinstance(law, FiniteLaw) else FiniteLaw(law)
     joint = discrete.grouped(law, past, input, output)
     minimiser = minimising_kernel(law, input, output)
     given = minimiser if kernel is None else kernel

@@ -1,7 +1,9 @@
 """The ``arvdm`` command: one thin module a job, each loaded only when its job is asked for.
 
-A command's module has ``configure(parser)``, which adds its options and imports nothing heavy, and
-``run(args) -> int``, which does the job and returns the exit code. What may go wrong is dealt with here, once:
+A command's module has ``configure(parser)``, which adds its options and imports nothing heavy,
+``run(args) -> int``, which does the job and returns the exit code, and ``EXAMPLES``, command lines that run behind
+``arvdm demo demo``; ``--help`` shows them. A command whose option ``--json`` is given ``-`` writes JSON to stdout,
+and its words to stderr. What may go wrong is dealt with here, once:
 
 ====  =======================================================================================================
 code  meaning
@@ -23,6 +25,7 @@ import codecs
 import importlib
 import os
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,13 +34,18 @@ from typing import Any, NoReturn, TextIO
 
 from arvdm_theory.signals import Terminated, terminable
 
-__all__ = ["add_common", "main"]
+__all__ = ["COMMANDS", "EXAMPLES", "add_common", "main", "module_of"]
 
 COMMANDS = {
     "verify": "check every bound on a grid of videos and plans; draw the figures (the main job)",
     "ledger": "the exact error decomposition of one video and plan",
     "fit": "fit a Gaussian video to real clips",
+    "assess": "your clips, and your network: does it forget, does it drift, what to change; a report",
+    "schedule": "the noise levels of reverse steps that are best for a video and a plan, and their export",
+    "context-noise": "how noisy each lag of the references should be: the front of KL, drift and memory",
+    "memory": "which past frames to hold and how finely, under a budget of frames or nats, and what none beats",
     "plans": "list the published methods as plans, with their requirement checks",
+    "lint": "what is wrong with a plan file, a timestep matrix or a scheduler config, and the fix",
     "claims": "what is claimed of auto-regressive video diffusion: a verdict a claim, with its numbers",
     "lemma": "check the impossibility lemma on a joint law of your own",
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
@@ -45,7 +53,23 @@ COMMANDS = {
     "experiment": "train networks on videos whose law is known and hold them against it",
     "simulate": "make episodes of a stand-in for DMLab or Minecraft, with what must be remembered in them",
     "video": "train networks with memory on first-person video, sample, and score quality and retrieval",
+    "demo": "make small inputs for every command, to try them on",
 }
+
+_GROUPS = {
+    "to begin with": ("verify", "demo"),
+    "the theory": ("claims", "lemma", "plans", "needle"),
+    "your video and your plan": ("ledger", "lint", "schedule", "context-noise", "memory", "advise"),
+    "your clips, networks and samples": ("fit", "assess", "estimate", "video", "simulate"),
+    "experiments": ("experiment", "figures"),
+}
+"""How ``arvdm --help`` lists the commands that there are; those of no group come last."""
+
+EXAMPLES = (
+    "arvdm verify --preset smoke",
+    "arvdm demo demo",
+    "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --references 2",
+)
 
 # What this program prints beyond ASCII, for terminals that have no more; what is not here becomes "?".
 _ASCII = dict(
@@ -66,35 +90,75 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that there are."""
+    """Shows the defaults that there are; texts keep their paragraphs, and lines that are set in stay so."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        nothing = action.default is None or action.default is False
+        return action.help if nothing else super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            part if "\n  " in part or part.startswith("  ") else textwrap.fill(part, width) for part in paragraphs
+        )
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Adds what every command understands."""
+def add_common(parser: argparse.ArgumentParser, examples: Sequence[str] = ()) -> None:
+    """Adds what every command understands, and its examples below."""
     add, none = parser.add_argument, argparse.SUPPRESS
     add("--force", action="store_true", default=none, help="begin jobs beyond the limits of time and memory, too")
     add("--debug", action="store_true", default=none, help="show where an error came from")
+    loud = parser.add_mutually_exclusive_group()
+    loud.add_argument("-q", "--quiet", action="store_true", default=none, help="errors alone: no words, no bars")
+    loud.add_argument("-v", "--verbose", action="store_true", default=none,
+                      help="say what runs, what a warning comes from, and what it took")  # fmt: skip
+    if examples:
+        shown = "\n".join(f"  {line}" for line in examples)
+        parser.epilog = f"{parser.epilog}\n\nexamples:\n{shown}" if parser.epilog else f"examples:\n{shown}"
+
+
+def module_of(command: str) -> Any:
+    """The module of a command, or of a subcommand named ``video train``."""
+    return importlib.import_module("arvdm_theory.cli." + command.replace(" ", "_").replace("-", "_"))
 
 
 def _parser(command: str | None) -> _OneLineParser:
     parser = _OneLineParser(
-        prog="arvdm",
+        prog="arvdm", usage="arvdm COMMAND [OPTIONS]", epilog=_listing(), formatter_class=_HelpFormatter,
         description="Exact error analysis of auto-regressive video diffusion on videos whose law is known.",
-    )
-    add_common(parser)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"arvdm {_version()}")
+    add_common(parser, EXAMPLES)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", help=argparse.SUPPRESS)
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=_HelpFormatter,
+            formatter_class=_HelpFormatter, prog=f"arvdm {name}",
         )  # fmt: skip
         if name == command:
-            importlib.import_module(f"arvdm_theory.cli.{name}").configure(sub)
-            add_common(sub)
+            module = module_of(name)
+            module.configure(sub)
+            add_common(sub, getattr(module, "EXAMPLES", ()))
     return parser
+
+
+def _version() -> str:
+    from arvdm_theory import __version__
+
+    return __version__
+
+
+def _listing() -> str:
+    """The commands by group, a line each."""
+    grouped = {name for names in _GROUPS.values() for name in names}
+    groups = {title: [name for name in names if name in COMMANDS] for title, names in _GROUPS.items()}
+    groups["more"] = [name for name in COMMANDS if name not in grouped]
+    width = max(map(len, COMMANDS)) + 2
+    return "\n\n".join(
+        f"{title}:\n" + "\n".join(f"  {name:<{width}}{COMMANDS[name]}" for name in names)
+        for title, names in groups.items()
+        if names
+    ) + "\n\n`arvdm COMMAND --help` says more."  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,13 +167,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in words if word in COMMANDS), None)
     debug = "--debug" in words
     name = f"arvdm {command}" if command else "arvdm"
-    with _streams(), terminable(), _one_line_warnings(name):
+    with _streams(), terminable(), _one_line_warnings(name, {"-v", "--verbose"} & set(words)):
         try:
-            args = _parser(command).parse_args(words)
+            parser = _parser(command)
+            args = parser.parse_args(words)
+            if args.command is None:
+                parser.print_help()
+                return 0
             from arvdm_theory.limits import unlimited
 
-            with unlimited(getattr(args, "force", False)):
-                code: int = importlib.import_module(f"arvdm_theory.cli.{args.command}").run(args)
+            with unlimited(getattr(args, "force", False)), _spoken(args, name):
+                code: int = module_of(args.command).run(args)
             sys.stdout.flush()
         except BrokenPipeError as error:
             if error.filename is not None:
@@ -182,9 +250,72 @@ def _forget(stream: TextIO) -> None:
         return
 
 
+class _NoTerminal:
+    """A stream that says that it is no terminal: bars are drawn on terminals alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        return False
+
+
 @contextmanager
-def _one_line_warnings(name: str) -> Iterator[None]:
-    """Within the block the library's own warnings are a line each on stderr."""
+def _spoken(args: argparse.Namespace, name: str) -> Iterator[None]:
+    """Within the block words go where they are asked for: nowhere (quiet), or to stderr (JSON is on stdout)."""
+    from contextlib import ExitStack, redirect_stderr, redirect_stdout
+
+    quiet, out = getattr(args, "quiet", False), sys.stdout
+    as_json = str(getattr(args, "json", None)) == "-"
+    with ExitStack() as block:
+        if quiet:
+            block.enter_context(redirect_stdout(block.enter_context(open(os.devnull, "w"))))  # noqa: PTH123
+            quiet_errors: Any = _NoTerminal(sys.stderr)
+            block.enter_context(redirect_stderr(quiet_errors))
+            block.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", UserWarning)
+        elif as_json:
+            block.enter_context(redirect_stdout(sys.stderr))
+        if as_json:
+            import tempfile
+
+            folder = block.enter_context(tempfile.TemporaryDirectory(prefix="arvdm-"))
+            args.json = type(args.json)(os.path.join(folder, "out.json"))  # noqa: PTH118
+        if getattr(args, "verbose", False):
+            block.enter_context(_measured(name))
+        yield
+        if as_json and os.path.exists(args.json):  # noqa: PTH110
+            with open(args.json, encoding="utf-8") as file:  # noqa: PTH123
+                out.write(file.read())
+
+
+@contextmanager
+def _measured(name: str) -> Iterator[None]:
+    """Says on stderr what runs and, at the end, the time and memory that it took."""
+    import resource
+    import time
+
+    from arvdm_theory.provenance import versions
+
+    print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in versions().items()), file=sys.stderr)
+    began, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
+        print(
+            f"{name}: {time.perf_counter() - began:.1f} s ({time.process_time() - cpu:.1f} s of this process), "
+            f"at most {peak:.0f} MiB",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def _one_line_warnings(name: str, verbose: Any = False) -> Iterator[None]:
+    """Within the block the library's own warnings are a line each on stderr, and where they come from if asked."""
     shown = warnings.showwarning
 
     def show(
@@ -196,7 +327,8 @@ def _one_line_warnings(name: str) -> Iterator[None]:
         line: Any = None,
     ) -> None:
         if category is UserWarning:
-            print(f"{name}: warning: {_one_line(str(message))}", file=sys.stderr)
+            where = f" ({filename}, line {lineno})" if verbose else ""
+            print(f"{name}: warning: {_one_line(str(message))}{where}", file=sys.stderr)
         else:
             shown(message, category, filename, lineno, file, line)
 

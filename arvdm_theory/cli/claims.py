@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+EXAMPLES = (
+    "arvdm claims --list",
+    "arvdm claims impossibility",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""

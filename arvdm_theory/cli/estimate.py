@@ -59,6 +59,12 @@ A warning names what may be wrong with a number. Values are never cut off at 0. 
 ci_low, ci_high, method, n, k and warnings, and with --test the test.
 """
 
+EXAMPLES = (
+    "arvdm estimate --x demo/x.npy --z demo/z.npy",
+    "arvdm estimate --x demo/x.npy --z demo/z.npy --y demo/y.npy --test",
+    "arvdm estimate --p demo/p.npy --q demo/q.npy --json -",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

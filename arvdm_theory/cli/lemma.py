@@ -20,6 +20,11 @@ __all__ = ["configure", "run"]
 # What of a large kernel is printed.
 _ROWS, _COLUMNS = 16, 8
 
+EXAMPLES = (
+    "arvdm lemma --joint demo/joint.npy --past 0 --input 1 --output 2",
+    "arvdm lemma --joint demo/joint.npy --past 0 --input 1 --output 2 --kernel demo/kernel.npy",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

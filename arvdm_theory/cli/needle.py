@@ -6,6 +6,8 @@ import argparse
 
 from arvdm_theory.cli.arguments import seed, whole
 
+EXAMPLES = ("arvdm needle --world torus --cells 9 --frames 40 --out demo/needle",)
+
 
 def _lengths(text: str) -> tuple[int, ...]:
     """Memory lengths from a list like 0,1,2,8."""
@@ -24,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=whole(), default=60, metavar="F", help="frames of a video")
     add("--path", choices=("given", "random"), default="random",
         help="given: a tour that explores the map; random: a random walk")  # fmt: skip
-    add("--memory", type=_lengths, default="0,1,2,4,6,8,12,16,24,32", metavar="M,M,..",
-        help="memory lengths: the last m frames are references")  # fmt: skip
+    add("--references", type=_lengths, default="0,1,2,4,6,8,12,16,24,32", metavar="M,M,..", dest="memory",
+        help="how many last frames are seen, one result each")  # fmt: skip
     add("--view", choices=("patch", "topdown", "firstperson"), default="patch", help="what a frame shows")
     add("--size", type=whole(), default=16, metavar="P", help="pixels a side")
     add("--window", type=whole(), default=1, metavar="W", help="frames that an AR step makes at once")

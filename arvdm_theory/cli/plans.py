@@ -15,11 +15,20 @@ __all__ = ["configure", "run"]
 
 _WIDTH = 100
 
+EXAMPLES = (
+    "arvdm plans",
+    "arvdm plans magi-1",
+    "arvdm plans magi-1 --set chunk=1 --out demo/plan.json",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``arvdm plans``."""
     parser.add_argument("key", nargs="?", help="show this method in full (default: list all of them)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plans shown as JSON to FILE")
+    parser.add_argument("--out", type=Path, metavar="PLAN.json", help="write the method's plan as a plan file")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", dest="settings",
+        help="with --out: a parameter in place of its published value; may be repeated")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +36,16 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.plan.methods import METHODS, method
 
-    check_outputs({"--json": args.json})
+    if args.key is None and args.out is not None:
+        raise ValueError("--out writes the plan of one method: name it")
+    if args.settings and args.out is None:
+        raise ValueError("--set goes with --out, the plan file that it changes")
+    check_outputs({"--json": args.json, "--out": args.out})
+    if args.out is not None:
+        from arvdm_theory.cli.plan_options import named_plan
+        from arvdm_theory.plan.file import save_plan
+
+        plan = named_plan(args.key, args.settings or (), files=False)
     if args.key is None:
         shown = METHODS
         print(_listing(shown))
@@ -36,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
         print(_in_full(shown[0]))
     if args.json is not None:
         write_json(args.json, {"methods": [_record(entry) for entry in shown]})
+    if args.out is not None:
+        save_plan(args.out, plan)
+        print(f"\nthe plan is written to {args.out}")
     return 0
 
 
@@ -84,6 +105,7 @@ def _in_full(entry: Method) -> str:
         ("method", f"{entry.title} ({entry.citation}, {number})"),
         ("verdict", f"{entry.verdict}: {entry.note}"),
         ("source", entry.source),
+        ("reverse step", entry.step or "not looked up"),
         ("requirements", _checks(entry)),
         (
             "parameters",
@@ -161,28 +183,10 @@ def _record(entry: Method) -> dict[str, Any]:
         "verdict": entry.verdict,
         "note": entry.note,
         "source": entry.source,
+        "step": entry.step or None,
         "parameters": {
             n: v if isinstance(v, int | float | list | None) else _plain(v) for n, v in parameters.items()
         },
         "broken": None if broken is None else {"requirement": broken[0], "message": broken[1]},
-        "plan": None if broken is not None else _plan_record(entry.build()),
-    }
-
-
-def _plan_record(plan: Plan) -> dict[str, Any]:
-    picks = [{"kind": p.kind, "count": p.count, "level": p.level} for p in plan.references.picks]
-    return {
-        "window": plan.window,
-        "stride": plan.stride,
-        "reverse_steps": plan.reverse_steps,
-        "init_steps": plan.init_steps,
-        "initialisation": plan.initialisation,
-        "horizon": plan.horizon,
-        "floor": plan.floor,
-        "input_levels": plan.input_levels,
-        "output_levels": plan.output_levels,
-        "references": picks,
-        "ar_grid": plan.ar_grid,
-        "init_grid": plan.init_grid,
-        "visible": plan.visible,
+        "plan": None if broken is not None else entry.build().to_dict(),
     }

@@ -7,10 +7,15 @@ import argparse
 from arvdm_theory.cli.arguments import add_executor
 from arvdm_theory.experiments import EXPERIMENTS
 
+EXAMPLES = (
+    "arvdm verify",
+    "arvdm verify --preset smoke --out demo/verify",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("--size", choices=EXPERIMENTS["verify"].presets, default="default",
+    parser.add_argument("--preset", choices=EXPERIMENTS["verify"].presets, default="default",
                         help="how much of the grid: a quick look, under three minutes, or long")  # fmt: skip
     parser.add_argument("--out", default="runs/verify", metavar="DIR", help="where tables and figures go")
     parser.add_argument("--no-figures", action="store_true", help="tables only")
@@ -36,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     check_folder("--out", args.out)
     folder.mkdir(parents=True, exist_ok=True)
     with executing(args.workers, args.dask):
-        checks, needle = verify.run(args.size, folder)
+        checks, needle = verify.run(args.preset, folder)
     print(verify.every(checks) if args.all else verify.headline(checks))
     print(f"\n{verify.remarks(folder)}\n")
     failed = checks[~checks.passed]

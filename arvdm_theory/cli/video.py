@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 
 __all__ = ["SUBCOMMANDS", "configure", "run"]
 
@@ -19,19 +18,26 @@ SUBCOMMANDS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands; imports nothing heavy."""
-    from arvdm_theory.cli import add_common
+    from arvdm_theory.cli import add_common, module_of
 
-    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", title="subcommands")
+    parser.set_defaults(show_help=parser.print_help)
     for name, summary in SUBCOMMANDS.items():
         sub = subparsers.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".",
             formatter_class=parser.formatter_class,
         )  # fmt: skip
-        importlib.import_module(f"arvdm_theory.cli.video_{name}").configure(sub)
-        add_common(sub)
+        module = module_of(f"video {name}")
+        module.configure(sub)
+        add_common(sub, getattr(module, "EXAMPLES", ()))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does the subcommand's job."""
-    code: int = importlib.import_module(f"arvdm_theory.cli.video_{args.subcommand}").run(args)
+    """Does the subcommand's job; without one, says which there are."""
+    from arvdm_theory.cli import module_of
+
+    if args.subcommand is None:
+        args.show_help()
+        return 0
+    code: int = module_of(f"video {args.subcommand}").run(args)
     return code

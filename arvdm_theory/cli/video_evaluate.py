@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+EXAMPLES = ("arvdm video evaluate --truth demo/truth --generated demo/generated",)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""
@@ -128,6 +130,8 @@ def _check(args: argparse.Namespace) -> None:
 def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: bool) -> None:
     import pandas as pd
 
+    from arvdm_theory.cli.tables import show_table
+
     rows = pd.DataFrame(result.rows)
     measures = [name for name in ("psnr", "ssim", "lpips") if name in rows]
     shown = rows[["file", *measures]].copy()
@@ -147,7 +151,7 @@ def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: 
         shown["frames"] = rows["frames"]
     digits = {"psnr": "{:.2f}".format, "ssim": "{:.3f}".format, "lpips": "{:.3f}".format}
     formats = {name: digits[name] for name in measures}
-    print(shown.to_string(index=False, na_rep="-", formatters=formats, float_format="{:.1f}".format))
+    show_table(shown, "{:.1f}".format, formats)
     print(f"\nscored {len(rows)}, skipped {len(result.skipped)}")
     for name, reason in result.skipped:
         print(f"  skipped {name}: {reason}")

@@ -8,6 +8,8 @@ from arvdm_theory.cli.arguments import whole
 
 __all__ = ["configure", "run"]
 
+EXAMPLES = ("arvdm video information --run demo/cross --without demo/none --windows 8",)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""

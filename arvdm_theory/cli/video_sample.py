@@ -8,6 +8,8 @@ from arvdm_theory.cli.arguments import whole
 
 __all__ = ["configure", "run"]
 
+EXAMPLES = ("arvdm video sample --run demo/cross --windows 4 --out demo/samples",)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""
@@ -30,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Samples, writes, prints the summary."""
     from pathlib import Path
 
+    from arvdm_theory.cli.tables import show_table
     from arvdm_theory.experiments.video.run import film_table
     from arvdm_theory.files import check_folder
     from arvdm_theory.tables import write_table
@@ -68,6 +71,6 @@ def run(args: argparse.Namespace) -> int:
         if not args.rollout:
             draw_all(out, FILM)
         draw_grid(film, out / "figures" / "grid.mp4")
-    print(shown.to_string(index=False, float_format="{:.3f}".format))
+    show_table(shown, "{:.3f}".format)
     print(f"{len(samples.windows)} windows, frames from {samples.given} on generated: {out}")
     return 0

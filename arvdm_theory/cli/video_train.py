@@ -6,27 +6,34 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from arvdm_theory.cli.arguments import seed, whole
+from arvdm_theory.video.simulators import SIMULATORS
 
 if TYPE_CHECKING:
     from arvdm_theory.video.runs import VideoRun
 
 # As arvdm_theory.video.presets has them, which would import torch.
-PRESETS = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-long", "gpu")
+PRESETS = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-slip", "cpu-walk-slip", "cpu-long", "gpu")
 
 __all__ = ["PRESETS", "add_data_options", "configure", "run", "run_from"]
+
+EXAMPLES = (
+    "arvdm video train --preset smoke --memory cross --out demo/cross",
+    "arvdm video train --preset smoke --memory none --out demo/none",
+)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that one network and a sweep over networks have in common."""
     add = parser.add_argument
-    add("--data", choices=("dmlab", "minecraft"), default="dmlab", help="which videos")
+    add("--data", choices=list(SIMULATORS), default="dmlab", help="which videos")
     add("--folder", metavar="DIR", default=None,
         help="of a data set laid out as TECO's (default: the stand-in's simulator makes one)")  # fmt: skip
     add("--leads-to", choices=("next", "this"), default="next",
         help="the frame that an action of its files leads to: of the same number, or the next")  # fmt: skip
     add("--preset", choices=PRESETS, default="cpu",
         help="smoke: does it run; cpu: 16 x 16 pixels, turning in place; cpu-walk: walking; cpu-between: views "
-        "between remembered ones; cpu-long: 32 x 32, walking; gpu: full size")  # fmt: skip
+        "between remembered ones; cpu-slip, cpu-walk-slip: steps slip, no view is met twice; cpu-long: 32 x 32, "
+        "walking; gpu: full size")  # fmt: skip
     add("--size", type=whole(), metavar="PX", default=None, help="height and width (default: the preset's)")
     add(
         "--memory-frames",
@@ -43,10 +50,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--architecture", choices=("transformer", "unet"), default=None, help="default: the preset's first")
     add(
         "--told",
-        choices=("poses", "actions"),
+        choices=("poses", "reckoned", "actions"),
         default="poses",
-        help="what networks are told of each frame: where it was taken, or what raw actions led there",
+        help="what networks are told of a frame: where it was taken, where the actions add up to, or the actions",
     )
+    add("--worlds", type=seed, default=0, metavar="S", help="seed of the simulated worlds")
     add("--steps", type=whole(), metavar="N", default=None, help="updates of the training (default: the preset's)")
     add("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="auto: CUDA, else MPS, else CPU")
 
@@ -71,7 +79,7 @@ def run_from(args: argparse.Namespace, **chosen: Any) -> VideoRun:
 
     names = (
         "data", "folder", "leads_to", "preset", "size", "memory_frames", "compress", "compression", "plan",
-        "architecture", "told", "steps", "device",
+        "architecture", "told", "worlds", "steps", "device",
     )  # fmt: skip
     return VideoRun(**{**{name: getattr(args, name) for name in names}, **chosen})
 

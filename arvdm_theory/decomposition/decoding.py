@@ -34,9 +34,10 @@ import torch
 from torch import Tensor
 
 from arvdm_theory.decomposition.ledger import account
+from arvdm_theory.decomposition.question import FULL_VIEW, Question, sample_count
 from arvdm_theory.decomposition.result import Result
 from arvdm_theory.decomposition.state_kernels import StateKernels, carried_frames, frames_law, state_kernels
-from arvdm_theory.decomposition.terms import FULL_VIEW, LedgerTerms, sample_count, stage_errors
+from arvdm_theory.decomposition.terms import LedgerTerms, stage_errors
 from arvdm_theory.diffusion.scores import ExactScore, as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.transfer import Chain, memory_bottlenecks
@@ -94,7 +95,10 @@ def decoded_ledger(
         laws = [video.at(stage) for stage in plan.stages(ar_steps)]
         generator = torch.Generator(device=video.device).manual_seed(seed + 1)
         truths = video.true_videos(plan, ar_steps, sample_count(samples), generator, symbols=True)
-        errors = stage_errors(laws, truths, own, chosen, against, False, False, (False, False), progress)
+        question = Question(
+            video, plan, ar_steps, score=own, step=chosen, against=against, memory=False, progress=progress
+        )
+        errors = stage_errors(question, laws, truths)
         truth = _Truth.of(chain, plan, ar_steps)
         ar = []
         for k, mb in enumerate(truth.bottlenecks):

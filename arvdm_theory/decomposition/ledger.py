@@ -7,30 +7,23 @@ Source: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from tqdm import tqdm
 
 from arvdm_theory.bounds.accumulation import why_no_clip_bound
 from arvdm_theory.bounds.saturation import closed_loop
+from arvdm_theory.decomposition.generated import generated_error
+from arvdm_theory.decomposition.question import Question, require_densities, sample_count
 from arvdm_theory.decomposition.recursion import long_terms
 from arvdm_theory.decomposition.result import Result, rows_table
-from arvdm_theory.decomposition.terms import (
-    FULL_VIEW,
-    LedgerTerms,
-    StageErrors,
-    closed_rollout,
-    dense_steps,
-    require_densities,
-    require_grids,
-    sample_count,
-    stage_bounds,
-    stage_errors,
-)
-from arvdm_theory.diffusion.scores import ExactScore, as_score
-from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
+from arvdm_theory.decomposition.reused import reused_terms
+from arvdm_theory.decomposition.terms import LedgerTerms, StageErrors, closed_rollout, dense_steps, stage_errors
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.stage_law import weighted
@@ -43,25 +36,30 @@ __all__ = ["account", "ledger", "ledger_terms", "memory_bottleneck"]
 _TOLD_ROUNDING = 1e-9
 
 
-def ledger_terms(
-    video: VideoLaw,
-    plan: Plan,
-    ar_steps: int,
-    *,
-    score: Any = None,
-    step: str | ReverseStep = "exponential",
-    against: ExactScore = FULL_VIEW,
-    girsanov: bool | None = None,
-    closed: bool | None = None,
-    memory: bool = True,
-    teacher_forced: bool = False,
-    samples: int = 2048,
-    seed: int = 0,
-    attribution: bool = False,
-    ar_grid: Tensor | None = None,
-    init_grid: Tensor | None = None,
-    progress: bool = False,
-) -> LedgerTerms:
+_P = ParamSpec("_P")
+_Q = TypeVar("_Q")
+_R = TypeVar("_R")
+
+
+def _of_its_parts(question: Callable[_P, _Q]) -> Callable[[Callable[[_Q], _R]], Callable[_P, _R]]:
+    """A function of a question as one of its parts: callers, type checkers and ``help`` see their names."""
+    signature = inspect.signature(question)
+
+    def taken_apart(answer: Callable[[_Q], _R]) -> Callable[_P, _R]:
+        @functools.wraps(answer)
+        def asked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            signature.bind(*args, **kwargs)  # its error speaks of this function's arguments
+            return answer(question(*args, **kwargs))
+
+        returned = inspect.signature(answer).return_annotation
+        asked.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return asked
+
+    return taken_apart
+
+
+@_of_its_parts(Question)
+def ledger_terms(question: Question) -> LedgerTerms:
     """Every term of the ledger, differentiable where the law has closed forms; arguments as :func:`ledger`.
 
     Many AR steps of a linear state space, with references of bounded reach and an affine score, are taken by the
@@ -74,48 +72,11 @@ def ledger_terms(
         NotPositiveDefiniteError: if a covariance that is needed is not positive definite.
         TableSizeError: if a finite-state chain has too many states for exact inference.
     """
-    if ar_steps < 1:
-        raise ValueError(f"at least one AR step is needed, got {ar_steps}")
-    own, chosen = as_score(score, video, affine=video.gaussian), reverse_step(step)
-    video.require(plan.total_frames(ar_steps))
-    require_densities(video, plan)
-    if not teacher_forced:
-        long = long_terms(
-            video, plan, ar_steps, score=own, step=chosen, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, attribution=attribution, ar_grid=ar_grid, init_grid=init_grid,
-        )  # fmt: skip
-        if long is not None:
-            return long
-    given = [init_grid] + [ar_grid] * ar_steps
-    laws = [video.at(plan.stage(k, grid)) for k, grid in enumerate(given)]
-    require_grids(laws, {"ar_grid": ar_grid, "init_grid": init_grid})
-    bounds = stage_bounds(laws[0], chosen, girsanov, closed)
-    truths = video.true_videos(plan, ar_steps, sample_count(samples), torch.Generator().manual_seed(seed))
-    errors = stage_errors(laws, truths, own, chosen, against, memory, teacher_forced, bounds, progress)
-    rollout = closed_rollout(video, plan, laws, own, chosen, None if ar_grid is None else ar_grid[0], attribution)
-    return LedgerTerms(errors[0], tuple(errors[1:]), **rollout)
+    return _terms(question)
 
 
-def ledger(
-    video: VideoLaw,
-    plan: Plan,
-    ar_steps: int,
-    *,
-    score: Any = None,
-    step: str | ReverseStep = "exponential",
-    against: ExactScore = FULL_VIEW,
-    girsanov: bool | None = None,
-    closed: bool | None = None,
-    memory: bool = True,
-    teacher_forced: bool = False,
-    samples: int = 2048,
-    seed: int = 0,
-    attribution: bool = False,
-    accumulation: bool = False,
-    ar_grid: Tensor | None = None,
-    init_grid: Tensor | None = None,
-    progress: bool = False,
-) -> Result:
+@_of_its_parts(Question)
+def ledger(question: Question) -> Result:
     """The ledger of a video and a plan; of many AR steps by recursions in linear time, where there are such.
 
     Args:
@@ -137,6 +98,9 @@ def ledger(
         attribution: also split every AR step's error E_k into NIE, DE and SEE by switching them on in this order.
         accumulation: also give the saturating bound on clip KL (:mod:`arvdm_theory.bounds.saturation`), which
             costs K² small matrix products.
+        generate: how E_k and ``ar_step_kl`` are found where the score is not affine: ``moments`` or a divergence
+            estimator, from one AR step generated from true inputs each
+            (:mod:`arvdm_theory.decomposition.generated`); None: not at all.
         ar_grid: levels (M + 1, w) in place of the plan's, which may require gradients (Gaussian videos). The
             caller keeps them within the plan's requirements; moving frames must be those of the plan.
         init_grid: the same for the initialisation stage.
@@ -159,41 +123,83 @@ def ledger(
         True
     """
     with torch.no_grad():
-        terms = ledger_terms(
-            video, plan, ar_steps, score=score, step=step, against=against, girsanov=girsanov, closed=closed,
-            memory=memory, teacher_forced=teacher_forced, samples=samples, seed=seed, attribution=attribution,
-            ar_grid=ar_grid, init_grid=init_grid, progress=progress,
-        )  # fmt: skip
-        notes = _notes(video, plan, reverse_step(step), terms, girsanov, closed)
-        if rare := video.rare(samples, plan.total_frames(ar_steps)):
+        terms = _terms(question)
+        notes = terms.notes | _notes(question, terms)
+        if rare := question.video.rare(question.samples, question.plan.total_frames(question.ar_steps)):
             notes["rare"] = rare
-        bounds: tuple[float, ...] = ()
-        if accumulation:
-            bounds, why = _saturating(video, plan, ar_steps, score, step, terms)
-            notes |= {"accumulation_bound": why} if why else {}
-        return account(terms, plan, notes, bounds)
+        if question.memory and (caveat := question.video.caveat(question.plan)):
+            notes["video"] = caveat
+        return account(terms, question.plan, notes)
 
 
-def _saturating(
-    video: VideoLaw, plan: Plan, ar_steps: int, score: Any, step: str | ReverseStep, terms: LedgerTerms
-) -> tuple[tuple[float, ...], str]:
-    """The saturating bound on the clip KL of every AR step; or why there is none.
+def _terms(question: Question) -> LedgerTerms:
+    question = question.prepared()
+    terms: LedgerTerms | None = None
+    if question.plan.references.reused:
+        terms = reused_terms(question)
+    elif not question.teacher_forced:
+        terms = long_terms(question)
+    if terms is None:
+        laws = question.laws()
+        errors = stage_errors(question, laws, question.truths())
+        terms = LedgerTerms(errors[0], tuple(errors[1:]), **closed_rollout(question, laws))
+    if question.generate is not None and terms.ar_step_errors is None:
+        question.plan.require_fresh("E_k of AR steps generated from true inputs")
+        terms = _generated(question, question.generate, terms)
+    return _saturating(question, terms) if question.accumulation else terms
+
+
+def _generated(question: Question, method: str, terms: LedgerTerms) -> LedgerTerms:
+    """The terms with IE and E_k of AR steps that are generated from true inputs."""
+    steps = range(question.ar_steps + 1)
+    found = [
+        generated_error(
+            question.video, question.plan, k, question.score, method=method, step=question.step,
+            samples=question.samples, seed=question.seed + k,
+        )
+        for k in tqdm(steps, "generated", disable=not question.progress or None, leave=False)
+    ]  # fmt: skip
+    notes = {**terms.notes, "generated": _of_generated(found)}
+    return replace(terms, generated_ie=found[0], ar_step_errors=Number.stack(found[1:]), notes=notes)
+
+
+def _of_generated(found: Sequence[Number]) -> str:
+    """What is to be said of E_k, and of what holds it, where AR steps were generated."""
+    said = [
+        "E_k is moment-matched: Q is taken for the Gaussian of its moments, neither an upper nor a lower bound "
+        "unless the network is affine and the video Gaussian"
+        if found[0].method == "moment-matched"
+        else f"E_k is estimated by {found[0].method}, with that estimator's interval"
+    ]
+    return "; ".join([*said, *dict.fromkeys(text.rstrip(".") for number in found for text in number.warnings)])
+
+
+def _saturating(question: Question, terms: LedgerTerms) -> LedgerTerms:
+    """The terms with the saturating bound on the clip KL of every AR step; or why there is none.
 
     Where Input_{k+1} is made of (Input_k, Output_k), IE + Σ E_k bounds it too. With noised references that may be
     less: what an AR step hands on is then more than the next one sees, and the bound charges for the difference.
     """
+    video, plan, ar_steps = question.video, question.plan, question.ar_steps
+    most, why = dense_steps(video, plan), ""
+    bounds: tuple[float, ...] = ()
     if terms.clips is None or video.action_dim:
-        return (), "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
-    if (most := dense_steps(video, plan)) is not None and ar_steps > most:
-        return (), f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
-    try:
-        bounds = closed_loop(video, plan, ar_steps, score=score, step=step).bounds  # type: ignore[arg-type]
-    except NotPositiveDefiniteError as error:
-        return (), f"the sampler leaves no noise in what an AR step hands on: {error}"
+        why = "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
+    elif plan.references.reused:
+        why = "the saturating bound is for references that are clean or noised afresh, and these keep their noise"
+    elif most is not None and ar_steps > most:
+        why = f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
+    else:
+        try:
+            bounds = closed_loop(video, plan, ar_steps, score=question.score, step=question.step).bounds  # type: ignore[arg-type]
+        except NotPositiveDefiniteError as error:
+            why = f"the sampler leaves no noise in what an AR step hands on: {error}"
+    if why:
+        return replace(terms, notes={**terms.notes, "accumulation_bound": why})
     if terms.ie is not None and terms.ar_step_errors is not None and why_no_clip_bound(plan, ar_steps) is None:
         sums = (terms.ie + terms.ar_step_errors.cumsum()).value.tolist()
         bounds = tuple(map(min, bounds, sums))
-    return bounds, ""
+    return replace(terms, accumulation=Number.exact(torch.tensor(bounds, dtype=torch.float64)))
 
 
 def memory_bottleneck(
@@ -239,28 +245,22 @@ def memory_bottleneck(
             *((law.memory_bottleneck(t, clean_references), t.weights) for t in truths), strict=True
         )
         own = None if weights[0] is None else torch.cat(weights)
-        note = video.rare(samples, plan.total_frames(ar_step))
-        return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
+        notes = video.rare(samples, plan.total_frames(ar_step)), video.caveat(plan)
+        return Number(weighted(torch.cat(parts), own), warnings=tuple(note for note in notes if note))
 
 
-def _notes(
-    video: VideoLaw,
-    plan: Plan,
-    step: ReverseStep,
-    terms: LedgerTerms,
-    girsanov: bool | None,
-    closed: bool | None,
-) -> dict[str, str]:
+def _notes(question: Question, terms: LedgerTerms) -> dict[str, str]:
     """Why totals are not defined, as far as it does not show in the terms alone."""
     notes: dict[str, str] = {}
-    gaussian = video.at(plan.stage(0)).window is not None
+    video, step, girsanov, closed = question.video, question.reverse, question.girsanov, question.closed
+    gaussian = video.at(question.plan.stage(0)).window is not None
     no_law = "the score is not affine in (window, references): its rollout has no closed-form law"
     if not gaussian:
         no_law = f"it needs the law of a rollout, which the video {video.name!r} has in no closed form"
     if terms.ie is None:
         notes |= dict.fromkeys(("ie", "trajectory_kl", "lower_bound"), f"{no_law}; see path_kl")
     if terms.ar_step_errors is None:
-        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), no_law)
+        notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), f"{no_law}; generate='moments' estimates it")
     if terms.kl is None:
         notes |= dict.fromkeys(("kl", "clip_kl", "clip_w2"), no_law)
     if bool(torch.isinf(torch.as_tensor(terms.initialisation.de.value)).any()):
@@ -271,6 +271,9 @@ def _notes(
     if terms.ar_step_errors is not None and bool(torch.isinf(terms.ar_step_errors.value).any()):
         reason = f"the {step.name} step puts out a singular law given its input: the KL of an AR step is infinite"
         notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), reason)
+    if terms.ie is not None and bool(torch.isinf(terms.ie.samples).any()):
+        reason = f"the {step.name} step makes one kept state a function of others: their KL is infinite"
+        notes |= dict.fromkeys(("ie", "ar_step_kl", "trajectory_kl", "lower_bound", "clip_bound"), reason)
     for name, asked in (("girsanov", girsanov), ("closed", closed)):
         if getattr(terms, name) is not None:
             continue
@@ -290,7 +293,7 @@ def _notes(
     return notes
 
 
-def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str], accumulation: Sequence[float] = ()) -> Result:
+def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str]) -> Result:
     """The table and the totals of a ledger's terms; totals that a note explains are None."""
     notes = dict(notes)
     mb = terms.total("mb")
@@ -328,8 +331,8 @@ def account(terms: LedgerTerms, plan: Plan, notes: dict[str, str], accumulation:
     totals = {name: float(defined[name]) if name in defined else None for name in values}
     errors = {name: float(value.stderr) for name, value in defined.items() if not value.is_exact}
     series = {} if isinstance(terms.ar, tuple) else _series(terms, notes)
-    if accumulation:
-        series["ACCUMULATION_BOUND"] = Number.exact(torch.tensor(accumulation, dtype=torch.float64))
+    if terms.accumulation is not None:
+        series["ACCUMULATION_BOUND"] = terms.accumulation
     return Result("ledger", rows_table(_rows(terms, notes), series), totals, errors, notes, terms)
 
 
@@ -361,7 +364,8 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
 
     def add(stage: str, k: int, term: str, number: Number | None) -> None:
         if number is not None:
-            rows.append((stage, k, term, "exact" if number.is_exact else "average", number))
+            form = "exact" if number.is_exact else number.method or "average"
+            rows.append((stage, k, term, form, number))
 
     def step_terms(errors: StageErrors, stage: str, k: int, suffix: str, nie: str) -> None:
         add(stage, k, nie, errors.nie)
@@ -369,7 +373,7 @@ def _rows(terms: LedgerTerms, notes: dict[str, str]) -> list[tuple[str, int, str
             add(stage, k, f"{name}{suffix}", number.sum())
 
     step_terms(terms.initialisation, "init", 0, "_INIT", "NIE_INIT")
-    add("init", 0, "IE", terms.ie)
+    add("init", 0, "IE", terms.generated_ie if terms.ie is None else terms.ie)
     bounds = terms.clip_bounds
     if not isinstance(terms.ar, tuple):  # many steps that share their errors: a series a term
         return rows

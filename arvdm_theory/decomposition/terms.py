@@ -11,9 +11,8 @@ Sources: arXiv 2503.10704, Theorems 1 and 2, with the cross term kept and every 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arvdm_theory.bounds.path import closed_initialisation_bound, closed_path_bound, girsanov_path_bound
-from arvdm_theory.diffusion.scores import ExactScore
+from arvdm_theory.decomposition.question import FULL_VIEW, Question
+from arvdm_theory.diffusion.scores import ExactScore, PerturbedScore
 from arvdm_theory.diffusion.steps import STEPS, ReverseStep
 from arvdm_theory.information.gaussian import wasserstein2
 from arvdm_theory.laws.gaussian_sampler import SamplerLaw, clean_law, kl_rounding
@@ -31,24 +31,20 @@ from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 
 __all__ = [
-    "FULL_VIEW",
+    "ROLLOUT",
     "LedgerTerms",
     "StageErrors",
     "attributed",
     "closed_rollout",
     "dense_steps",
-    "require_densities",
-    "require_grids",
-    "sample_count",
-    "stage_bounds",
     "stage_errors",
 ]
 
 # The most entries of a joint covariance of all frames: half a gigabyte.
 _DENSE_ENTRIES = 8192**2
 
-FULL_VIEW = ExactScore(masked=False)
-"""What SEE is measured against by default: the exact score with everything in view."""
+ROLLOUT = ("ar_step_errors", "kl", "clips", "clips_w2", "kl_w2", "rounding")
+"""What :func:`closed_rollout` finds beside IE."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,11 @@ class LedgerTerms:
             an order add up to E_k and may be negative.
         kl_w2, clips_w2: W_2 of all clean frames and of every clip (K,), in units of the frames; None where ``kl``
             is, and for a video with actions. ``kl_w2`` has no recursion.
+        accumulation: the saturating bound on the KL of every clip, (K,); None unless asked for.
         rounding: an estimate of the rounding in ``kl`` and ``clips``, the larger relative one.
+        generated_ie: IE from a generated initialisation, where it has no closed form and ``ar_step_errors`` were
+            generated too (:mod:`arvdm_theory.decomposition.generated`): it enters ``ar_step_kl`` alone.
+        notes: why what was asked for is not there, as far as that does not show in the rest.
     """
 
     initialisation: StageErrors
@@ -112,7 +112,10 @@ class LedgerTerms:
     attribution: Number | None = None
     kl_w2: Number | None = None
     clips_w2: Number | None = None
+    accumulation: Number | None = None
     rounding: float = 0.0
+    generated_ie: Number | None = None
+    notes: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Number | None:
         """One error of all AR steps, (K,) or (K, M)."""
@@ -143,10 +146,10 @@ class LedgerTerms:
     @property
     def ar_step_kl(self) -> Number | None:
         """KL of the trajectory at the ends of AR steps: IE + Σ_k (E_k + MB_k); KL(clean) ≤ it ≤ KL(trajectory)."""
-        mb = self.total("mb")
-        if self.ie is None or self.ar_step_errors is None or mb is None:
+        mb, start = self.total("mb"), self.generated_ie if self.ie is None else self.ie
+        if start is None or self.ar_step_errors is None or mb is None:
             return None
-        return self.ie + _summed(self.ar_step_errors) + mb
+        return start + _summed(self.ar_step_errors) + mb
 
     @property
     def path(self) -> Number | None:
@@ -187,35 +190,14 @@ class LedgerTerms:
 
 
 def _summed(numbers: Number) -> Number:
-    """The sum over AR steps, also of numbers whose errors lie outside their samples (taken to be independent)."""
-    extra = torch.as_tensor(numbers.extra, dtype=torch.float64).expand(numbers.samples.shape[1:])
-    return Number(numbers.samples.sum(-1), torch.sqrt((extra**2).sum()), method=numbers.method, n=numbers.n)
+    """The sum over AR steps, also of numbers whose errors lie outside their samples.
 
-
-def sample_count(samples: int) -> int:
-    """A number of samples that has a standard error.
-
-    Raises:
-        ValueError: unless it is a whole number of at least 2.
+    These are independent, but for those of a divergence estimator, which errs alike at every step: they add up.
     """
-    try:
-        count = operator.index(samples)
-    except TypeError:
-        raise ValueError(f"the number of samples must be a whole number, got {samples!r}") from None
-    if count < 2:
-        raise ValueError(f"a standard error needs at least 2 samples, got {count}")
-    return count
-
-
-def require_densities(video: VideoLaw, plan: Plan) -> None:
-    """Raises ValueError where clean frames, as they come out at the plan's floor, have no density."""
-    if plan.floor == 0 and video.atomic:
-        raise ValueError(
-            f"the clean frames of {video.name!r} have no density: it has no observation noise, and the last "
-            f"reverse "
-            "step to level 0 costs an infinite KL. Give the plan a floor δ > 0, or end AR steps on states "
-            "(decoded_ledger)"
-        )
+    extra = torch.as_tensor(numbers.extra, dtype=torch.float64).expand(numbers.samples.shape[1:])
+    alike = bool((extra > 0).any()) and numbers.method != "moment-matched"
+    total = extra.sum() if alike else torch.sqrt((extra**2).sum())
+    return Number(numbers.samples.sum(-1), total, freedom=numbers.freedom, method=numbers.method, n=numbers.n)
 
 
 def dense_steps(video: VideoLaw, plan: Plan) -> int | None:
@@ -226,58 +208,18 @@ def dense_steps(video: VideoLaw, plan: Plan) -> int | None:
     return max(1, (rows - plan.total_frames(1)) // plan.stride + 1)
 
 
-def require_grids(laws: list[StageLaw], grids: dict[str, Tensor | None]) -> None:
-    """Says no to levels in place of the plan's where the law has no closed form of a window.
-
-    Raises:
-        ValueError: if a grid is given and the video is not Gaussian.
-    """
-    for name, grid in grids.items():
-        if grid is not None and laws[0].window is None:
-            raise ValueError(
-                f"{name}: levels in place of the plan's are for Gaussian videos, whose terms have gradients"
-            )
-
-
-def stage_bounds(
-    law: StageLaw, step: ReverseStep, girsanov: bool | None, closed: bool | None
-) -> tuple[bool, bool]:
-    """Whether the Girsanov form and the closed bound are computed: by default wherever they are defined."""
-    refusal = None
-    if law.window is None:
-        refusal = "computed for Gaussian videos only"
-    elif not step.girsanov:
-        refusal = f"Girsanov's theorem does not cover the {step.name} step: its noise is not the reverse SDE's"
-    if refusal is None:
-        return girsanov is not False, closed is not False and girsanov is not False
-    # A Gaussian video's other steps were never refused: their bounds are None, with a note.
-    if law.window is None and (girsanov or closed):
-        raise ValueError(f"{'girsanov' if girsanov else 'closed'}: path bounds are {refusal}")
-    return False, False
-
-
-def stage_errors(
-    laws: list[StageLaw],
-    truths: Iterable[TrueVideos],
-    score: Any,
-    step: ReverseStep,
-    against: ExactScore,
-    memory: bool,
-    teacher_forced: bool,
-    bounds: tuple[bool, bool],
-    progress: bool = False,
-) -> list[StageErrors]:
+def stage_errors(question: Question, laws: Sequence[StageLaw], truths: Iterable[TrueVideos]) -> list[StageErrors]:
     """The errors of every stage, averaged over batches of true videos where they are averages."""
     for law in laws:
-        law.require_kernel(step)
+        law.require_kernel(question.reverse)
     columns: list[dict[str, list[Tensor]]] = [{} for _ in laws]
     weights: list[Tensor] = []
     for truth in truths:
         weights += [] if truth.weights is None else [truth.weights]
         for law, column in zip(
-            tqdm(laws, "stages", disable=not progress or None, leave=False), columns, strict=True
+            tqdm(laws, "stages", disable=not question.progress or None, leave=False), columns, strict=True
         ):
-            for name, value in _errors(law, truth, score, step, against, memory, teacher_forced, bounds).items():
+            for name, value in _errors(question, law, truth).items():
                 column.setdefault(name, []).append(value)
     own = torch.cat(weights) if weights else None
     return [
@@ -286,17 +228,9 @@ def stage_errors(
     ]
 
 
-def _errors(
-    law: StageLaw,
-    truth: TrueVideos,
-    score: Any,
-    step: ReverseStep,
-    against: ExactScore,
-    memory: bool,
-    teacher_forced: bool,
-    bounds: tuple[bool, bool],
-) -> dict[str, Tensor]:
-    terms = law.reverse_terms(truth, score, step, against, teacher_forced)
+def _errors(question: Question, law: StageLaw, truth: TrueVideos) -> dict[str, Tensor]:
+    step, bounds = question.reverse, question.bounds(law)
+    terms = law.reverse_terms(truth, question.score, step, question.against, question.teacher_forced)
     found = {"nie": law.start_divergence(truth), "de": terms.de, "see": terms.see, "cross": terms.cross}
     if terms.direct is not None:
         found["direct"] = terms.direct
@@ -310,7 +244,7 @@ def _errors(
             found["nie_closed"] = law.over_modes(closed_initialisation_bound(window, stage.fresh, stage.horizon))[
                 None
             ]
-    if memory and stage.ar_step:
+    if question.memory and stage.ar_step:
         found["mb"] = law.memory_bottleneck(truth)
         if not stage.kept:
             noised = any(r.level > stage.floor for r in stage.references)
@@ -318,23 +252,19 @@ def _errors(
     return found
 
 
-def closed_rollout(
-    video: VideoLaw,
-    plan: Plan,
-    laws: list[Any],
-    score: Any,
-    step: ReverseStep,
-    entry: Tensor | None = None,
-    attribution: bool = False,
-) -> dict[str, Any]:
+def closed_rollout(question: Question, laws: Sequence[Any], wanted: Collection[str] = ROLLOUT) -> dict[str, Any]:
     """IE, the errors of whole AR steps, KL and W_2 of clips and of all clean frames, as far as there are closed
-    forms."""
+    forms; of these what is ``wanted``, by the names of :data:`ROLLOUT`, and IE.
+
+    Stages that are the same (the same law seen from the window, the same levels) share kernel and error.
+    """
+    plan, score, step, entry = question.plan, question.score, question.reverse, question.entry
     window, over = laws[0].window, laws[0].over_modes
     kernel = None if window is None else laws[0].kernel(score, step)
     if kernel is None:
         return {}
     dim, frames = window.dim, laws[-1].stage.frames.stop
-    moments = video.joint_moments(frames)  # type: ignore[attr-defined]
+    moments = question.video.joint_moments(frames)  # type: ignore[attr-defined]
     actions, n = window.action_dim * frames, frames * dim
     told = (moments[0][:, n:], moments[1][:, n:, n:]) if actions else None
     sampler = SamplerLaw.initial(plan, kernel, dim, told, entry)
@@ -348,31 +278,61 @@ def closed_rollout(
     ie = sampler.divergence(clean_law(moments, dim, actions, first, levels), first)
     found: dict[str, Any] = {"ie": Number.exact(over(ie))}
     clips, clips_w2, errors, parts = [], [], [], []
+    before: Any = None
+    error = part = torch.empty(0)
     for law in laws[1:]:
-        kernel = law.kernel(score, step)
-        if kernel is None:  # from here on the rollout has no closed-form law
-            return found
-        errors.append(law.ar_step_error(kernel))
-        if attribution:
-            parts.append(attributed(law, step, errors[-1]))
+        if before is None or not _same_stage(before, law, score):
+            kernel = law.kernel(score, step)
+            if kernel is None:  # from here on the rollout has no closed-form law
+                return found
+            if "ar_step_errors" in wanted or question.attribution:
+                error = law.ar_step_error(kernel)
+            if question.attribution:
+                part = attributed(law, step, error)
+        before = law
+        errors.append(error)
+        parts.append(part)
         sampler = sampler.advance(plan, law.stage, kernel)
         clip = plan.clip_frames(law.stage.ar_step)
         true = clean_law(moments, dim, actions, clip, floor)
-        clips.append(sampler.divergence(true, clip))
-        if not actions:
+        if "clips" in wanted:
+            clips.append(sampler.divergence(true, clip))
+        if "clips_w2" in wanted and not actions:
             clips_w2.append(over(wasserstein2(*true, *sampler.frames(clip))))
-    found["ar_step_errors"] = Number(torch.stack(errors, -1), method="exact")
-    if parts:
+    if "ar_step_errors" in wanted:
+        found["ar_step_errors"] = Number(torch.stack(errors, -1), method="exact")
+    if question.attribution:
         found["attribution"] = Number(torch.stack(parts, -2), method="exact")
+    if clips:
+        found["clips"] = Number.exact(over(torch.stack(clips)))
+    if clips_w2:
+        found["clips_w2"] = Number.exact(torch.sqrt(torch.stack(clips_w2)))
     clean = range(plan.clean_frames(len(laws) - 1))
     true = clean_law(moments, dim, actions, clean, floor)
-    found["kl"] = Number.exact(over(sampler.divergence(true, clean)))
-    found["clips"] = Number.exact(over(torch.stack(clips)))
-    if not actions:
-        found["clips_w2"] = Number.exact(torch.sqrt(torch.stack(clips_w2)))
+    if "kl" in wanted:
+        found["kl"] = Number.exact(over(sampler.divergence(true, clean)))
+    if "kl_w2" in wanted and not actions:
         found["kl_w2"] = Number.exact(torch.sqrt(over(wasserstein2(*true, *sampler.frames(clean)))))
-    found["rounding"] = float(over(kl_rounding(true, sampler.frames(clean))))
+    if "rounding" in wanted:
+        found["rounding"] = float(over(kl_rounding(true, sampler.frames(clean))))
     return found
+
+
+def _same_stage(first: Any, second: Any, score: Any) -> bool:
+    """Whether two stages have the same kernel for an exact score of their video: their windows have one law."""
+    exact = isinstance(score, ExactScore | PerturbedScore) and score.video in (None, first.video)
+    if not exact:  # another one may look at the frames' numbers
+        return False
+    one, two = first.window, second.window
+    return (
+        first.stage.visible == second.stage.visible
+        and torch.equal(one.levels, two.levels)
+        and torch.equal(first.stage.reference_levels, second.stage.reference_levels)
+        and all(
+            torch.equal(getattr(one, name), getattr(two, name))
+            for name in ("mean", "covariance", "gain", "known_mean", "known_factor")
+        )
+    )
 
 
 def attributed(law: Any, step: ReverseStep, error: Tensor) -> Tensor:

@@ -20,16 +20,18 @@ Efron 2011 (Tweedie's formula).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arvdm_theory.adapters.networks import CachedCall, NetworkTime, model_call
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.noise import alpha, sigma2
+from arvdm_theory.noise import NoiseSchedule, alpha, sigma2
 
 __all__ = ["Network", "NetworkScore", "Prediction", "denoised", "reference_rows", "score_of", "target"]
 
@@ -127,10 +129,14 @@ class NetworkScore:
         dtype: of the tensors that the network is shown.
         device: where it is called; that of the window if left out.
         batch: the most windows at once.
+        clip: c, which takes x̂ into [-c, c]; None leaves it. A score that clips is not affine, and says so
+            (``bends``), so that no probe within the range takes it for one.
+        threshold: p of dynamic thresholding (Saharia et al. 2022): the p-quantile q of |x̂| over a window, at
+            least 1 and at most ``clip`` (if given), takes x̂ into [-q, q] and divides it by q. None without.
 
     Raises:
-        ValueError: for an unknown prediction, an output of another shape than the window's, or a clock's of
-            another shape than the levels'.
+        ValueError: for an unknown prediction, a clip or threshold out of range, an output of another shape than
+            the window's, or a clock's of another shape than the levels'.
 
     Example:
         >>> score = NetworkScore(lambda window, levels, references, actions: window, prediction="x0")
@@ -147,9 +153,110 @@ class NetworkScore:
     dtype: torch.dtype = torch.float32
     device: torch.device | str | None = None
     batch: int = 4096
+    clip: float | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         _known(self.prediction)
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"x̂ is clipped at a positive number, got {self.clip}")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ValueError(f"the quantile of dynamic thresholding lies in (0, 1], got {self.threshold}")
+
+    @property
+    def bends(self) -> bool:
+        """Whether it is known not to be affine: x̂ is clipped or thresholded."""
+        return self.clip is not None or self.threshold is not None
+
+    @classmethod
+    def from_diffusers(
+        cls,
+        model: Any,
+        scheduler: Any,
+        layout: str = "BCFHW",
+        *,
+        clip: bool = True,
+        batch: int = 256,
+        **options: Any,
+    ) -> NetworkScore:
+        """A network that is called as diffusers' UNets and transformers are, on its scheduler's clock.
+
+        Args:
+            model: called with ``hidden_states`` or ``sample``, and ``timestep``, by name where its signature has
+                them, else with (frames, timesteps) in this order. It is put as it is on no device and in no mode:
+                bring it in ``eval()``.
+            scheduler: a diffusers scheduler, the content of its ``scheduler_config.json``, or a
+                :class:`~arvdm_theory.noise.NoiseSchedule` (then ``prediction`` is needed).
+            layout: of its frames: ``BCFHW``, ``BFCHW``, ``BCHW`` (frames in the batch), or flat ``BFD``. Frames of
+                the plan are pictures (H, W, C), flattened in this order.
+            clip: whether x̂ is clipped or thresholded where the scheduler's config says so (``clip_sample``,
+                ``thresholding``). The score then follows the clipped x̂, as DDPM's step does and DDIM's with
+                ``use_clipped_model_output=True``.
+            batch: the most windows at once.
+            **options: ``prediction``, if not what the scheduler says, ``dtype`` and ``device`` of this class, and
+                those of :func:`arvdm_theory.adapters.networks.model_call`: ``frame_shape``, ``references``,
+                ``told``, ``whole``, ``conditioning``, ``unconditional``, ``guidance``. History guidance is
+                :class:`~arvdm_theory.diffusion.scores.GuidedScore` around this score.
+
+        Raises:
+            ValueError: for a scheduler, layout or option that is not known.
+        """
+        own = {key: options.pop(key) for key in ("dtype", "device") if key in options}
+        call, prediction, limits = model_call(model, scheduler, layout, **options)
+        limited = limits if clip else {}
+        return cls(
+            call, cast(Prediction, prediction), batch=batch, clip=limited.get("clip"),
+            threshold=limited.get("threshold"), **own,
+        )  # fmt: skip
+
+    @classmethod
+    def from_diffusion_forcing(
+        cls,
+        model: Any,
+        scheduler: Any,
+        layout: str = "BFCHW",
+        *,
+        cond: Any = None,
+        batch: int = 256,
+        **options: Any,
+    ) -> NetworkScore:
+        """A network that is called as Diffusion Forcing's are: ``model(x, noise_levels, cond)``.
+
+        References stand before the window in x; every frame has a whole noise level, (B, F), counted as entries of
+        the schedule's table: 0 is the first noise, and clean frames are told 0 too. Arguments as
+        :meth:`from_diffusers`.
+
+        Source: Chen et al. 2024 (arXiv 2407.01392) and the public code of DFoT.
+        """
+        extra: dict[str, Any] = {"told": "frame", "whole": True, "positional": (cond,), **options}
+        return cls.from_diffusers(model, scheduler, layout, batch=batch, **extra)
+
+    @classmethod
+    def from_cached_generator(
+        cls,
+        generator: Any,
+        schedule: NoiseSchedule,
+        make_cache: Callable[[int], Mapping[str, Any]],
+        frame_shape: tuple[int, int, int],
+        tokens: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        batch: int = 64,
+        **options: Any,
+    ) -> NetworkScore:
+        """A generator that keeps a key-value cache, as Self-Forcing's; see
+        :class:`arvdm_theory.adapters.networks.CachedCall` for its arguments and for what it costs.
+
+        Args:
+            generator, make_cache, frame_shape, tokens: see there.
+            schedule: of its training, such as ``NoiseSchedule.flow(scale=1000)``.
+            dtype, device, batch: as of this class.
+            **options: ``block``, ``context_noise``, ``flow``, ``conditioning``, ``output``, ``whole``.
+        """
+        time = NetworkTime(schedule, bool(options.pop("whole", False)))
+        call = CachedCall(generator, make_cache, time, frame_shape, tokens, **options)
+        return cls(call, "x0", dtype=dtype, device=device, batch=batch)
 
     def __call__(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
         """∇_W log p(W | R), see :class:`arvdm_theory.interfaces.Score`."""
@@ -199,10 +306,19 @@ class NetworkScore:
                 f"the network must return a tensor of the window's shape {tuple(window.shape)}, got {got}"
             )
         output = output.to(window.device, at_least_single(window.dtype))
-        score = score_of(denoised(self.prediction, output, window, levels), window, levels)
+        clean = self._limited(denoised(self.prediction, output, window, levels))
+        score = score_of(clean, window, levels)
         # At level 0 the formula is 0/0; such frames never move again, and no score of theirs is used.
         moves = (levels > 0).to(score.device).unsqueeze(-1)
         return torch.where(moves, score, torch.zeros_like(score)).to(window.dtype)
+
+    def _limited(self, clean: Tensor) -> Tensor:
+        """x̂ clipped or thresholded."""
+        if self.threshold is not None:
+            reach = torch.quantile(clean.flatten(1).abs(), self.threshold, dim=1).clamp(min=1.0, max=self.clip)
+            reach = reach[:, None, None]
+            return torch.minimum(torch.maximum(clean, -reach), reach) / reach
+        return clean if self.clip is None else clean.clamp(-self.clip, self.clip)
 
 
 def reference_rows(references: ReferenceBatch, rows: slice) -> ReferenceBatch:

@@ -124,9 +124,35 @@ def two_stages(
         levels = torch.tensor(high, dtype=torch.float64)
         return noised(frames, levels, torch.full_like(levels, low), noise(len(high)))
 
+    kept: dict[tuple[int, float, str], Tensor] = {}  # states by frame, level and noise
+    own = any(pick.noise in ("own", "matched") for pick in plan.references.picks)
+
+    def denoised(ar_step: int, window: Tensor, clean: Tensor) -> Tensor:
+        for stage in plan.segments(ar_step):
+            window = denoise(stage, window, shown(stage, clean))
+            if own:
+                ends = enumerate(zip(stage.frames, stage.grid[-1], strict=True))
+                kept.update({(frame, level, "own"): window[..., j, :] for j, (frame, level) in ends})
+        return window
+
+    def shown(stage: Stage, clean: Tensor) -> Tensor:
+        levels = stage.reference_levels.tolist()
+        found = renoised(clean[..., list(stage.reference_frames), :], plan.floor, levels)
+        for i, reference in enumerate(stage.references):
+            if reference.noise == "once":
+                found[..., i, :] = kept.setdefault((reference.frame, levels[i], "once"), found[..., i, :].clone())
+            elif reference.noise != "fresh":
+                found[..., i, :] = kept[reference.frame, levels[i], "own"]
+            elif stage.references and own and reference.level > plan.floor:
+                key = (reference.frame, levels[i], f"fresh {stage.ar_step}")
+                found[..., i, :] = kept.setdefault(key, found[..., i, :].clone())
+        return found
+
     if prompt is None:
-        state, first = denoise(plan.stage(0), noise(plan.init_frames), noise(0)), 1
+        state, first = denoised(0, noise(plan.init_frames), noise(0)), 1
     else:
+        if own:
+            raise ValueError("given frames have no states of their own on the way out: leave the prompt out")
         state, first = prompt, first_ar_step(plan, prompt.shape[-2])
         if plan.floor > 0:
             state = renoised(state, 0.0, [plan.floor] * state.shape[-2])
@@ -134,11 +160,10 @@ def two_stages(
         start = state.shape[-2] - plan.init_frames
         entering = renoised(state[..., start:, :], plan.floor, list(plan.input_levels[: plan.init_frames]))
         state = torch.cat([state[..., :start, :], entering], -2)
-    for stage in (plan.stage(k) for k in range(first, ar_steps + 1)):
-        state = torch.cat([state, noise(plan.stride)], -2)
-        shown = renoised(state[..., list(stage.reference_frames), :], plan.floor, stage.reference_levels.tolist())
+    for k in range(first, ar_steps + 1):
+        clean, state = state, torch.cat([state, noise(plan.stride)], -2)
         start = state.shape[-2] - plan.window
-        state = torch.cat([state[..., :start, :], denoise(stage, state[..., start:, :], shown)], -2)
+        state = torch.cat([state[..., :start, :], denoised(k, state[..., start:, :], clean)], -2)
     return state[..., : plan.clean_frames(ar_steps), :]
 
 
@@ -227,7 +252,7 @@ def generate(
     step: str | ReverseStep = "exponential",
     generator: torch.Generator | None = None,
     seed: int = 0,
-    actions: Tensor | None = None,
+    actions: Tensor | Callable[[Stage], Tensor] | None = None,
     prompt: Tensor | None = None,
     batch: int = 1024,
     dtype: torch.dtype = torch.float64,
@@ -253,7 +278,8 @@ def generate(
         generator: of every draw.
         seed: of the generator, if none is given.
         actions: (videos, ``plan.total_frames(K)`` or more, a), the action that leads to each frame; the score is
-            told those of the references and of the window.
+            told those of the references and of the window. Or a function that gives them for a stage, where what a
+            network is told of a frame changes along the video (its pose as seen from the last frame).
         prompt: given first frames, (videos, p, d), in place of the initialisation stage and of the AR steps that
             would have put them out. For w = Δ, p is a multiple of Δ and the frames stand as they are. For w > Δ,
             p = w - Δ + jΔ: the first jΔ stand as they are, and the last w - Δ are noised to the input levels and
@@ -291,14 +317,20 @@ def generate(
     modes = 1 if known is None else known.modes
     source = torch.Generator().manual_seed(seed) if generator is None else generator
     prompt, first = _prompt(prompt, plan, ar_steps, (videos, modes, frame_dim), dtype, device)
-    actions = _given(actions, "actions", videos, dtype, device)
     frames = plan.total_frames(ar_steps)
     if actions is None and known is not None and known.action_dim:
         actions = known.draw(videos, frames, source).actions
-    if actions is not None and actions.shape[1] < frames:
-        raise ValueError(
-            f"{frames} frames are generated or begun, and have actions, but only {actions.shape[1]} are given"
-        )
+
+    def told(stage: Stage) -> Tensor | None:
+        given = actions(stage) if callable(actions) else actions
+        given = _given(given, "actions", videos, dtype, device)
+        if given is not None and given.shape[1] < frames:
+            raise ValueError(
+                f"{frames} frames are generated or begun, and have actions, but only {given.shape[1]} are given"
+            )
+        return given
+
+    fixed = None if callable(actions) else told(plan.stage(0))
 
     def noise(count: int) -> Tensor:
         return standard_normal((videos, modes, count, frame_dim), source).to(device, dtype)
@@ -312,7 +344,7 @@ def generate(
         def denoise(stage: Stage, window: Tensor, references: Tensor) -> Tensor:
             shown = ReferenceBatch.shown(
                 _without_modes(references), stage.reference_levels.to(device), stage.reference_frames,
-                tuple(stage.frames), actions,
+                tuple(stage.frames), told(stage) if callable(actions) else fixed,
             )  # fmt: skip
             law = None if known is None or chosen.name != "ancestral" else known.at(stage)
             return reverse_stage(stage, own, chosen, window, shown, noise, batch=batch, law=law, done=bar.update)

@@ -158,6 +158,11 @@ class GuidedScore:
         """Whose score is guided, where that is known."""
         return getattr(self.base, "video", None)
 
+    @property
+    def bends(self) -> bool:
+        """Whether the score that is guided is known not to be affine."""
+        return bool(getattr(self.base, "bends", False))
+
     def of(self, video: Any) -> GuidedScore:
         """The guided score of ``video``, unless it is another one's already."""
         return dataclasses.replace(self, base=as_score(self.base, video))

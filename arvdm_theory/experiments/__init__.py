@@ -35,6 +35,11 @@ class Experiment:
     command: str = "experiment"
     named: str = "PRESETS"
 
+    @property
+    def runs(self) -> str:
+        """The command that runs it; ``arvdm experiment`` needs its name behind."""
+        return f"{'python experiments/' if self.command.endswith('.py') else 'arvdm '}{self.command}"
+
     def module(self, part: str) -> ModuleType:
         """One of its modules, ``run`` or ``figures``."""
         return importlib.import_module(f"{__name__}.{self.folder}.{part}")
@@ -71,6 +76,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         "context_noise",
         "noise-augmented references trade drift for memory: trained networks beside the exact curve",
     ),
+    "decay": Experiment(
+        "decay", "how fast continued videos decay: predicted from two AR steps, with an interval, against measured"
+    ),
+    "scheduler-ranks": Experiment(
+        "scheduler_ranks",
+        "which sum of errors ranks schedulers, as the score errs more: exact scores and trained networks",
+    ),
+    "schedules": Experiment(
+        "schedules", "grids and noise profiles that are best for a fitted Gaussian, with trained networks"
+    ),
     "verify": Experiment(
         "verify", "every bound on a grid of videos and plans", ("smoke", "default", "full"), "verify", "SIZES"
     ),
@@ -94,6 +109,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     "video-cost": Experiment(
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",
+    ),
+    "savings": Experiment(
+        "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",
+        ("smoke", "full"), "savings.py", "SIZES",
     ),
 }  # fmt: skip
 """All of them, by the names that the command line has for them."""

@@ -17,7 +17,7 @@ from arvdm_theory.laws.linear import ar1, reference_video, state_space
 from arvdm_theory.laws.long_memory import NeedleVideo, fractional_gaussian_noise
 from arvdm_theory.laws.pixels import ExponentialMemory, PixelVideo, PowerLaw
 
-__all__ = ["FINITE_VIDEOS", "GAUSSIAN_VIDEOS", "VIDEOS", "Video", "walker"]
+__all__ = ["FINITE_VIDEOS", "GAUSSIAN_VIDEOS", "VIDEOS", "Video", "damped_period", "walker"]
 
 Video = GaussianVideo | FiniteStateVideo
 
@@ -27,6 +27,17 @@ def _hidden() -> GaussianVideo:
     turn = ((0.94, -0.25), (0.25, 0.94))
     noise = ((0.05, 0.0), (0.0, 0.05))
     return state_space(turn, noise, ((1.0, 0.0), (0.5, 1.0)), ((0.1, 0.0), (0.0, 0.1)), name="hidden state")
+
+
+def damped_period(radius: float, period: float = 7.0) -> GaussianVideo:
+    """The reference video in R^1, but its period fades by ``radius`` a frame, so that it can be learnt."""
+    turn = 2 * math.pi / period
+    c, s = radius * math.cos(turn), radius * math.sin(turn)
+    transition = ((0.8, 0.0, 0.0), (0.0, c, -s), (0.0, s, c))
+    noise = [[0.0] * 3 for _ in range(3)]
+    for i, (share, factor) in enumerate(((0.5, 0.8), (0.4, radius), (0.4, radius))):
+        noise[i][i] = share * (1 - factor**2)
+    return state_space(transition, noise, ((1.0, 1.0, 0.0),), ((0.1,),), name=f"period of {period:g}, damped")
 
 
 GAUSSIAN_VIDEOS: dict[str, Callable[[], GaussianVideo]] = {

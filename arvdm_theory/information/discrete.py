@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Axes = str | Sequence[str]
+Axes = str | int | Sequence[str | int]
 
 _UNIT = float(np.finfo(np.float64).eps) / 2
 # Roundings that a probability is taken to have gone through before it was handed over: a product of a few
@@ -306,7 +306,7 @@ def check_kernel(kernel: ArrayLike, inputs: Sequence[int], outputs: Sequence[int
 
 
 def _labels(names: Axes) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+    return tuple(str(name) for name in ((names,) if isinstance(names, str | int) else names))
 
 
 def _same_axes(p: FiniteLaw, q: FiniteLaw) -> None:

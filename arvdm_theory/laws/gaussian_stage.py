@@ -96,6 +96,8 @@ class GaussianStage(StageLaw):
         law = self.window
         size = law.mean.shape[-1]
         old = self.stage.kept * law.dim
+        if old == size:  # no frame is new
+            return law.mean.new_zeros(1)
         root = law.root(law.identity)[0, :, old:]
         own = root[..., old:size]
         mean_square = (root[..., :old] ** 2).sum((-2, -1)) + (root[..., size:] ** 2).sum((-2, -1))
@@ -285,7 +287,11 @@ class GaussianStage(StageLaw):
         if self._asked is None or self._asked[0] is not score:
             another = isinstance(score, ExactScore | PerturbedScore) and score.video not in (None, self.video)
             known = isinstance(score, AffineScore) and not another
-            self._asked = score, score.affine(self.window) if known else self._by_probing(score)
+            found = score.affine(self.window) if known else None
+            # A network that clips is affine wherever probes stay within the range.
+            if not known and not getattr(score, "bends", False):
+                found = self._by_probing(score)
+            self._asked = score, found
         return self._asked[1]
 
     def kernel(self, score: Any, step: ReverseStep) -> Kernel | None:

@@ -19,7 +19,15 @@ from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.laws.gaussian import GaussianVideo, StationaryVideo, checked_covariance, separable_video
 from arvdm_theory.laws.state_space import StateSpace
 
-__all__ = ["StateSpaceVideo", "ar1", "exponential_video", "reference_video", "state_space", "var"]
+__all__ = [
+    "StateSpaceVideo",
+    "ar1",
+    "exponential_video",
+    "reference_video",
+    "spectral_video",
+    "state_space",
+    "var",
+]
 
 # A stationary covariance is trusted when it solves its equation to this part of the process noise. Near a
 # unit root the residual grows like machine epsilon / (1 - radius), so radii above about 1 - 1e-8 are refused.
@@ -218,6 +226,42 @@ class StateSpaceVideo(GaussianVideo):
             blocks[time[: frames - lag], time[lag:]] = block.mT
             moving = self._transition @ moving[:-1]
         return blocks.transpose(1, 2).reshape(1, frames * d, frames * d)
+
+
+def spectral_video(spectrum: ArrayLike, name: str = "spectrum") -> StationaryVideo:
+    """The stationary video of scalar frames whose independent modes have given power spectra over time.
+
+    Power P(f_k) at f_k = k/(2(n - 1)) cycles a frame, k = 0..n-1, has the autocovariance
+    Γ(l) = Σ_f P(f) cos(2π f l)/(2(n - 1)) over both signs of f: that of a period of 2(n - 1) frames, of which the
+    video has the first n. Twice the power in all of them is twice the variance; white noise has P = its variance.
+
+    Args:
+        spectrum: P, (n,) or (modes, n), n ≥ 2: as an estimate such as scipy.signal.welch's with two-sided
+            scaling gives it.
+        name: what tables call it.
+
+    Raises:
+        ValueError: if it is no such array, or a power is not positive and finite: a frequency without power
+            makes the frames linearly dependent.
+
+    Example:
+        >>> spectral_video([1.0, 1.0, 1.0]).covariance(2)[0].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    power = np.asarray(spectrum)
+    if power.dtype.kind not in "fiu" or power.ndim not in (1, 2) or power.shape[-1] < 2 or not power.size:
+        raise ValueError(
+            f"a spectrum is an array (n,) or (modes, n) of real powers, n ≥ 2, got {power.dtype} of {power.shape}"
+        )
+    power = np.atleast_2d(power.astype(np.float64))
+    if not bool((np.isfinite(power) & (power > 0)).all()):
+        raise ValueError("the powers of a spectrum must be positive and finite: others leave no density")
+    lags = torch.from_numpy(np.fft.irfft(power)[:, : power.shape[-1]].copy())
+
+    def autocovariance(count: int) -> Tensor:
+        return lags[:, :count, None, None]
+
+    return StationaryVideo(autocovariance, 1, length=power.shape[-1], name=name)
 
 
 def reference_video(length: int | None = None) -> StationaryVideo:

@@ -25,6 +25,7 @@ from torch import Tensor
 from arvdm_theory.information.gaussian import cholesky
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.gaussian import ArrayVideo, StationaryVideo, checked_covariance, checked_mean
+from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.noise import standard_normal
 
 __all__ = ["ExponentialMemory", "Matern", "PixelVideo", "PowerLaw", "SameMemory", "hartley"]
@@ -113,8 +114,20 @@ class ExponentialMemory:
 
     def __call__(self, frequency: Tensor, lags: Tensor) -> Tensor:
         """Correlations (n, L) at radial frequencies (n,) and lags (L,)."""
-        tau = self.tau * (1 + (frequency / self.corner) ** 2) ** (-self.exponent / 2)
-        return torch.exp(-lags / tau[:, None])
+        return torch.exp(-lags / self._tau(frequency)[:, None])
+
+    def state_space(self, frequency: Tensor, frame_covariance: Tensor) -> StateSpace:
+        """The same memory as a linear state space, z_{t+1} = e^{-1/τ(f)} z_t + N(0, (1 - e^{-2/τ(f)}) B_f), X = z.
+
+        Args:
+            frequency: (n,).
+            frame_covariance: B_f, (n, d, d).
+        """
+        tau = self._tau(frequency)[:, None, None]
+        return StateSpace.separable(torch.exp(-1 / tau), -torch.expm1(-2 / tau), 1.0, 0.0, 1.0, frame_covariance)
+
+    def _tau(self, frequency: Tensor) -> Tensor:
+        return self.tau * (1 + (frequency / self.corner) ** 2) ** (-self.exponent / 2)
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,8 @@ class PixelVideo(StationaryVideo):
         width: W.
         spectrum: S, as a function of radial frequency (n,) ↦ (n,), or as an array (H, W) in the order of
             ``numpy.fft.fft2``, positive and with S(-k) = S(k).
-        memory: r, from radial frequencies (n,) and lags (L,) to correlations (n, L); r(f, 0) = 1.
+        memory: r, from radial frequencies (n,) and lags (L,) to correlations (n, L); r(f, 0) = 1. One with a
+            method ``state_space``, as :class:`ExponentialMemory` has it, makes ledgers linear in time.
         channel_covariance: B, (c, c); c is the frame dimension of a mode.
         mean: of every pixel, (c,), zero if left out.
         variance: the spectrum is scaled so that a pixel's channels have covariance variance·B; None leaves it.
@@ -230,7 +244,9 @@ class PixelVideo(StationaryVideo):
         # A constant image lies in the zero frequency alone, whose basis image is 1/√(HW) everywhere.
         centre = torch.zeros(len(frequency), dim).to(channels)
         centre[self.group[0, 0]] = checked_mean(mean, channels, dim) * math.sqrt(height * width)
-        super().__init__(autocovariance, dim, centre, multiplicity, length, name)
+        finite = getattr(memory, "state_space", None)
+        form = None if finite is None else finite(frequency, power[:, None, None] * channels)
+        super().__init__(autocovariance, dim, centre, multiplicity, length, name, form)
 
     def to_modes(self, pixels: Tensor) -> Tensor:
         """Hartley coefficients (..., H, W, c) of images (..., H, W, c); frequency k belongs to ``group[k]``."""

@@ -16,7 +16,7 @@ Trans. Automat. Contr. 66(1) (the composition).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -72,29 +72,40 @@ class StateSpace:
     @classmethod
     def separable(
         cls,
-        transition: ArrayLike,
-        process_noise: ArrayLike,
-        observation: ArrayLike,
-        observation_noise: float,
-        covariance: ArrayLike,
+        transition: ArrayLike | Tensor,
+        process_noise: ArrayLike | Tensor,
+        observation: ArrayLike | Tensor,
+        observation_noise: ArrayLike | Tensor,
+        covariance: ArrayLike | Tensor,
         frame_covariance: Tensor,
     ) -> StateSpace:
         """The stationary one whose frames have the covariance S ⊗ B, S that of a scalar video; mean zero.
 
         Args:
-            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R, P of the scalar one.
-            frame_covariance: B, (d, d).
+            transition, process_noise, observation, observation_noise, covariance: A, Q, C, R, P of the scalar one;
+                of all modes, or (modes, ...) one a mode.
+            frame_covariance: B, (d, d), or (modes, d, d).
         """
-        B = frame_covariance
-        eye = torch.eye(len(B)).to(B)
+        B = frame_covariance.reshape(-1, *frame_covariance.shape[-2:])
+        dim, scalar = B.shape[-1], torch.as_tensor(transition)
+        modes = max(len(B), len(scalar) if scalar.ndim == 3 else 1)
+        eye = torch.eye(dim).to(B)[None]
 
-        def spread(values: ArrayLike, by: Tensor) -> Tensor:
-            matrix = np.array(values, dtype=np.float64, ndmin=2)
-            return torch.kron(torch.from_numpy(matrix).to(B), by)[None]
+        def spread(values: ArrayLike | Tensor, by: Tensor) -> Tensor:
+            given = values if isinstance(values, Tensor) else torch.tensor(np.array(values, float, ndmin=2))
+            matrix = given.to(B).reshape(-1, *given.shape[-2:])
+            rows, columns = matrix.shape[-2:]
+            both = matrix[:, :, None, :, None] * by[:, None, :, None, :]
+            return both.reshape(-1, rows * dim, columns * dim).expand(modes, -1, -1)
 
         A, C = spread(transition, eye), spread(observation, eye)
         Q, R, P = (spread(each, B) for each in (process_noise, observation_noise, covariance))
-        return cls(A, Q, C, R, P, P.new_zeros(P.shape[:2]), P.new_zeros(1, len(B)), stationary=True)
+        return cls(A, Q, C, R, P, P.new_zeros(P.shape[:2]), P.new_zeros(len(P), dim), stationary=True)
+
+    def to(self, device: torch.device | str | None) -> StateSpace:
+        """The same on another device."""
+        names = [each.name for each in fields(self) if each.name != "stationary"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
     def states(self) -> int:

@@ -39,8 +39,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.decomposition.question import require_densities, sample_count
 from arvdm_theory.decomposition.result import Result, rows_table
-from arvdm_theory.decomposition.terms import require_densities, sample_count
 from arvdm_theory.diffusion.sampler import sampler_steps
 from arvdm_theory.diffusion.scores import as_score, checked_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
@@ -184,6 +184,7 @@ def linear_response(
     Raises:
         ValueError, NotPositiveDefiniteError: as :func:`predicted_clip_kl`.
     """
+    plan.require_fresh("a prediction of rollouts")
     chosen, dim, frames = reverse_step(step), videos.shape[-1], plan.total_frames(ar_steps)
     clean = videos.to(torch.float64)
     if clean.shape[1] < frames:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from arvdm_theory.files import locked, write_json
 from arvdm_theory.interfaces import VideoSource
+from arvdm_theory.limits import Pace
 from arvdm_theory.networks.config import DenoiserConfig
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.plan.plan import Plan
@@ -101,6 +102,8 @@ def train(
             field that differs), or if the loss or the gradient stops being finite (naming the step and the last
             good checkpoint).
         CheckpointError: if there are checkpoints and none is whole. They are left as they are.
+        LimitError: if the first updates tell that the rest would take more than :data:`~arvdm_theory.limits.HOURS`
+            (one process only; not within :func:`~arvdm_theory.limits.unlimited`).
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is written; after SIGTERM, its subclass
             :class:`~arvdm_theory.signals.Terminated`.
     """
@@ -207,10 +210,13 @@ class _Run:
                 disable=not (progress and main) or None,
                 leave=False,
             )
+            pace = Pace(f"the training ({config.steps} updates)", config.steps - state.step)
             with bar, deferred_stop() as stop_if_told:
                 while state.step < config.steps:
                     self._update(model)
                     bar.update()
+                    if alone:
+                        pace.round()
                     step = state.step
                     row = step % config.log_every == 0 or step == config.steps
                     kept = step % config.checkpoint_every == 0 or step == config.steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,18 +17,16 @@ from arvdm_theory.data.index import build_index
 from arvdm_theory.data.npz import npz_array
 from arvdm_theory.data.teco import TecoDmlab, TecoMinecraft
 from arvdm_theory.files import locked
-from arvdm_theory.video.simulators.recording import Layout, Recording
+from arvdm_theory.video.simulators import SIMULATORS, DataKind, make_simulator
+from arvdm_theory.video.simulators.recording import Recording
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.windows import EpisodeSet, Told
 
 __all__ = ["DataKind", "Episodes", "Split"]
 
-DataKind = Literal["dmlab", "minecraft"]
 Split = Literal["train", "test"]
 
-_SIMULATORS = {"dmlab": "dmlab", "minecraft": "voxel"}
-_LAYOUTS: dict[str, Layout] = {"dmlab": "npz", "minecraft": "mp4"}
-_FORMATS: dict[str, type[TecoDmlab] | type[TecoMinecraft]] = {"dmlab": TecoDmlab, "minecraft": TecoMinecraft}
+_FORMATS: dict[str, type[TecoDmlab] | type[TecoMinecraft]] = {"npz": TecoDmlab, "mp4": TecoMinecraft}
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,14 @@ class Episodes:
         if root is None:
             walk = self.trajectory
             name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
+            name += f"-slip-{walk.slip:g}" if walk.slip else ""
             name += "" if walk.farthest is None else f"-{walk.farthest}"
+            name += f"-worlds-{self.seed}" if self.seed else ""
             root = store / name
             self._simulate(root, progress)
         elif not root.is_dir():
             raise ClipError(f"{root}: no such folder")
-        form = _FORMATS[self.kind](split)
+        form = _FORMATS[SIMULATORS[self.kind].layout](split)
         cache = store / "decoded" / f"{name}-{split}"
         with locked(cache):
             dataset = ClipDataset(build_index(root, form, cache, progress), self.leads_to, size=self.size)
@@ -102,12 +101,8 @@ class Episodes:
         )
 
     def _simulate(self, root: Path, progress: bool) -> None:
-        name = f"arvdm_theory.video.simulators.{_SIMULATORS[self.kind]}"
-        try:
-            make = importlib.import_module(name).simulator
-        except ModuleNotFoundError as error:
-            raise ValueError(f"there is no simulator for {self.kind} in this version ({error})") from error
-        recording = Recording(make(self.size), self.trajectory, self.seed, _LAYOUTS[self.kind])
+        simulator = make_simulator(self.kind, self.size)
+        recording = Recording(simulator, self.trajectory, self.seed, SIMULATORS[self.kind].layout)
         with locked(root):
             made = recording.write(root, self.train, self.test)
             for _ in tqdm(made, "simulating", self.train + self.test, disable=not progress or None, leave=False):

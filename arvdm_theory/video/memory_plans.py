@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from arvdm_theory.diffusion.sampler import first_ar_step
-from arvdm_theory.noise import VPSchedule
+from arvdm_theory.noise import NoiseSchedule
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import PlanError, References
 
@@ -162,7 +162,7 @@ class MemoryPlan:
 def schedule_levels(shares: list[float], schedule: Schedule, horizon: float) -> tuple[float, ...]:
     """OU levels at shares, from 0 to 1, of the native time that a schedule takes to reach ``horizon``.
 
-    ``cosine`` is that of :class:`arvdm_theory.noise.VPSchedule`. ``sigmoid`` has the signal variance
+    ``cosine`` is that of :class:`arvdm_theory.noise.NoiseSchedule`. ``sigmoid`` has the signal variance
     ᾱ(s) = (φ(b) - φ(b(2s - 1)))/(φ(b) - φ(-b)) with the logistic function φ and b = 3, so that
     ᾱ(s) = ½ (1 - tanh(b(s - ½))/tanh(b/2)); its native time is closed form too.
 
@@ -176,7 +176,7 @@ def schedule_levels(shares: list[float], schedule: Schedule, horizon: float) -> 
         (0.0, 8.0)
     """
     if schedule == "cosine":
-        clock = VPSchedule("cosine")
+        clock = NoiseSchedule.cosine()
         end = float(clock.native(horizon))
         inner = [float(clock.clock(end * share)) for share in shares]
     elif schedule == "sigmoid":

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.networks.denoiser import Denoiser
@@ -43,9 +44,11 @@ from arvdm_theory.video.windows import WindowSource, find_windows
 
 __all__ = [
     "COMPONENTS",
+    "ON_TRUE_FRAMES",
     "PROXIES",
     "TEACHER_FORCED",
     "decay_table",
+    "on_true_frames",
     "predict_decay",
     "roll_out_folder",
     "rollout_plan",
@@ -54,6 +57,9 @@ __all__ = [
 
 COMPONENTS = 16
 """q, the principal components of frames in which errors are followed."""
+
+ON_TRUE_FRAMES = "generated from true frames"
+"""The source of frames that were made from true ones alone, see :func:`on_true_frames`."""
 
 PROXIES = ("linear_response", "error_gain", "constant")
 """Predictions of a decay, see :func:`predict_decay`."""
@@ -82,18 +88,53 @@ def rollout_source(run: VideoRun, store: Path, progress: bool = True) -> WindowS
     return WindowSource(find_windows(episodes.load("test", store, progress), plan, 0, skip))
 
 
-def decay_table(samples: Samples, predicted: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
+def on_true_frames(
+    run: VideoRun, denoiser: Denoiser, source: WindowSource, samples: Samples, progress: bool = True
+) -> NDArray[np.uint8]:
+    """What a network makes of every place of a rollout when all that it is shown are true frames.
+
+    Each AR step starts anew from the true frames before it: nothing generated is handed on, and a network that
+    errs more and more along these steps meets what it was not trained for, not its own errors.
+
+    Args:
+        run: what the network was trained for.
+        denoiser: the network.
+        source: of rollouts.
+        samples: rollouts, made from the same source.
+        progress: whether to show a progress bar.
+
+    Returns:
+        the frames after the given ones, shape (videos, frames, height, width, channels).
+    """
+    long, chosen = source.plan, source.numbers(samples.windows)
+    step = dataclasses.replace(long, generated=long.plan.stride)
+    made = []
+    for later in tqdm(
+        range(0, long.generated, step.generated), "on true frames", disable=not progress or None, leave=False
+    ):
+        clips = source.take(chosen, step.total_frames, later)
+        frames = continue_clips(run, denoiser, step, clips, progress=False)[:, step.prompt :]
+        made.append(torch.round((frames.clamp(-1, 1) + 1) * 127.5).to(torch.uint8))
+    return torch.cat(made, 1).reshape(len(chosen), long.generated, *source.frame_shape).numpy()
+
+
+def decay_table(
+    samples: Samples,
+    predicted: Mapping[str, NDArray[np.float64]],
+    true_frames: NDArray[np.uint8] | None = None,
+) -> pd.DataFrame:
     """Quality against the rollout index.
 
     Args:
         samples: of rollouts.
         predicted: mean squared errors (F,) by proxy; may be empty.
+        true_frames: what :func:`on_true_frames` gives, if it is to be set beside them.
 
     Returns:
-        a row a source (``generated``, or ``copy of the last frame`` that was given) and ``ahead``, the frames
-        after the last given one: ``psnr``, that of the mean squared error over videos; ``psnr_mean`` and ``ssim``,
-        means over videos with 95 % intervals by episode (``_low``, ``_high``); ``mse`` on [-1, 1]; and for the
-        generated frames ``predicted_PROXY``, the predicted PSNR.
+        a row a source (``generated``; ``copy of the last frame`` that was given; :data:`ON_TRUE_FRAMES`) and
+        ``ahead``, the frames after the last given one: ``psnr``, that of the mean squared error over videos;
+        ``psnr_mean`` and ``ssim``, means over videos with 95 % intervals by episode (``_low``, ``_high``); ``mse``
+        on [-1, 1]; and for the generated frames ``predicted_PROXY``, the predicted PSNR.
 
     Raises:
         MetricError: if pictures are too small for SSIM.
@@ -102,7 +143,10 @@ def decay_table(samples: Samples, predicted: Mapping[str, NDArray[np.float64]]) 
     held = np.broadcast_to(to_unit(samples.truth[:, samples.given - 1])[:, None], truth.shape)
     videos = [window.episode for window in samples.windows]
     rows = []
-    for source, shown in ((SOURCES[0], to_unit(samples.generated[:, samples.given :])), (SOURCES[2], held)):
+    shown_by = {SOURCES[0]: to_unit(samples.generated[:, samples.given :]), SOURCES[2]: held}
+    if true_frames is not None:
+        shown_by[ON_TRUE_FRAMES] = to_unit(true_frames)
+    for source, shown in shown_by.items():
         errors, each, alike = mean_squared_error(truth, shown), psnr(truth, shown), ssim(truth, shown)
         for place in range(truth.shape[1]):
             mean = float(errors[:, place].mean())
@@ -178,4 +222,5 @@ def roll_out_folder(
     source, network = rollout_source(run, run_store(folder), progress), load_denoiser(folder / "training")
     videos = run.settings.rollout[1]
     samples = sample_run(run, network, source, videos if count is None else min(count, videos), progress=progress)
-    return samples, decay_table(samples, predict_decay(run, network, source, progress=progress))
+    alone = on_true_frames(run, network, source, samples, progress)
+    return samples, decay_table(samples, predict_decay(run, network, source, progress=progress), alone)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,10 +29,12 @@ from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.networks.config import Architecture, DenoiserConfig
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
+from arvdm_theory.plan.stage import Stage
 from arvdm_theory.training.checkpoint import differences, json_form, last_good, load_denoiser
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
 from arvdm_theory.training.sources import data_moments
+from arvdm_theory.video.baselines import show_baselines
 from arvdm_theory.video.data_sets import DataKind, Episodes, Split
 from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
@@ -63,9 +65,12 @@ __all__ = [
 
 Structure = Literal["none", "prepend", "concat", "cross"]
 Compression = Literal["spatial", "temporal", "tokens"]
+Memory = Literal["own", "shuffled", "another world"]
 
 STRUCTURES: tuple[str, ...] = get_args(Structure)
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+
+_OTHER_MEMORIES: tuple[Memory, ...] = ("shuffled", "another world")
 
 # Longer than any public data set's episodes by far.
 _MOST_FRAMES = 100_000
@@ -92,6 +97,7 @@ class VideoRun:
         told: what conditions networks on a frame: its pose (``poses``), or raw ``actions`` alone. A network that
             is shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
         seed: of weights, batches and samples; simulated worlds and test windows are the same for every seed.
+        worlds: seed of the simulated worlds, those to train on and those to test on. Presets were settled on 0.
         folder: of a data set; None simulates one.
         leads_to: of that data set, see :class:`~arvdm_theory.video.data_sets.Episodes`.
         size: of the pictures; None for the preset's.
@@ -112,6 +118,7 @@ class VideoRun:
     architecture: Architecture | None = None
     told: Told = "poses"
     seed: int = 0
+    worlds: int = 0
     folder: str | None = None
     leads_to: Alignment = "next"
     size: int | None = None
@@ -129,7 +136,8 @@ class VideoRun:
             if getattr(self, name) not in known:
                 choices = ", ".join(str(word) for word in known if word)
                 raise ValueError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
-        for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
+        lowest = {"compress": 1, "seed": 0, "worlds": 0, "memory_frames": 1, "size": 12, "steps": 1}
+        for name, least in lowest.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is at least {least}, got {value}")
@@ -169,12 +177,13 @@ class VideoRun:
 
     @property
     def episodes(self) -> Episodes:
-        """Where its episodes come from; every seed has the same test worlds."""
+        """Where its episodes come from; networks of one seed of ``worlds`` have the same, whatever their own."""
         chosen = self.settings
         train_count, test_count = chosen.episodes
         folder = None if self.folder is None else Path(self.folder)
         return Episodes(
-            self.data, chosen.size, chosen.trajectory, train_count, test_count, 0, folder, self.leads_to, self.told
+            self.data, chosen.size, chosen.trajectory, train_count, test_count, self.worlds, folder,
+            self.leads_to, self.told,
         )  # fmt: skip
 
     @property
@@ -349,7 +358,7 @@ class Samples:
 
 def sample_run(
     run: VideoRun, denoiser: Denoiser, source: WindowSource, count: int | None = None, batch: int = 64,
-    progress: bool = True,
+    progress: bool = True, memory: Memory = "own",
 ) -> Samples:  # fmt: skip
     """Generates the last frames of test windows, one window an episode in turn, by DDIM steps.
 
@@ -360,16 +369,20 @@ def sample_run(
         count: how many windows; the preset's number by default, and no more than there are.
         batch: the most windows at once.
         progress: whether to show a progress bar.
+        memory: what the network is shown as remembered: the window's ``own`` frames, the same ``shuffled``, or
+            those of ``another world``, each told to have been taken where the own one was. A network that does
+            no worse with them does not remember.
 
     Raises:
-        ValueError: for no window.
+        ValueError: for no window, or if there is no other world.
     """
     count = run.settings.windows if count is None else count
     if count < 1:
         raise ValueError(f"at least one window is sampled, got {count}")
     chosen = one_an_episode(source.windows, count)
     plan, clips = source.plan, source.take(chosen)
-    made = continue_clips(run, denoiser, plan, clips, batch, progress)
+    given = clips if memory == "own" else _with_memory(clips, source, chosen, memory)
+    made = continue_clips(run, denoiser, plan, given, batch, progress, source.told(chosen))
     length = plan.prompt + plan.generated
     truth, generated = (
         torch.round((values[:, :length].clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
@@ -382,17 +395,39 @@ def sample_run(
     return Samples(windows, names, truth, generated, plan.prompt)
 
 
+def _with_memory(clips: VideoBatch, source: WindowSource, chosen: list[int], memory: Memory) -> VideoBatch:
+    """The clips with other frames in the place of those that are remembered."""
+    plan, frames = source.plan, clips.frames.clone()
+    part = plan.remembered(plan.prompt)
+    held = frames[:, part.start : part.stop]
+    if memory == "shuffled":
+        # Each takes the place of the one before it in a random order: none stays.
+        order = np.random.default_rng(0).permutation(len(part))
+        held[:, order] = held[:, np.roll(order, 1)]
+    else:
+        episodes = source.windows.episode[chosen]
+        others = [np.flatnonzero(episodes != episode) for episode in episodes]
+        if not all(len(other) for other in others):
+            raise ValueError("the memory of another world needs windows of two episodes at the least")
+        rng = np.random.default_rng(0)
+        held = clips.frames[[int(rng.choice(other)) for other in others], part.start : part.stop]
+    frames[:, part.start : part.stop] = held
+    return VideoBatch(frames, clips.actions)
+
+
 def continue_clips(
-    run: VideoRun, denoiser: Denoiser, plan: MemoryPlan, clips: VideoBatch, batch: int = 64, progress: bool = True
-) -> Tensor:
+    run: VideoRun, denoiser: Denoiser, plan: MemoryPlan, clips: VideoBatch, batch: int = 64, progress: bool = True,
+    told: Callable[[Stage], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """Clips with their first frames given and the rest generated by DDIM steps, (clips, frames, d), on [-1, 1].
 
-    Clips of one number start from the same noise, whatever is given.
+    Clips of one number start from the same noise, whatever is given. What the network is told of a frame is the
+    clips' own, or ``told`` at every stage.
     """
     return generate(
         denoiser.as_score(batch), plan.plan, plan.last, len(clips.frames), clips.frames.shape[-1], step="ddim",
-        seed=run.seed, actions=clips.actions, prompt=clips.frames[:, : plan.prompt], batch=batch,
-        dtype=torch.float32, progress=progress,
+        seed=run.seed, actions=clips.actions if told is None else told, prompt=clips.frames[:, : plan.prompt],
+        batch=batch, dtype=torch.float32, progress=progress,
     )  # fmt: skip
 
 
@@ -423,8 +458,15 @@ def write_samples(samples: Samples, folder: Path) -> None:
                 np.savez_compressed(temporary, video=clip, needles=queries, given=np.int64(samples.given))
 
 
-def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
+def score_samples(
+    samples: Samples, source: WindowSource, others: Mapping[str, Samples] | None = None
+) -> pd.DataFrame:
     """Scores every query against the rest of its episode; every generated frame where episodes have no poses.
+
+    Args:
+        samples: what a network made.
+        source: of its windows.
+        others: further samples of the same windows, by name.
 
     Returns:
         the columns of :func:`~arvdm_theory.video.retrieval.score_queries`, or without poses episode, source, psnr
@@ -434,12 +476,14 @@ def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
         ValueError: if pictures are too small to be scored.
     """
     episodes, plan, skip = source.episodes, source.plan, source.windows.skip
+    if episodes.poses is None:
+        return pd.concat([_quality(samples, number) for number in range(len(samples.windows))], ignore_index=True)
     tables = []
+    asked_of = [[asked for _, asked in window.queries] for window in samples.windows]
+    baselines = show_baselines(source.windows, source.numbers(samples.windows), asked_of)
     for number, window in enumerate(samples.windows):
-        if episodes.poses is None:
-            tables.append(_quality(samples, number))
-            continue
         seen, asked = (list(part) for part in zip(*window.queries, strict=True))
+        made = {name: part.generated[number, asked] for name, part in (others or {}).items()}
         table = score_queries(
             np.asarray(episodes.frames[window.episode]),
             episodes.poses[window.episode],
@@ -449,6 +493,8 @@ def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
             context=plan.near,
             skip=skip,
             last=[window.start + skip * (plan.prompt - 1)] * len(asked),
+            others=made | baselines[number].frames,
+            copied=[[window.start + skip * frame for frame in part] for part in baselines[number].copied],
             seed=number,
             episode=window.episode,
         )
@@ -501,6 +547,14 @@ def sample_folder(run: VideoRun, folder: Path, count: int | None = None, progres
     Raises:
         ValueError: if the folder holds no trained network, or the data cannot be had.
     """
-    source = run.source("test", run_store(folder), progress)
-    samples = sample_run(run, load_denoiser(folder / "training"), source, count, progress=progress)
-    return samples, score_samples(samples, source)
+    source, network = run.source("test", run_store(folder), progress), load_denoiser(folder / "training")
+    samples = sample_run(run, network, source, count, progress=progress)
+    others: dict[str, Samples] = {}
+    if run.memory != "none" and source.episodes.poses is not None:
+        others = {
+            f"generated, memory {memory}": sample_run(
+                run, network, source, count, progress=progress, memory=memory
+            )
+            for memory in _OTHER_MEMORIES
+        }
+    return samples, score_samples(samples, source, others)

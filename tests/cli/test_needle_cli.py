@@ -25,7 +25,7 @@ def needle(tmp_path, *options):
 
 def test_random_walk_on_a_ring(tmp_path, capsys):
     code, result = needle(
-        tmp_path, "--cells", "7", "--frames", "30", "--memory", "8,0,2", "--walks", "400", "--seed", "3"
+        tmp_path, "--cells", "7", "--frames", "30", "--references", "8,0,2", "--walks", "400", "--seed", "3"
     )
     assert code == 0
     assert result["seed"] == result["config"]["seed"] == 3
@@ -54,7 +54,7 @@ def test_random_walk_on_a_ring(tmp_path, capsys):
 
 def test_the_picture_shows_something(tmp_path):
     needle(tmp_path, "--world", "maze", "--cells", "9", "--frames", "20", "--view", "firstperson",
-           "--memory", "0,3", "--walks", "50")  # fmt: skip
+           "--references", "0,3", "--walks", "50")  # fmt: skip
     picture = imread(tmp_path / "figures" / "needle.png")[..., :3]
     assert picture.shape[0] > 500
     assert picture.shape[1] > 1000
@@ -68,7 +68,8 @@ def test_the_picture_shows_something(tmp_path):
 
 def test_given_path_and_windows(tmp_path):
     code, result = needle(tmp_path, "--world", "torus", "--cells", "12", "--path", "given", "--frames", "40",
-                          "--window", "4", "--view", "topdown", "--memory", "4,12", "--walks", "0")  # fmt: skip
+                          "--window", "4", "--view", "topdown", "--references", "4,12",
+                          "--walks", "0")  # fmt: skip
     assert code == 0
     video, path = GridVideo(torus(3, 4), View("topdown")), tour(torus(3, 4), 40)
     for row in result["rows"]:
@@ -79,7 +80,7 @@ def test_given_path_and_windows(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_result(tmp_path):
-    options = ("--world", "maze", "--cells", "8", "--frames", "12", "--memory", "0,1,5", "--walks", "30")
+    options = ("--world", "maze", "--cells", "8", "--frames", "12", "--references", "0,1,5", "--walks", "30")
     runs = []
     for name, seed in (("a", "4"), ("b", "4"), ("c", "5")):
         (tmp_path / name).mkdir()
@@ -90,7 +91,7 @@ def test_the_same_seed_gives_the_same_result(tmp_path):
 
 def test_what_is_not_defined_is_null_and_said(tmp_path, capsys):
     _, result = needle(
-        tmp_path, "--cells", "9", "--frames", "6", "--path", "given", "--memory", "0", "--walks", "2"
+        tmp_path, "--cells", "9", "--frames", "6", "--path", "given", "--references", "0", "--walks", "2"
     )
     (row,) = result["rows"]
     assert row["mb_total"] == 0
@@ -101,7 +102,7 @@ def test_what_is_not_defined_is_null_and_said(tmp_path, capsys):
 
 def test_frames_of_too_many_cells_leave_the_cell_rate_and_the_games(tmp_path):
     code, result = needle(tmp_path, "--world", "torus", "--cells", "36", "--frames", "20", "--view", "firstperson",
-                          "--size", "32", "--memory", "2", "--walks", "40")  # fmt: skip
+                          "--size", "32", "--references", "2", "--walks", "40")  # fmt: skip
     assert code == 0
     (row,) = result["rows"]
     assert row["frame_rate"] is None
@@ -133,8 +134,8 @@ def test_a_played_row_does_not_depend_on_the_others():
         (["--frames", "1"], "two whole windows of 1, got 1"),
         (["--frames", "10", "--window", "4"], "two whole windows of 4, got 10"),
         (["--window", "0"], "two whole windows"),
-        (["--memory", "0,-1"], "not negative, got [0, -1]"),
-        (["--memory", "1,1"], "different"),
+        (["--references", "0,-1"], "not negative, got [0, -1]"),
+        (["--references", "1,1"], "different"),
         (["--walks", "1"], "at least 2 walks"),
         (["--stay", "1"], "[0, 1)"),
         (["--view", "topdown", "--size", "2"], "at least 3 pixels"),
@@ -151,7 +152,7 @@ def test_bad_input_is_one_line_and_exit_2(options, message, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [["--memory", "1,x"], ["--memory", ""], ["--world", "sphere"], ["--cells", "few"]]
+    "options", [["--references", "1,x"], ["--references", ""], ["--world", "sphere"], ["--cells", "few"]]
 )
 def test_bad_words_are_one_line_and_exit_2(options, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -167,5 +168,5 @@ def test_help_does_not_import_torch():
         "print([name for name in ('torch', 'numpy', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--memory" in done.stdout
+    assert "--references" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"

@@ -1,6 +1,5 @@
 """``arvdm simulate`` from a command line to files, and what it says when it cannot."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -81,17 +80,6 @@ def test_a_seed_is_not_negative(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--seed: a seed is a whole number from 0, got -1" in capsys.readouterr().err
 
 
-def test_a_simulator_that_is_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "arvdm_theory.video.simulators.voxel", None)
-    assert main(["simulate", "minecraft", "--out", str(tmp_path)]) == 2
-    assert "no simulator for minecraft in this version" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("arvdm_theory.video.simulators.voxel") is None, reason="no voxel simulator yet"
-)
 def test_minecraft_as_video_and_actions(tmp_path: Path) -> None:
     options = ["--size", "16", "--frames", "24", "--context", "4", "--trajectory", "turn", "--episodes", "1"]
     assert main(["simulate", "minecraft", *options, "--test-episodes", "0", "--out", str(tmp_path)]) == 0

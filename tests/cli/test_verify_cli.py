@@ -31,7 +31,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_verify_passes_writes_tables_and_draws_every_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", "--size", "smoke", "--out", str(tmp_path)]) == 0
+    assert main(["verify", "--preset", "smoke", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "checks hold" in shown
     assert "FAIL" not in shown
@@ -56,7 +56,7 @@ def test_a_violated_bound_is_noticed(
     monkeypatch.setattr(main_job, "SWEEPS", {"lemma": SWEEPS["lemma"]})
     right = verify.trajectory_kl
     monkeypatch.setattr(verify, "trajectory_kl", lambda *arguments: right(*arguments) * (1 + 1e-6))
-    assert main(["verify", "--size", "smoke", "--out", str(tmp_path), "--no-figures"]) == 1
+    assert main(["verify", "--preset", "smoke", "--out", str(tmp_path), "--no-figures"]) == 1
     shown = capsys.readouterr().out
     assert "2 of" in shown
     assert "VIOLATED" in shown
@@ -78,7 +78,7 @@ def test_a_verdict_is_made_of_the_numbers() -> None:
 def test_a_cell_that_was_changed_by_hand_is_not_published(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["verify", "--size", "smoke", "--out", str(tmp_path), "--no-figures"]
+    words = ["verify", "--preset", "smoke", "--out", str(tmp_path), "--no-figures"]
     assert main(words) == 0
     right = (tmp_path / "checks.csv").read_bytes()
     victim = next(iter((tmp_path / "cells").glob("checks-*.csv")))

@@ -34,7 +34,7 @@ from arvdm_theory import (
     ledger_terms,
     sticky_chain,
 )
-from arvdm_theory.decomposition.terms import FULL_VIEW
+from arvdm_theory.decomposition.question import FULL_VIEW
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.laws.chains import random_chain
 from arvdm_theory.laws.emission import GaussianRegimes

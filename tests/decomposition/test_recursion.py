@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from arvdm_theory import (
     GaussianVideo,
     NeedleVideo,
     PerturbedScore,
+    PixelVideo,
     Plan,
     References,
     ar1,
@@ -29,9 +31,20 @@ from arvdm_theory import (
     state_space,
     var,
 )
-from arvdm_theory.decomposition.recursion import RecursiveTerms, SharedSteps, rates, recursive_terms
+from arvdm_theory.decomposition.question import Question
+from arvdm_theory.decomposition.recursion import (
+    RecursiveTerms,
+    SharedSteps,
+    rates,
+    recursive_form,
+    recursive_terms,
+)
 from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory.laws.autoregression import lattice_autocovariance
+from arvdm_theory.laws.fitted import FittedVideo
+from arvdm_theory.laws.long_memory import fractional_correlation
+from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw, SameMemory
 from arvdm_theory.testing import plans
 
 SERIES = ("nie", "de", "see", "cross", "mb", "mb_clean", "girsanov", "closed", "nie_closed")
@@ -41,8 +54,11 @@ TOTALS = ("ie", "kl", "clips", "clips_w2", "trajectory", "ar_step_errors", "ar_s
 AGREE = 1e-9
 
 
-def recursive(video: GaussianVideo, plan: Plan, ar_steps: int, **asked: object) -> RecursiveTerms:
-    terms = recursive_terms(video, plan, ar_steps, **asked)  # type: ignore[arg-type]
+def recursive(
+    video: GaussianVideo, plan: Plan, ar_steps: int, bounds: tuple[bool, bool] = (False, False), **asked: object
+) -> RecursiveTerms:
+    question = Question(video, plan, ar_steps, girsanov=bounds[0], closed=bounds[1], **asked)  # type: ignore[arg-type]
+    terms = recursive_terms(question)
     assert isinstance(terms, RecursiveTerms), terms
     return terms
 
@@ -122,6 +138,39 @@ def test_long_ledgers_take_the_recursion_and_are_the_dense_ones(video: str, plan
     assert_same(found, dense)
 
 
+PIXELS = ExponentialMemory(tau=5.0, exponent=1.0)
+
+
+@pytest.mark.parametrize("plan", ["fifo", "newest clean, older noised", "first, noised"])
+def test_pixel_videos_are_recursions_in_every_spatial_frequency(plan: str) -> None:
+    channels, mean = [[1.0, 0.3], [0.3, 0.5]], [0.5, -1.0]
+    own = PixelVideo(4, 6, PowerLaw(), PIXELS, channels, mean)
+    # Wrapped, the memory has no state space: the same video by the joint covariance of all frames.
+    dense = PixelVideo(4, 6, PowerLaw(), lambda f, lags: PIXELS(f, lags), channels, mean)
+    asked = {"score": PerturbedScore(0.05, 0.1), "attribution": True}
+    found = recursive(own, PLANS[plan], 12, bounds=(True, True), **asked)
+    assert_same(found, ledger_terms(dense, PLANS[plan], 12, **asked))  # type: ignore[arg-type]
+    assert recursive_form(dense, PLANS[plan]) == "the video 'pixels' is not known to be a linear state space"
+
+
+def test_pixel_videos_of_long_memory_are_dense_and_say_how_far_that_goes() -> None:
+    video = PixelVideo(64, 64, PowerLaw(), SameMemory(partial(fractional_correlation, 0.8)))
+    with pytest.raises(ValueError, match=r"not known to be a linear state space\): that goes up to \d+ AR steps"):
+        ledger_terms(video, PLANS["fifo"], 10_000)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_fitted_videos_are_recursions(order: int) -> None:
+    rng = np.random.default_rng(order)
+    segments = [rng.normal(size=(60, 2)) @ [[1.0, 0.4], [0.0, 0.8]] for _ in range(3)]
+    segments = [0.5 * z + 0.5 * np.roll(z, 1, 0) + 0.3 * np.roll(z, 2, 0) for z in segments]
+    basis = np.eye(2).reshape(2, 2, 1, 1)
+    video = FittedVideo(lattice_autocovariance(segments, order), basis, np.zeros((2, 1, 1)), 1.0)
+    plan = PLANS["first and last"]
+    found = recursive(video, plan, 10, bounds=(True, True), score=PerturbedScore(0.1))
+    assert_same(found, ledger_terms(as_array(video, plan.total_frames(10)), plan, 10, score=PerturbedScore(0.1)))
+
+
 def test_the_printed_number() -> None:
     found = recursive(ar1(0.9), fifo(4, References.last(2), reverse_steps=10), 12)
     assert float(found.kl.value) == pytest.approx(0.4143180412534768, abs=1e-14)  # type: ignore[union-attr]
@@ -173,9 +222,11 @@ def test_affine_callables(video: GaussianVideo, plan: str) -> None:
 
 def test_scores_that_are_not_the_same_at_every_step_are_dense() -> None:
     plan = PLANS["fifo"]
-    refused = recursive_terms(ar1(0.7), plan, 60, score=numbered)
+    refused = recursive_terms(Question(ar1(0.7), plan, 60, score=numbered))
     assert refused == "the score is not the same at every AR step"
-    bent = recursive_terms(ar1(0.7), plan, 60, score=lambda window, levels, references: -torch.tanh(window))
+    bent = recursive_terms(
+        Question(ar1(0.7), plan, 60, score=lambda window, levels, references: -torch.tanh(window))
+    )
     assert isinstance(bent, str)
     assert "not affine" in bent
     # The ledger itself goes on without a word.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from arvdm_theory import ar1, reference_video, state_space, var
+from arvdm_theory import ar1, reference_video, spectral_video, state_space, var
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.linear import exponential_video
 
@@ -204,3 +204,19 @@ def test_malformed_matrices_are_refused() -> None:
         state_space(0.5 * eye, eye, np.zeros((1, 2)), 0 * one)
     with pytest.raises(NotPositiveDefiniteError, match="covariance of the first frame"):
         state_space(0.5 * eye, eye, row, 0 * one, initial_covariance=0 * eye)
+
+
+def test_a_spectrum_s_video_is_the_periodic_one_of_its_power() -> None:
+    """Sampled at n frequencies, AR(1)'s spectrum has Γ(l) = (φ^l + φ^(N-l))/(1 - φ^N) with N = 2(n - 1)."""
+    phi, n = 0.8, 9
+    power = (1 - phi**2) / (1 + phi**2 - 2 * phi * np.cos(np.pi * np.arange(n) / (n - 1)))
+    period = 2 * (n - 1)
+    expected = (phi ** np.arange(n) + phi ** (period - np.arange(n))) / (1 - phi**period)
+    video = spectral_video([power, np.ones(n)])
+    covariance = video.covariance(n).numpy()
+    assert covariance[0, 0] == pytest.approx(expected, rel=1e-12)
+    assert covariance[1] == pytest.approx(np.eye(n), abs=1e-15)
+    assert video.length == n
+    for broken in ([1.0], [1.0, 0.0, 1.0], [1.0, np.nan], [[[1.0, 1.0]]], ["a", "b"]):
+        with pytest.raises(ValueError, match="spectrum"):
+            spectral_video(broken)

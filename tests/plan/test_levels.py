@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from arvdm_theory import PlanError
-from arvdm_theory.noise import DiscreteVP, snr_from_clock
+from arvdm_theory.noise import NoiseSchedule, snr_from_clock
 from arvdm_theory.plan.levels import (
     HORIZON,
     chunk_causal_mask,
@@ -36,7 +36,7 @@ def test_pure_noise_stands_at_the_horizon() -> None:
     assert flow_levels((1.0,), horizon=7.0) == (7.0,)
     # What the docstring of HORIZON says of it.
     assert float(snr_from_clock(HORIZON)) == pytest.approx(4.5e-5, rel=0.01)
-    assert float(DiscreteVP.linear().clock(1000)) == pytest.approx(10.12, abs=0.005)
+    assert float(NoiseSchedule.ddpm().clock(1000)) == pytest.approx(10.12, abs=0.005)
 
 
 def test_a_level_above_the_horizon_is_refused() -> None:

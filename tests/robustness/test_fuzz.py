@@ -106,6 +106,7 @@ def bad_files(rng: random.Random) -> dict[str, Callable[[Path], object]]:
         "a pipe": lambda path: os.mkfifo(path),
         "deep JSON": lambda path: path.write_text('{"run": ' + "[" * 100000),
         "JSON of another kind": lambda path: path.write_text(json.dumps({"run": [1], "store": 3})),
+        "a number of a million digits": lambda path: path.write_text('{"stride": ' + "9" * 10**6 + "}"),
     }  # fmt: skip
 
 
@@ -135,6 +136,10 @@ TAKE_FILES = {
     "estimate --p": ["estimate", "--p", "GOOD", "--q", "FILE"],
     "ledger --covariance": ["ledger", "--covariance", "FILE", "--frame-dim", "1"],
     "ledger --video": ["ledger", "--video", "FILE"],
+    "ledger --plan": ["ledger", "--covariance", "GOOD", "--frame-dim", "1", "--plan", "FILE.json"],
+    "lint npy": ["lint", "FILE"],
+    "lint csv": ["lint", "FILE.csv"],
+    "lint json": ["lint", "FILE.json"],
     "lemma --joint": ["lemma", "--joint", "FILE", "--past", "0", "--output", "1"],
     "lemma --kernel": ["lemma", "--joint", "LAW", "--past", "0", "--output", "1", "--kernel", "FILE"],
     "fit npy": ["fit", "FILE"],
@@ -252,9 +257,11 @@ NUMBERS = (
 TAKE_NUMBERS = {
     "ledger": (["ledger", "--covariance", "COV", "--frame-dim", "1"],
                ("--frame-dim", "--window", "--references", "--reference-level", "--ar-steps", "--reverse-steps",
-                "--init-steps", "--horizon", "--score-error", "--girsanov-points")),
-    "needle": (["needle", "--out", "OUT", "--walks", "10", "--frames", "6", "--memory", "0,1"],
-               ("--cells", "--colours", "--frames", "--memory", "--size", "--window", "--stay", "--walks",
+                "--init-steps", "--horizon", "--floor", "--spacing", "--schedule", "--plan", "--method", "--set",
+                "--score-error", "--girsanov-points")),
+    "lint": (["lint", "GOOD"], ("--frames", "--context", "--top", "--window", "--steps")),
+    "needle": (["needle", "--out", "OUT", "--walks", "10", "--frames", "6", "--references", "0,1"],
+               ("--cells", "--colours", "--frames", "--references", "--size", "--window", "--stay", "--walks",
                 "--seed")),
     "estimate": (["estimate", "--x", "GOOD", "--z", "OTHER"], ("--permutations", "--seed")),
     "fit": (["fit", "CLIP", "--out", "OUT"], ("--modes", "--order", "--held-out", "--region", "--size")),
@@ -272,12 +279,19 @@ TAKE_NUMBERS = {
 
 # What is a good value after all: (command, option) → those that are not tried.
 GOOD_NUMBERS: dict[tuple[str, str], set[str]] = {
-    ("ledger", "--references"): {"0"},
+    ("ledger", "--references"): {"0", "1000000000"},  # more than there are: all
     ("ledger", "--reference-level"): {"0", "1e3", "1000000000", "99999999999999999999999"},
     ("ledger", "--girsanov-points"): {"0"},
+    ("ledger", "--floor"): {"0"},
     ("ledger", "--horizon"): {"1e3", "1000000000", "99999999999999999999999"},
     ("ledger", "--score-error"): {"-1", "0", "1e3", "1000000000", "99999999999999999999999"},
-    ("needle", "--memory"): {"0", "1,2"},
+    # What the matrix holds is told, with exit code 1.
+    ("lint", "--frames"): {"1000000000"},
+    ("lint", "--context"): {"0", "1000000000"},
+    ("lint", "--top"): {"-1", "0", "1e3", "1000000000", "99999999999999999999999"},
+    ("lint", "--window"): {"1000000000"},
+    ("lint", "--steps"): {"1000000000"},
+    ("needle", "--references"): {"0", "1,2"},
     ("needle", "--stay"): {"0"},
     ("needle", "--walks"): {"0"},
     ("needle", "--seed"): {"0", "1000000000"},
@@ -320,7 +334,7 @@ def test_bad_numbers(
 
 def test_every_command_is_tried() -> None:
     tried = {words[0] for words in (*TAKE_FILES.values(), *(words for words, _ in TAKE_NUMBERS.values()))}
-    assert tried | {"claims", "plans", "verify"} == set(COMMANDS)  # these take neither
+    assert tried | {"claims", "demo", "plans", "verify"} == set(COMMANDS)  # these take neither
     video = {words[1] for words in TAKE_FILES.values() if words[0] == "video"}
     assert video | {"sweep"} == set(SUBCOMMANDS)  # its options are those of train
 
@@ -332,7 +346,9 @@ WRITERS = {
     "ledger --figure": ["ledger", "--covariance", "COV", "--frame-dim", "1", "--ar-steps", "1", "--figure"],
     "lemma --json": ["lemma", "--joint", "LAW", "--past", "0", "--output", "1", "--json"],
     "plans --json": ["plans", "--json"],
-    "needle --json": ["needle", "--walks", "10", "--frames", "6", "--memory", "0,1", "--out", "OUT", "--json"],
+    "lint --json": ["lint", "GOOD", "--json"],
+    "plans --out": ["plans", "magi-1", "--out"],
+    "needle --json": ["needle", "--walks", "10", "--frames", "6", "--references", "0,1", "--out", "OUT", "--json"],
     "estimate --json": ["estimate", "--x", "GOOD", "--z", "OTHER", "--json"],
     "fit --out": ["fit", "CLIP", "--out"],
     "fit --json": ["fit", "CLIP", "--out", "OUT", "--json"],
@@ -340,9 +356,9 @@ WRITERS = {
     "evaluate --table": ["video", "evaluate", "--side-by-side", "CLIPS", "--table"],
 }
 FOLDER_WRITERS = {
-    "needle --out": ["needle", "--walks", "10", "--frames", "6", "--memory", "0,1", "--out"],
+    "needle --out": ["needle", "--walks", "10", "--frames", "6", "--references", "0,1", "--out"],
     "simulate --out": ["simulate", "dmlab", "--episodes", "1", "--frames", "30", "--context", "4", "--out"],
-    "verify --out": ["verify", "--size", "smoke", "--out"],
+    "verify --out": ["verify", "--preset", "smoke", "--out"],
     "experiment --out": ["experiment", "needle", "--preset", "smoke", "--out"],
     "train --out": ["video", "train", "--preset", "smoke", "--out"],
     "sweep --out": ["video", "sweep", "--preset", "smoke", "--out"],

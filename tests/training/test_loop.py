@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 from torch import Generator
 
+from arvdm_theory import limits
 from arvdm_theory.decomposition.ledger import ledger
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.laws.linear import exponential_video, reference_video
+from arvdm_theory.limits import LimitError, Pace, unlimited
 from arvdm_theory.networks.config import DenoiserConfig
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.networks.linear import linear_config
@@ -246,3 +249,27 @@ def test_a_network_that_does_not_fit_is_refused(
 def test_nothing_of_under_is_lost() -> None:
     value = torch.zeros(1)
     assert under({"a/b/c": value, "ab/c": value}, "a") == {"b/c": value}
+
+
+def test_a_run_without_end_is_refused_by_its_first_updates(small: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(LimitError, match=r"the training \(1000000000 updates\) would take about .* hours"):
+        small.run(tmp_path, steps=10**9, checkpoint_every=100)
+    assert not checkpoints(tmp_path)
+    pace = Pace("a loop", 10**12)
+    with unlimited():
+        for _ in range(20):
+            pace.round()
+
+
+@pytest.mark.parametrize(("left", "refused"), [(800_000, False), (900_000, True)])
+def test_the_fastest_of_the_first_rounds_decides(
+    left: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first round of 50 s and nine of 0.1 s: 22 hours are left, or 25."""
+    clock = iter([0.0, *(50.0 + 0.1 * k for k in range(10))])
+    monkeypatch.setattr(limits.time, "perf_counter", lambda: next(clock))
+    pace = Pace("a loop", 10 + left)
+    for _ in range(9):
+        pace.round()
+    with pytest.raises(LimitError, match="25 hours") if refused else nullcontext():
+        pace.round()

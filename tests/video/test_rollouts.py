@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from arvdm_theory.video.decay import decay_slope
 from arvdm_theory.video.degradation import leading_components
 from arvdm_theory.video.rollouts import (
     COMPONENTS,
+    ON_TRUE_FRAMES,
     PROXIES,
     decay_table,
+    on_true_frames,
     predict_decay,
     rollout_plan,
     rollout_source,
@@ -60,6 +63,11 @@ def test_a_rollout_turns_to_and_fro_within_what_is_remembered(plan: str, store: 
         assert np.abs(away).max() <= 75
     samples = sample_run(run, Copying(), source, 3, progress=False)  # type: ignore[arg-type]
     assert samples.truth.shape[1] == long.prompt + 8
+    # Until something generated is handed on, true frames are all that there is.
+    alone = on_true_frames(run, Copying(), source, samples, progress=False)  # type: ignore[arg-type]
+    own = samples.generated[:, long.prompt :]
+    assert alone.shape == own.shape
+    assert (alone[:, : long.plan.stride] == own[:, : long.plan.stride]).all()
     # A network that copies what it remembers of a pose is right wherever the pose is remembered.
     for number, window in enumerate(samples.windows):
         assert len(window.queries) == 0 or all(
@@ -122,10 +130,16 @@ def test_fading_copies_decay_and_are_predicted_as_the_closed_form_says(
     assert set(predicted) == set(PROXIES)
     table = decay_table(samples, predicted)
     own = table[table["source"] == "generated"]
+    alone = on_true_frames(run, Newest(), source, samples, progress=False)  # type: ignore[arg-type]
+    both = decay_table(samples, predicted, alone)
     x = (pictures / 127.5 - 1).reshape(30, -1)
     step = 1 + np.arange(8) // run.windows.window
     # Pictures are rounded to bytes: an error of at most 1/255 beside a root mean square error of 0.06 or more.
     np.testing.assert_allclose(own["mse"], (1 - keep**step) ** 2 * (x**2).mean(), rtol=0.01)
+    # Shown true frames, every step is a first one.
+    fresh = both[both["source"] == ON_TRUE_FRAMES]
+    np.testing.assert_allclose(fresh["mse"], (1 - keep) ** 2 * (x**2).mean(), rtol=0.01)
+    pd.testing.assert_frame_equal(both[both["source"] != ON_TRUE_FRAMES], table)
 
     basis = leading_components(x, COMPONENTS)
     inside = x @ basis

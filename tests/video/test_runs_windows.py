@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvdm_theory.laws.linear import reference_video
-from arvdm_theory.noise import VPSchedule
+from arvdm_theory.noise import NoiseSchedule
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.references import PlanError, References
 from arvdm_theory.training.config import TrainingConfig, TrainingError
@@ -83,7 +83,7 @@ def test_levels_are_equally_far_apart_in_the_schedule(kind: str, schedule: str) 
 
     def signal(s: float) -> float:
         if schedule == "cosine":
-            return float(np.exp(-VPSchedule("cosine").clock(s)))
+            return float(np.exp(-NoiseSchedule.cosine().clock(s)))
         return (logistic(3) - logistic(3 * (2 * s - 1))) / (logistic(3) - logistic(-3))
 
     low, high = 0.0, 1 - 1e-12
@@ -247,8 +247,8 @@ def test_queries_between_poses_lie_halfway_between_two_remembered_ones() -> None
             assert abs(heading[window.start + seen] - at) == 0.5
     with pytest.raises(ValueError, match="none of 1 episodes"):
         find_windows(episodes, plan, least=1, queries="same")
-    with pytest.raises(ValueError, match="same or between"):
-        find_windows(episodes, plan, queries="near")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="same or between or near"):
+        find_windows(episodes, plan, queries="other")  # type: ignore[arg-type]
 
 
 def test_episodes_without_a_window_are_refused() -> None:
@@ -282,3 +282,24 @@ def test_the_first_ar_step_of_a_training_is_none_after_the_last() -> None:
         TrainingConfig(steps=200, ar_steps=3, first_ar_step=4)
     with pytest.raises(TrainingError, match="first_ar_step must be a whole number"):
         TrainingConfig(steps=200, first_ar_step=0)
+
+
+@pytest.mark.parametrize("kind", ["outpainting", "fifo"])
+def test_later_ar_steps_are_told_poses_as_a_window_that_begins_later_is(kind: str) -> None:
+    """Of the same frames, so that a rollout's poses stay among those that networks are trained on."""
+    episodes, plan = turning(15, 60), MemoryPlan(memory=4, generated=8, kind=kind, window=4)  # type: ignore[arg-type]
+    source = WindowSource(find_windows(episodes, plan, 0))
+    told, chosen = source.told([0, 3]), [0, 3]
+    assert torch.equal(told(plan.plan.stage(plan.first)), source.take(chosen).actions)
+    one = dataclasses.replace(plan, generated=plan.plan.stride)
+    for k in range(plan.first, plan.last + 1):
+        later = (k - plan.first) * plan.plan.stride
+        if later + one.total_frames > plan.total_frames:
+            break
+        own = told(plan.plan.stage(k))[:, later : later + one.total_frames]
+        assert torch.equal(own, source.take(chosen, one.total_frames, later).actions)
+        assert k == plan.first or not torch.equal(
+            own, told(plan.plan.stage(plan.first))[:, later:][:, : own.shape[1]]
+        )
+    with pytest.raises(ValueError, match="but windows have"):
+        source.take(chosen, plan.total_frames, 1)

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.decomposition.ledger import ledger
-from arvdm_theory.experiments.front import pareto_front
 from arvdm_theory.experiments.networks import Job, Network, Preset, Setting, train_job
+from arvdm_theory.experiments.ranks import interval, spearman
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.experiments.videos import VIDEOS, Video
 from arvdm_theory.files import write_json
@@ -216,15 +216,6 @@ def _rounded(bottleneck: pd.Series[float]) -> Array:
     return np.round(bottleneck.to_numpy() / _RESOLUTION)
 
 
-def _spearman(x: Array, y: Array) -> Array:
-    """Pearson's correlation of the midranks in each row of x and y, (rows, n) → (rows,); nan if all x or y tie."""
-    ranks = [rankdata(values, axis=-1) for values in (x, y)]
-    (a, b) = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
-    spread = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    found: Array = np.divide((a * b).sum(-1), spread, out=np.full(len(x), np.nan), where=spread > 0)
-    return found
-
-
 def correlations(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Spearman's rank correlation of the bottleneck with accumulation, and its percentile bootstrap interval.
 
@@ -243,13 +234,8 @@ def correlations(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame
             draws = generator.integers(len(part), size=(resamples, len(part)))
             for quantity in ("growth", "last", "path", "see"):
                 other = part[quantity].to_numpy()
-                drawn = _spearman(mb[draws], other[draws])
-                # A resample of ties alone has no rank correlation; nor has the interval if all are so.
-                ranked = drawn[np.isfinite(drawn)]
-                low, high = np.quantile(ranked, (0.025, 0.975)) if len(ranked) else (float("nan"),) * 2
-                rows.append(
-                    (video, int(steps), quantity, len(part), float(_spearman(mb[None], other[None])[0]), low, high)
-                )
+                ends = interval(spearman(mb[draws], other[draws]))
+                rows.append((video, int(steps), quantity, len(part), float(spearman(mb, other)), *ends))
     return pd.DataFrame(rows, columns=["video", "steps", "against", "networks", "spearman", "low", "high"])
 
 

@@ -209,6 +209,33 @@ def memory(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def rates_of_memory(table: pd.DataFrame) -> Figure:
+    """KL, memory bottleneck and errors of AR steps in nats a frame at the infinite horizon: a panel a plan."""
+    plans = table.groupby("plan", sort=False)
+    figure, axes = plt.subplots(1, len(plans), figsize=(10.4, 4.8), sharey=True, squeeze=False)
+    looks = {"kl": ("KL", "o-"), "ar_step": ("E, errors of AR steps", "s:"), "mb": ("MB, bottleneck", "^--")}
+    refused: dict[str, None] = {}
+    for axis, (plan, part) in zip(axes[0], plans, strict=True):
+        videos = part.groupby("video", sort=False)
+        for colour, (video, rows) in zip(sns.color_palette("colorblind"), videos, strict=False):
+            if not np.isfinite(rows.value).all():
+                refused[str(video)] = None
+                continue
+            wide = rows.pivot_table(index="references", columns="quantity", values="value")
+            for name, (_, look) in looks.items():
+                shown = wide[name].where(wide[name] > 1e-8)  # what is left of 0 is rounding
+                axis.semilogy(wide.index, shown, look, color=colour, markersize=4, linewidth=1.4,
+                              label=str(video) if name == "kl" else None)  # fmt: skip
+        axis.set(xlabel="references m (last m frames)", title=str(plan))
+    for label, look in looks.values():
+        axes[0, 0].plot([], [], look, color="0.3", markersize=4, label=label)
+    axes[0, 0].set_ylabel("nats a frame, K → ∞")
+    none = f"\n(no rate, so no curve: {', '.join(refused)}; the table's notes say why)" if refused else ""
+    figure.suptitle(f"What a further frame costs in the end, against memory{none}")
+    shared_legend(figure, axes[0, 0], 4)
+    return figure
+
+
 def context_noise(table: pd.DataFrame) -> Figure:
     """The context-noise sweep: drift against memory bottleneck, an exact Pareto front, and the price in KL."""
     wide = _wide(table, "level")
@@ -261,6 +288,7 @@ FIGURES: Figures = {
     "score_error": ("score_error", score_error),
     "accumulation": ("accumulation", accumulation),
     "memory": ("memory", memory),
+    "rates": ("rates", rates_of_memory),
     "dial": ("dial", context_noise),
     "impossibility": ("lemma", impossibility),
     "schedulers": ("schedulers", scheduler_sums),

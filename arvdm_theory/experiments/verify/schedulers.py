@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from arvdm_theory.decomposition.ledger import ledger_terms
+from arvdm_theory.experiments.ranks import interval, spearman
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size
 from arvdm_theory.laws.linear import reference_video
@@ -106,19 +105,6 @@ def correlations(table: pd.DataFrame, setting: Cell, draws: int = 2000, seed: in
     rows = []
     for name in SUMS:
         for target in ("kl", "last_clip"):
-            both = wide[[name, target]].to_numpy()
-            # A resample of one grid alone has no ranks.
-            low, high = np.nanquantile(_spearman(both[picks]), [0.025, 0.975])
-            rows.append((name, target, float(_spearman(both)), low, high, len(wide)))
+            x, y = wide[name].to_numpy(), wide[target].to_numpy()
+            rows.append((name, target, float(spearman(x, y)), *interval(spearman(x[picks], y[picks])), len(wide)))
     return pd.DataFrame(rows, columns=["sum", "target", "spearman", "ci_low", "ci_high", "grids"])
-
-
-def _spearman(both: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The correlation of average ranks of pairs (..., n, 2)."""
-    ranks = rankdata(both, axis=-2)
-    centred = ranks - ranks.mean(-2, keepdims=True)
-    spread = np.sqrt((centred**2).sum(-2).prod(-1))
-    found: NDArray[np.float64] = np.divide(
-        centred.prod(-1).sum(-1), spread, out=np.full_like(spread, np.nan), where=spread > 0
-    )
-    return found

@@ -6,6 +6,7 @@ the table it saved there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,14 +16,16 @@ import torch
 
 from arvdm_theory.bounds.impossibility import check_gaussian_lemma, check_lemma
 from arvdm_theory.decomposition.ledger import ledger
+from arvdm_theory.decomposition.recursion import rates
 from arvdm_theory.decomposition.result import Result
 from arvdm_theory.diffusion.scores import PerturbedScore
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.verify.cases import Size
 from arvdm_theory.experiments.verify.finite import multimodal
 from arvdm_theory.experiments.verify.schedulers import schedulers
-from arvdm_theory.experiments.videos import GAUSSIAN_VIDEOS
+from arvdm_theory.experiments.videos import GAUSSIAN_VIDEOS, damped_period
 from arvdm_theory.information.discrete import FiniteLaw
+from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.linear import ar1, exponential_video, reference_video
 from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan
@@ -162,6 +165,42 @@ def memory(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
     return run_cells("memory", cells, compute, folder, progress=progress)
 
 
+_LASTING: dict[str, Callable[[], GaussianVideo]] = {
+    "AR(1) 0.8": GAUSSIAN_VIDEOS["AR(1) 0.8"],
+    "hidden state": GAUSSIAN_VIDEOS["hidden state"],
+    "period of 7, damped": lambda: damped_period(0.95),
+    "pixels 8x8, a pixel": GAUSSIAN_VIDEOS["pixels 8x8"],
+    "reference": reference_video,
+}
+
+
+def rates_of_memory(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
+    """Rates at the infinite horizon, in nats a frame (or a pixel), against the number of references.
+
+    Where there is none the value is NaN, with the reason in ``note``.
+    """
+    plans = {"outpainting, w = 2": lambda m: outpainting(2, References.last(m), 10, 10),
+             "FIFO, w = 4": lambda m: fifo(4, References.last(m), 10, 10)}  # fmt: skip
+    cells = [
+        {"plan": plan, "video": video, "references": m}
+        for plan in plans
+        for video in _LASTING
+        for m in range(size.sweep + 2)
+    ]
+
+    def compute(cell: Cell) -> pd.DataFrame:
+        video = _LASTING[cell["video"]]()
+        try:
+            found = rates(video, plans[cell["plan"]](cell["references"])).to_dict()
+        except ValueError as error:
+            return pd.DataFrame([("kl", math.nan, str(error))], columns=["quantity", "value", "note"])
+        pixels = float(video.multiplicity.sum())
+        rows = [(name, found[name], "") for name in ("mb", "floor", "ar_step", "kl") if found[name] is not None]
+        return pd.DataFrame(rows, columns=["quantity", "value", "note"]).assign(value=lambda t: t.value / pixels)
+
+    return run_cells("rates", cells, compute, folder, progress=progress)
+
+
 def context_noise(size: Size, folder: Path, progress: bool = True) -> pd.DataFrame:
     """The context-noise sweep: drift, memory bottleneck and clean KL against the context's noise level ρ."""
     levels = [0.0, *np.geomspace(0.005, 2.0, 2 * size.sweep)]
@@ -224,6 +263,7 @@ SWEEPS: dict[str, Callable[[Size, Path, bool], pd.DataFrame]] = {
     "score_error": score_error,
     "accumulation": accumulation,
     "memory": memory,
+    "rates": rates_of_memory,
     "dial": context_noise,
     "lemma": lemma,
     "multimodal": multimodal,

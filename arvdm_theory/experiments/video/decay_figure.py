@@ -17,6 +17,7 @@ from arvdm_theory.experiments.video.families_figure import (
     titled,
 )
 from arvdm_theory.video.retrieval import SOURCES
+from arvdm_theory.video.rollouts import ON_TRUE_FRAMES
 
 __all__ = ["decay"]
 
@@ -53,6 +54,8 @@ def decay(table: pd.DataFrame) -> Figure:
     for panel in axes[-1]:
         panel.set_xlabel("frames after the last given one")
     handles = [Line2D([], [], color="0.35", ls=":", lw=1.4, label="last given frame, held")]
+    if (part["source"] == ON_TRUE_FRAMES).any():
+        handles.append(Line2D([], [], color="0.35", ls=(0, (1, 1)), lw=0.9, label="shown true frames alone"))
     if _PREDICTED in part:
         handles.append(Line2D([], [], color="0.35", ls="--", lw=0.9, label="predicted from one AR step"))
     titled(figure, part)
@@ -65,6 +68,9 @@ def _curves(panel: Axes, part: pd.DataFrame, name: str) -> None:
     for memory in structures(own):
         group, colour = own[own["memory"] == memory], COLOURS[memory]
         by_place = group.groupby("ahead")
+        alone = part[(part["source"] == ON_TRUE_FRAMES) & (part["memory"] == memory)].groupby("ahead")[name].mean()
+        if len(alone):
+            panel.plot(alone.index, alone, color=colour, lw=0.9, ls=(0, (1, 1)))
         if group["network"].nunique() > 1:
             for _, seed in group.groupby("network", sort=False):
                 panel.plot(seed["ahead"], seed[name], color=colour, lw=0.7, alpha=0.35)

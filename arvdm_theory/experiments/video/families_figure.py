@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from arvdm_theory.report.style import Figures
+from arvdm_theory.video.simulators import SIMULATORS
 
 __all__ = [
     "COLOURS",
@@ -46,7 +47,7 @@ NAMES: dict[str, str] = {
 MEASURES: dict[str, str] = {"rate": "retrieval rate", "psnr": "PSNR (dB)", "ssim": "SSIM"}
 """What queries are scored by, and the labels of its axes."""
 
-_DATA = {"dmlab": "DMLab mazes", "minecraft": "Minecraft"}
+_DATA: dict[str, str] = {name: kind.title for name, kind in SIMULATORS.items()}
 _PRESETS = {
     "cpu": "turning",
     "cpu-walk": "walking",

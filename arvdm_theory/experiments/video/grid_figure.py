@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from arvdm_theory.data.clips import write_mp4
 from arvdm_theory.experiments.video.film_figure import film_rows
 from arvdm_theory.experiments.video.run import decode_picture
 from arvdm_theory.files import atomic_path
@@ -52,7 +52,7 @@ def draw_grid(table: pd.DataFrame, path: Path) -> None:
         if (window, source, frame) not in there:
             raise ValueError(f"frame {frame} of window {window} is missing from {source}")
     with atomic_path(path) as temporary:
-        _encode(_sheets(table, str(shapes[0])), temporary)
+        write_mp4(_sheets(table, str(shapes[0])), temporary, _FRAMES_A_SECOND, lossless=False)
 
 
 def _sheets(table: pd.DataFrame, shape: str) -> Iterator[Picture]:
@@ -74,18 +74,3 @@ def _sheets(table: pd.DataFrame, shape: str) -> Iterator[Picture]:
             top, left = _GAP + row * down, _GAP + column * right
             sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
         yield sheet
-
-
-def _encode(frames: Iterator[Picture], path: Path) -> None:
-    """H.264 at a fixed quantiser: its steps are about 2 of the 219 grey levels."""
-    import av
-
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(_FRAMES_A_SECOND))
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"qp": "10", "bf": "0", "threads": "1"}
-        for number, frame in enumerate(frames):
-            if number == 0:
-                stream.height, stream.width = frame.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

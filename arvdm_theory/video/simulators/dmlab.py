@@ -8,7 +8,6 @@ place can be told from others.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,24 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arvdm_theory.video.simulators.mazes import Maze, check_cells
 from arvdm_theory.video.simulators.raycaster import Scene, render
 from arvdm_theory.video.simulators.textures import (
     SKY_STYLES,
     TEXELS,
     floor_textures,
-    labmaze,
     panorama,
     pyramid,
     read_picture,
     wall_textures,
 )
-from arvdm_theory.video.simulators.worlds import MOVES
 
 __all__ = ["DmlabStandIn", "MazeWorld", "simulator"]
 
 # Walls that face north or south are drawn a little darker, which shows the corners.
 _SHADE = 0.88
-_CELLS_A_REGION = 9
 _PICTURES = 12
 _SHARE_OF_WALLS_WITH_PICTURES = 0.15
 
@@ -78,27 +75,13 @@ class DmlabStandIn:
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 512:
             raise ValueError(f"the pictures are 8 to 512 pixels high and wide, got {self.size}")
-        if self.cells % 2 == 0 or not 7 <= self.cells <= 99:
-            raise ValueError(f"a maze has an odd number of rows and columns, 7 to 99, got {self.cells}")
+        check_cells(self.cells)
 
     def world(self, seed: int) -> MazeWorld:
         """The maze of a seed: always the same for the same version of ``labmaze``."""
         rng = np.random.default_rng(seed)
-        maze = labmaze().RandomMaze(
-            height=self.cells,
-            width=self.cells,
-            max_rooms=4,
-            room_min_size=3,
-            room_max_size=3,
-            # Without these two, dead ends would be walled up and corridors would not join in loops.
-            simplify=False,
-            extra_connection_probability=0.1,
-            random_seed=int(rng.integers(2**31 - 1)),
-        )
-        solid = np.array([[symbol == "*" for symbol in row] for row in maze.entity_layer])
-        passages = np.stack([~solid & ~np.roll(solid, (-down, -right), (0, 1)) for down, right in MOVES], -1)
-        regions = _regions(~solid, rng)
-        count = int(regions.max()) + 1
+        maze = Maze.random(self.cells, rng)
+        solid, regions, count = maze.solid, maze.region, maze.regions
         walls = _some(wall_textures(), count, rng)
         floors = _some(floor_textures(), count, rng)
         sky = SKY_STYLES[int(rng.integers(len(SKY_STYLES)))]
@@ -115,12 +98,12 @@ class DmlabStandIn:
             sky=panorama(sky),
         )
         description = {
-            "maze": ["".join("*" if cell else " " for cell in row) for row in solid],
+            "maze": maze.rows,
             "walls": [f"{path.parent.name}/{path.stem}" for path in walls],
             "floors": [f"{path.parent.name}/{path.stem}" for path in floors],
             "sky": sky,
         }
-        return MazeWorld(scene, self.size, passages, description)
+        return MazeWorld(scene, self.size, maze.passages, description)
 
 
 def simulator(size: int = 64) -> DmlabStandIn:
@@ -133,26 +116,6 @@ def _some(choices: tuple[Any, ...], count: int, rng: np.random.Generator) -> lis
     rounds = -(-count // len(choices))
     order = np.concatenate([rng.permutation(len(choices)) for _ in range(rounds)])
     return [choices[i] for i in order[:count].tolist()]
-
-
-def _regions(floor: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Numbers the regions of a floor: each cell belongs to the nearest, as one walks, of a few random ones."""
-    cells = np.argwhere(floor)
-    seeds = rng.choice(len(cells), max(1, len(cells) // _CELLS_A_REGION), replace=False)
-    regions = np.full(floor.shape, -1, np.intp)
-    frontier: deque[tuple[int, int]] = deque()
-    for region, seed in enumerate(seeds):
-        here = (int(cells[seed][0]), int(cells[seed][1]))
-        regions[here] = region
-        frontier.append(here)
-    while frontier:
-        here = frontier.popleft()
-        for down, right in MOVES:
-            there = (here[0] + down, here[1] + right)
-            if floor[there] and regions[there] < 0:
-                regions[there] = regions[here]
-                frontier.append(there)
-    return np.where(regions < 0, 0, regions)
 
 
 def _painting(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -12,22 +12,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from arvdm_theory.data.clips import write_mp4
 from arvdm_theory.executors import executing, executor
 from arvdm_theory.files import atomic_path, read_json, write_json
+from arvdm_theory.video.simulators import Layout
 from arvdm_theory.video.simulators.episodes import Episode, episode_seed, record
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import Simulator
 
-__all__ = ["Layout", "Recording", "write_episode"]
-
-Layout = Literal["npz", "mp4"]
+__all__ = ["Recording", "write_episode"]
 
 _SPLITS = ("train", "test")
 _FRAMES_A_SECOND = 10
@@ -137,18 +135,4 @@ def write_episode(episode: Episode, path: Path) -> None:
         np.savez_compressed(temporary, **arrays)
     if path.suffix == ".mp4":  # last, so that where there is a video, its actions are there too
         with atomic_path(path) as temporary:
-            _encode(episode.frames, temporary)
-
-
-def _encode(frames: NDArray[np.uint8], path: Path) -> None:
-    """Lossless H.264: equal frames stay equal."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=Fraction(_FRAMES_A_SECOND))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "rgb24"
-        stream.options = {"qp": "0", "preset": "veryfast", "threads": "1"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+            write_mp4(episode.frames, temporary, _FRAMES_A_SECOND)

@@ -18,7 +18,9 @@ from arvdm_theory.tables import read_table
 
 def test_the_list_names_them_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment", "--list"]) == 0
-    assert capsys.readouterr().out.split() == TRAINED
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
+    assert all("(arvdm" in line or "(python" in line for line in lines if line.split()[0] not in TRAINED)
 
 
 def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ __all__ = ["pareto_front"]
 
 
 def pareto_front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the points (n, 2) no other one lies at or below in both numbers and strictly below in one, (n,).
+    """Which of the points (n, criteria) none is at or below in all numbers and strictly below in one, (n,).
 
     Example:
         >>> pareto_front(np.array([[0.0, 2.0], [1.0, 1.0], [1.0, 3.0], [2.0, 0.0]])).tolist()
