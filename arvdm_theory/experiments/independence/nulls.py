@@ -99,7 +99,7 @@ NULLS: dict[str, tuple[Draw, Dependence]] = {
     "series, sin 2y": _in_time(lambda y: np.sin(2 * y), np.ones_like),
     "series, spread e^0.7y": _in_time(np.zeros_like, lambda y: np.exp(0.7 * y)),
     "series, sin 2y, spread |y|": _in_time(lambda y: np.sin(2 * y), np.abs),
-    "a step in 3 columns": _shared(lambda y: 2.0 * (y > 0).all(1), 3, 0.5, 300),
+    "a step in 3 columns": _shared(lambda y: 2.0 * (y.min(1) > 0), 3, 0.5, 300),
     "a jump across a line": _shared(lambda y: 2.0 * (y.sum(1) > 0), 2, 0.5, 300),
     "a jump across a circle": _shared(lambda y: 2.0 * ((y**2).sum(1) < 1), 2, 0.5, 300),
 }

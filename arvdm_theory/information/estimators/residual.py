@@ -228,7 +228,7 @@ def calibrated_information(
                 found.append(
                     pieces(*(part if turn is None else turned(*part, dependence, turn.backwards).columns))
                 )
-            return np.array(found) @ loads
+            return np.asarray(np.array(found) @ loads, dtype=np.float64)
 
         on_parts = on_smaller(_PARTS)
         if turn is None:
@@ -252,7 +252,8 @@ def calibrated_information(
             value += moved / (_PARTS**_FASTEST - 1)
             reach = half_width(stderr, freedom, level) + abs(moved) / (_PARTS**rate - 1)
     # Plain neighbours, on columns without maps or predictions, are another kind of method, and err downwards.
-    plain = ksg_contributions(*(standardised(part) if part.shape[1] else part for part in whole), k).contributions
+    by_x, by_z, by_y = (standardised(part) if part.shape[1] else part for part in whole)
+    plain = ksg_contributions(by_x, by_z, by_y, k).contributions
     seen, own = float(plain.mean()), half_width(contribution_error(plain, dependence)[0], level=level)
     if seen - value > math.hypot(reach, own):
         notes.append(
