@@ -71,7 +71,7 @@ def _strip(panel: Axes, part: pd.DataFrame, sources: list[str]) -> None:
     panel.axvline(given * (width + gap) - gap / 2 - 0.5, color="black", lw=1.2, ls=":")
     panel.set_yticks(
         [row * (height + gap) + height / 2 for row in range(len(sources))],
-        [NAMES.get(name, name) for name in sources], fontsize=8,
+        [NAMES.get(name, name) for name in sources],
     )  # fmt: skip
     middles = [frame * (width + gap) + width / 2 for frame in range(frames)]
     panel.set_xticks(middles, [str(frame) for frame in range(frames)], fontsize=7)

@@ -27,11 +27,11 @@ _PLANS = {"outpainting": ("outpainting", "o"), "fifo": ("FIFO", "^")}
 _TITLES = {
     "linear_response": "linear response",
     "error_gain": "gain of put-in errors",
-    "constant": "error of an AR step on true frames",
+    "constant": "error on true frames",
 }
 _MEASURES = {
-    "slope": "slope of the PSNR (dB a frame)",
-    "end": "PSNR at the end of the rollout (dB)",
+    "slope": "slope of the PSNR\n(dB a frame)",
+    "end": "PSNR at the end\n(dB)",
 }
 
 
@@ -39,7 +39,7 @@ def prediction(table: pd.DataFrame) -> Figure:
     """Measured decay against the predicted one: slope of the PSNR above, PSNR at the end below; a column a proxy.
 
     On the dotted line both are equal. Titles give Spearman's rank correlation of a plan's networks with its 95 %
-    interval and permutation p-value, as ``video-agreement`` has it. An error that stays constant has no slope.
+    interval; ``video-agreement`` has its p-value. An error that stays constant has no slope.
 
     Args:
         table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
@@ -61,9 +61,9 @@ def prediction(table: pd.DataFrame) -> Figure:
                 panel.set_axis_off()
                 continue
             _points(panel, part, measure, f"{measure}_{proxy}")
-            panel.set_title("\n".join([_TITLES[proxy], *titles[measure, proxy]]), fontsize=9)
-            panel.xaxis.set_major_locator(MaxNLocator(5))
-            panel.set_xlabel(f"predicted {label}")
+            panel.set_title("\n".join([_TITLES[proxy], *titles[measure, proxy]]))
+            panel.xaxis.set_major_locator(MaxNLocator(3))
+            panel.set_xlabel("predicted")
         row[0].set_ylabel(f"measured {label}")
     handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=name)
@@ -98,5 +98,5 @@ def _agreement(part: pd.DataFrame, measure: str, proxy: str, seed: int) -> list[
         rho = found.correlation
         interval = f" [{rho.ci_low:.2f}, {rho.ci_high:.2f}]" if np.isfinite(rho.ci_low) else ""
         name, _ = _PLANS[str(plan)]
-        lines.append(f"{name}: ρ = {rho.value:.2f}{interval}, p = {found.pvalue:.2g}, n = {rho.n}")
+        lines.append(f"{name}: {rho.value:.2f}{interval}")
     return lines
