@@ -12,6 +12,7 @@ _HOMES = {
     "bounds.saturation": ("closed_loop",),
     "choose.context_noise": ("context_noise", "noised_lags"),
     "choose.exports": ("export_schedule", "import_schedule"),
+    "choose.memory": ("MemoryChoice", "frame_frontier", "nats_frontier"),
     "choose.schedules": ("hand_grids", "objective_value", "optimal_schedule"),
     "decomposition.decoding": ("decoded_ledger",),
     "decomposition.immse": ("memory_bottleneck_from_scores",),

@@ -6,6 +6,9 @@ from arvdm_theory.choose.context_noise import context_noise as context_noise
 from arvdm_theory.choose.context_noise import noised_lags as noised_lags
 from arvdm_theory.choose.exports import export_schedule as export_schedule
 from arvdm_theory.choose.exports import import_schedule as import_schedule
+from arvdm_theory.choose.memory import MemoryChoice as MemoryChoice
+from arvdm_theory.choose.memory import frame_frontier as frame_frontier
+from arvdm_theory.choose.memory import nats_frontier as nats_frontier
 from arvdm_theory.choose.schedules import hand_grids as hand_grids
 from arvdm_theory.choose.schedules import objective_value as objective_value
 from arvdm_theory.choose.schedules import optimal_schedule as optimal_schedule

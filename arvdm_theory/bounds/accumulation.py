@@ -25,13 +25,22 @@ def why_no_clip_bound(plan: Plan, ar_steps: int) -> str | None:
     of Output_k or a clean reference of step k. From a noised version of a frame neither the frame nor another
     noised version of it can be made.
     """
+    if plan.references.matched:
+        return (
+            "the bound on clip KL does not hold: a reverse step is shown its references at one level, and its AR "
+            "step holds them at all of theirs"
+        )
     # Once its references are filled a plan repeats itself: the first such pair of steps speaks for all.
     repeats = plan.repeats_from
     for k in range(1, ar_steps if repeats is None else min(ar_steps, repeats + 1)):
         out = set(plan.window_frames(k)[: plan.stride])
-        clean = out | {r.frame for r in plan.references_at(k) if r.level <= plan.floor}
+        before = plan.references_at(k)
+        clean = out | {r.frame for r in before if r.level <= plan.floor}
         for reference in plan.references_at(k + 1):
-            if reference.frame not in clean:
+            # A frame's own state is made with it, and handed on; so is a copy that was noised once.
+            again = reference.noise != "fresh" and reference in before
+            held = out if reference.noise == "own" else clean
+            if reference.frame not in held and not again:
                 does = "noises" if reference.level > plan.floor else "refers to"
                 return (
                     f"the bound on clip KL does not hold: AR step {k + 1} {does} frame {reference.frame + 1}, "

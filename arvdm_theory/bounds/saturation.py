@@ -161,6 +161,7 @@ def closed_loop(
     """
     if video.action_dim:
         raise ValueError("the bound is for videos without actions")
+    plan.require_fresh("the saturating bound")
     own, chosen = as_score(score, video), reverse_step(step)
     video.require(plan.total_frames(ar_steps))
     held = _held(plan, ar_steps)

@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="needles lie further back than so many frames",
     )
+    add("--slip", type=float, default=0.0, metavar="S",
+        help="relative standard deviation of what a step does: no view is met twice, and actions add up to less "
+        "than where one is")  # fmt: skip
     add("--between", action="store_true", help="ask for poses halfway between remembered ones, too")
     add(
         "--engine",
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     kind = SIMULATORS[args.simulator]
     simulator = make_simulator(args.simulator, kind.size if args.size is None else args.size, args.engine)
-    trajectory = Trajectory(args.trajectory, args.frames, args.context, args.between)
+    trajectory = Trajectory(args.trajectory, args.frames, args.context, args.between, args.slip)
     test = -(-args.episodes // 10) if args.test_episodes is None else args.test_episodes
     check_folder("--out", args.out)
     _afford(args, simulator.size, args.episodes + max(test, 0))

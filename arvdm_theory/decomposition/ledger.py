@@ -22,6 +22,7 @@ from arvdm_theory.decomposition.generated import generated_error
 from arvdm_theory.decomposition.question import Question, require_densities, sample_count
 from arvdm_theory.decomposition.recursion import long_terms
 from arvdm_theory.decomposition.result import Result, rows_table
+from arvdm_theory.decomposition.reused import reused_terms
 from arvdm_theory.decomposition.terms import LedgerTerms, StageErrors, closed_rollout, dense_steps, stage_errors
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.law import VideoLaw
@@ -131,12 +132,17 @@ def ledger(question: Question) -> Result:
 
 def _terms(question: Question) -> LedgerTerms:
     question = question.prepared()
-    terms: LedgerTerms | None = None if question.teacher_forced else long_terms(question)
+    terms: LedgerTerms | None = None
+    if question.plan.references.reused:
+        terms = reused_terms(question)
+    elif not question.teacher_forced:
+        terms = long_terms(question)
     if terms is None:
         laws = question.laws()
         errors = stage_errors(question, laws, question.truths())
         terms = LedgerTerms(errors[0], tuple(errors[1:]), **closed_rollout(question, laws))
     if question.generate is not None and terms.ar_step_errors is None:
+        question.plan.require_fresh("E_k of AR steps generated from true inputs")
         terms = _generated(question, question.generate, terms)
     return _saturating(question, terms) if question.accumulation else terms
 
@@ -177,6 +183,8 @@ def _saturating(question: Question, terms: LedgerTerms) -> LedgerTerms:
     bounds: tuple[float, ...] = ()
     if terms.clips is None or video.action_dim:
         why = "the saturating bound is for Gaussian videos without actions and scores affine in what they see"
+    elif plan.references.reused:
+        why = "the saturating bound is for references that are clean or noised afresh, and these keep their noise"
     elif most is not None and ar_steps > most:
         why = f"the saturating bound needs the joint covariance of all frames: it goes up to {most} AR steps"
     else:

@@ -124,9 +124,35 @@ def two_stages(
         levels = torch.tensor(high, dtype=torch.float64)
         return noised(frames, levels, torch.full_like(levels, low), noise(len(high)))
 
+    kept: dict[tuple[int, float, str], Tensor] = {}  # states by frame, level and noise
+    own = any(pick.noise in ("own", "matched") for pick in plan.references.picks)
+
+    def denoised(ar_step: int, window: Tensor, clean: Tensor) -> Tensor:
+        for stage in plan.segments(ar_step):
+            window = denoise(stage, window, shown(stage, clean))
+            if own:
+                ends = enumerate(zip(stage.frames, stage.grid[-1], strict=True))
+                kept.update({(frame, level, "own"): window[..., j, :] for j, (frame, level) in ends})
+        return window
+
+    def shown(stage: Stage, clean: Tensor) -> Tensor:
+        levels = stage.reference_levels.tolist()
+        found = renoised(clean[..., list(stage.reference_frames), :], plan.floor, levels)
+        for i, reference in enumerate(stage.references):
+            if reference.noise == "once":
+                found[..., i, :] = kept.setdefault((reference.frame, levels[i], "once"), found[..., i, :].clone())
+            elif reference.noise != "fresh":
+                found[..., i, :] = kept[reference.frame, levels[i], "own"]
+            elif stage.references and own and reference.level > plan.floor:
+                key = (reference.frame, levels[i], f"fresh {stage.ar_step}")
+                found[..., i, :] = kept.setdefault(key, found[..., i, :].clone())
+        return found
+
     if prompt is None:
-        state, first = denoise(plan.stage(0), noise(plan.init_frames), noise(0)), 1
+        state, first = denoised(0, noise(plan.init_frames), noise(0)), 1
     else:
+        if own:
+            raise ValueError("given frames have no states of their own on the way out: leave the prompt out")
         state, first = prompt, first_ar_step(plan, prompt.shape[-2])
         if plan.floor > 0:
             state = renoised(state, 0.0, [plan.floor] * state.shape[-2])
@@ -134,11 +160,10 @@ def two_stages(
         start = state.shape[-2] - plan.init_frames
         entering = renoised(state[..., start:, :], plan.floor, list(plan.input_levels[: plan.init_frames]))
         state = torch.cat([state[..., :start, :], entering], -2)
-    for stage in (plan.stage(k) for k in range(first, ar_steps + 1)):
-        state = torch.cat([state, noise(plan.stride)], -2)
-        shown = renoised(state[..., list(stage.reference_frames), :], plan.floor, stage.reference_levels.tolist())
+    for k in range(first, ar_steps + 1):
+        clean, state = state, torch.cat([state, noise(plan.stride)], -2)
         start = state.shape[-2] - plan.window
-        state = torch.cat([state[..., :start, :], denoise(stage, state[..., start:, :], shown)], -2)
+        state = torch.cat([state[..., :start, :], denoised(k, state[..., start:, :], clean)], -2)
     return state[..., : plan.clean_frames(ar_steps), :]
 
 

@@ -96,6 +96,8 @@ class GaussianStage(StageLaw):
         law = self.window
         size = law.mean.shape[-1]
         old = self.stage.kept * law.dim
+        if old == size:  # no frame is new
+            return law.mean.new_zeros(1)
         root = law.root(law.identity)[0, :, old:]
         own = root[..., old:size]
         mean_square = (root[..., :old] ** 2).sum((-2, -1)) + (root[..., size:] ** 2).sum((-2, -1))

@@ -45,7 +45,17 @@ def _block(plan: Plan) -> int:
 
 def _seen(plan: Plan, ar_step: int) -> dict[int, str]:
     """The character of each frame that is referenced at an AR step."""
-    return {r.frame: "~" if r.level > plan.floor else "o" for r in plan.references_at(ar_step)}
+    return {
+        r.frame: "~" if r.level > plan.floor or r.noise == "matched" else "o" for r in plan.references_at(ar_step)
+    }
+
+
+_NOISED = {
+    "fresh": " noised to {:.3g}",
+    "once": " noised once to {:.3g}",
+    "own": ", their own states at {:.3g}",
+    "matched": ", their own states at each step's level",
+}
 
 
 def describe_references(references: References) -> str:
@@ -58,7 +68,9 @@ def describe_references(references: References) -> str:
     words = []
     for pick in references.picks:
         name = {"all": "all", "every": f"every {pick.count}."}.get(pick.kind, f"{pick.kind} {pick.count}")
-        words.append(f"{name} noised to {pick.level:.3g}" if pick.level > 0 else name)
+        words.append(
+            name + _NOISED[pick.noise].format(pick.level) if pick.level > 0 or pick.noise != "fresh" else name
+        )
     return " + ".join(words) or "none"
 
 

@@ -15,8 +15,9 @@ init_steps         M_init (20 if left out)
 initialisation     ``"renoise"`` or ``"warmup"`` (``"renoise"`` if left out)
 input_levels       t^I: w numbers
 output_levels      t^O: w numbers (from circularity, if left out)
-references         objects ``{"kind": "last" | "first" | "every" | "all", "count": 4, "level": 0.0}``: the rule,
-                   how many (``every``: the distance), the level ρ of their fresh noise (none if left out)
+references         objects ``{"kind": "last" | "first" | "every" | "all", "count": 4, "level": 0.0, "noise":
+                   "fresh"}``: the rule, how many (``every``: the distance), their level ρ, and whose noise they
+                   have (:class:`arvdm_theory.plan.references.Pick`)
 spacing            a name that :func:`arvdm_theory.noise.time_grid` knows, for grids that are left out
 ar_grid            M_AR + 1 rows of w levels (that spacing, if left out)
 init_grid          M_init + 1 rows of levels, of the w - Δ frames (Δ if w = Δ) that the initialisation makes
@@ -55,7 +56,7 @@ __all__ = [
 FORMAT = "arvdm plan"
 VERSION = 1
 
-_PICK_KEYS = ("kind", "count", "level")
+_PICK_KEYS = ("kind", "count", "level", "noise")
 # Whole numbers beyond it are no sizes, and need not even be floats.
 _LARGEST = 10**9
 
@@ -241,7 +242,7 @@ def _pick(content: Any, index: int) -> Pick:
         raise PlanError(f"{where}: an object is expected, got {_shown(content)}")
     try:
         unknown(content, _PICK_KEYS, "a reference rule")
-        for key, (what, fits) in {"kind": _TEXT, "count": _WHOLE, "level": _LEVEL}.items():
+        for key, (what, fits) in {"kind": _TEXT, "count": _WHOLE, "level": _LEVEL, "noise": _TEXT}.items():
             if key in content and not fits(content[key]):
                 raise PlanError(f"{key}: {what} is expected, got {_shown(content[key])}")
         if "kind" not in content:

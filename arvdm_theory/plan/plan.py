@@ -5,10 +5,11 @@ Source: arXiv 2503.10704, section 3 and Algorithm 1 (Meta-ARVDM) with its three 
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -99,6 +100,7 @@ class Plan:
         put(self, "ar_grid", self._grid(self.ar_grid, *ar_ends, self.reverse_steps, "AR"))
         put(self, "init_grid", self._grid(self.init_grid, *init_ends, self.init_steps, "initialisation"))
         put(self, "visible", self._check_mask())
+        self._check_reuse()
 
     # -- as a file -----------------------------------------------------------------------------------
 
@@ -147,8 +149,18 @@ class Plan:
         return range(start, start + self.window)
 
     def references_at(self, ar_step: int) -> tuple[Reference, ...]:
-        """R_k: the references of AR step k."""
-        return self.references.at(self.frames_out(ar_step))
+        """R_k: the references of AR step k; one that follows the reverse step's level has none of its own (0)."""
+        found = self.references.at(self.frames_out(ar_step))
+        if not self.references.reused:
+            return found
+        return tuple(replace(r, level=self._own_row(r)[1]) if r.noise == "own" else r for r in found)
+
+    def _own_row(self, reference: Reference) -> tuple[int, float]:
+        """The row of its own stage's grid where a frame stands at the level of its reference, and that level."""
+        grid = self.init_grid if reference.frame < self.stride else self.ar_grid
+        column = [row[reference.frame % self.stride] for row in grid]
+        row = min(range(len(column)), key=lambda m: abs(column[m] - reference.level))
+        return row, column[row]
 
     @property
     def repeats_from(self) -> int | None:
@@ -163,7 +175,10 @@ class Plan:
 
     def past_frames(self, ar_step: int) -> tuple[int, ...]:
         """Past_k: the frames that are out and not in R_k; noised references hide nothing from it."""
-        known = {r.frame for r in self.references_at(ar_step) if r.level <= self.floor}
+        return self._past(ar_step, self.references_at(ar_step))
+
+    def _past(self, ar_step: int, references: Iterable[Reference]) -> tuple[int, ...]:
+        known = {r.frame for r in references if r.level <= self.floor and r.noise == "fresh"}
         return tuple(frame for frame in range(self.frames_out(ar_step)) if frame not in known)
 
     def stage(self, ar_step: int, levels: Tensor | None = None) -> Stage:
@@ -176,7 +191,17 @@ class Plan:
 
         Raises:
             ValueError: for a negative AR step, or levels of another shape or dtype.
+            PlanError: if references follow the level of each reverse step, so that no one stage shows them all:
+                :meth:`segments` do.
         """
+        if ar_step and self.references.matched:
+            raise PlanError(
+                f"references: the plan {self.name!r} shows frames at the level of each reverse step; this is for "
+                "plans that show the same references throughout an AR step"
+            )
+        return self._stage(ar_step, levels)
+
+    def _stage(self, ar_step: int, levels: Tensor | None = None) -> Stage:
         if ar_step < 0:
             raise ValueError(f"AR steps are counted from 1, and 0 is the initialisation; got {ar_step}")
         references = self.references_at(ar_step) if ar_step else ()
@@ -184,7 +209,7 @@ class Plan:
         return Stage(
             ar_step=ar_step,
             frames=self.window_frames(ar_step) if ar_step else range(self.init_frames),
-            references=tuple(Reference(r.frame, max(r.level, self.floor)) for r in references),
+            references=tuple(replace(r, level=max(r.level, self.floor)) for r in references),
             past=self.past_frames(ar_step) if ar_step else (),
             fresh=self.stride if ar_step else self.init_frames,
             grid=self.ar_grid if ar_step else self.init_grid,
@@ -193,6 +218,48 @@ class Plan:
             horizon=self.horizon,
             given_levels=levels,
         )
+
+    def segments(self, ar_step: int) -> tuple[Stage, ...]:
+        """The same as runs of reverse steps that see the same references, and end where a state is kept.
+
+        One, unless references are a frame's own states. With ``matched`` ones every reverse step is a run of its
+        own, whose references stand where it ends.
+        """
+        whole = self._stage(ar_step)
+        kept: set[int] = set()
+        if self.references.matched:
+            kept = set(range(whole.steps))
+        for pick in self.references.picks:
+            if pick.noise == "own":
+                first = 0 if ar_step == 0 else self.stride
+                kept |= {self._own_row(Reference(first + j, pick.level, "own"))[0] for j in range(self.stride)}
+        ends = sorted(kept | {0, whole.steps})
+        found = []
+        for start, end in itertools.pairwise(ends):
+            shown = tuple(
+                replace(r, level=max(whole.grid[end][r.frame % self.stride], self.floor))
+                if r.noise == "matched"
+                else r
+                for r in whole.references
+            )
+            part = replace(
+                whole,
+                references=shown,
+                past=tuple(f for f in whole.past if all(r.frame != f or r.level > self.floor for r in shown)),
+                fresh=whole.fresh if start == 0 else 0,
+                grid=whole.grid[start : end + 1],
+                visible=whole.visible[start:end],
+            )
+            found.append(part)
+        return tuple(found)
+
+    def require_fresh(self, what: str) -> None:
+        """Raises PlanError, naming ``what`` is for references that are clean or noised afresh, for any other."""
+        if self.references.reused:
+            raise PlanError(
+                f"references: {what} is for plans whose references are clean or noised afresh at every AR step, "
+                f"but those of {self.name!r} keep their noise"
+            )
 
     def stages(self, ar_steps: int) -> Iterator[Stage]:
         """The initialisation, then AR steps 1..K = ``ar_steps``."""
@@ -256,6 +323,30 @@ class Plan:
                 raise PlanError(
                     f"references: level {pick.level} lies below the level {self.floor} at which frames come out"
                 )
+
+    def _check_reuse(self) -> None:
+        """Whether a frame's own states, where references are such, are ones that it passes through."""
+        for pick in self.references.picks:
+            if pick.noise not in ("own", "matched"):
+                continue
+            if self.overlapping:
+                raise PlanError(
+                    f"references: a frame's own states ({pick.noise!r}) are kept where w = Δ, but w = "
+                    f"{self.window} and Δ = {self.stride}: its way out takes several AR steps"
+                )
+            if pick.noise == "matched" and self.init_grid != self.ar_grid:
+                raise PlanError(
+                    "references: with noise 'matched' the first Δ frames go through the levels of an AR step too: "
+                    f"give the initialisation its {self.reverse_steps} reverse steps and their levels"
+                )
+            for stage, first in (("initialisation", 0), ("AR", self.stride)) if pick.noise == "own" else ():
+                for j in range(self.stride):
+                    nearest = self._own_row(Reference(first + j, pick.level, "own"))[1]
+                    if abs(nearest - pick.level) > _ROUNDING * self.horizon:
+                        raise PlanError(
+                            f"references: window frame {j + 1} never stands at level {pick.level} in the {stage} "
+                            f"grid, so that it has no state of its own there; the nearest is {nearest}"
+                        )
 
     def _check_requirements(self) -> tuple[float, ...]:
         """Checks the three requirements; returns t^O with what circularity equates made the same float."""

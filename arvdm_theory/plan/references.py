@@ -7,9 +7,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Mask", "NoReferences", "Pick", "PlanError", "Reference", "References", "causal_mask", "parts_mask"]
+__all__ = [
+    "Mask",
+    "NoReferences",
+    "Noise",
+    "Pick",
+    "PlanError",
+    "Reference",
+    "References",
+    "causal_mask",
+    "parts_mask",
+]
 
 Mask = tuple[tuple[bool, ...], ...]
+Noise = Literal["fresh", "once", "own", "matched"]
+_NOISES = ("fresh", "once", "own", "matched")
 
 
 class PlanError(ValueError):
@@ -18,10 +30,11 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Reference:
-    """One referenced frame: its index in the video (counted from 0) and the level it is noised to."""
+    """One referenced frame: its index in the video (from 0), the level it stands at, and whose noise it has."""
 
     frame: int
     level: float
+    noise: Noise = "fresh"
 
 
 @dataclass(frozen=True)
@@ -32,21 +45,34 @@ class Pick:
         kind: ``last`` (the last ``count``), ``first`` (the first ``count``), ``every`` (frames 1, 1 + count,
             1 + 2 count, ...) or ``all``.
         count: how many (``last``, ``first``) or the distance (``every``); ignored by ``all``.
-        level: the level ρ ≥ 0 the picked frames are freshly noised to at every AR step; 0 leaves them as
-            they came out.
+        level: the level ρ ≥ 0 at which the picked frames are shown; 0 leaves them as they came out.
+        noise: ``fresh``, drawn anew at every AR step; ``once``, drawn when the frame has come out, and kept;
+            ``own``, the frame's own state at that level, on its way out (a noisy key-value cache); ``matched``,
+            its own state after the same reverse step of its AR step, so that references stand at the level that
+            the step reaches (HiAR, arXiv 2603.08703), and there is no level to give.
     """
 
     kind: Literal["last", "first", "every", "all"]
     count: int = 1
     level: float = 0.0
+    noise: Noise = "fresh"
 
     def __post_init__(self) -> None:
+        if self.noise not in _NOISES:
+            raise PlanError(f"references: the noise is {', '.join(_NOISES)}, got {self.noise!r}")
         if self.kind not in ("last", "first", "every", "all"):
             raise PlanError(f"references: a rule is 'last', 'first', 'every' or 'all', got {self.kind!r}")
         if self.kind != "all" and self.count < 1:
             raise PlanError(f"references: '{self.kind}' needs a count of at least 1, got {self.count}")
         if not (math.isfinite(self.level) and self.level >= 0):
             raise PlanError(f"references: the level must be finite and not negative, got {self.level}")
+        if self.noise in ("once", "own") and self.level == 0:
+            raise PlanError(f"references: noise {self.noise!r} needs a level above 0; at 0 there is none to keep")
+        if self.noise == "matched" and self.level > 0:
+            raise PlanError(
+                f"references: noise 'matched' stands at the level of every reverse step, and at none of its own, "
+                f"got {self.level}"
+            )
 
     def frames(self, out: int) -> range:
         """Indices picked when ``out`` frames are out."""
@@ -82,35 +108,35 @@ class References:
         return cls()
 
     @classmethod
-    def last(cls, count: int, level: float = 0.0) -> References:
+    def last(cls, count: int, level: float = 0.0, noise: Noise = "fresh") -> References:
         """The last ``count`` frames that are out (all there are, while there are fewer)."""
-        return cls((Pick("last", count, level),)) if count != 0 else cls()
+        return cls((Pick("last", count, level, noise),)) if count != 0 else cls()
 
     @classmethod
-    def first(cls, count: int, level: float = 0.0) -> References:
+    def first(cls, count: int, level: float = 0.0, noise: Noise = "fresh") -> References:
         """The first ``count`` frames of the video (an attention sink, an anchor)."""
-        return cls((Pick("first", count, level),))
+        return cls((Pick("first", count, level, noise),))
 
     @classmethod
-    def every(cls, distance: int, level: float = 0.0) -> References:
+    def every(cls, distance: int, level: float = 0.0, noise: Noise = "fresh") -> References:
         """Every ``distance``-th frame that is out, the first frame included."""
-        return cls((Pick("every", distance, level),))
+        return cls((Pick("every", distance, level, noise),))
 
     @classmethod
-    def all(cls, level: float = 0.0) -> References:
+    def all(cls, level: float = 0.0, noise: Noise = "fresh") -> References:
         """Every frame that is out."""
-        return cls((Pick("all", 1, level),))
+        return cls((Pick("all", 1, level, noise),))
 
     def __add__(self, other: References) -> References:
         return References(self.picks + other.picks)
 
     def at(self, out: int) -> tuple[Reference, ...]:
         """The references, in order of frame, when ``out`` frames are out."""
-        levels: dict[int, float] = {}
+        named: dict[int, Reference] = {}
         for pick in self.picks:
             for frame in pick.frames(out):
-                levels.setdefault(frame, pick.level)
-        return tuple(Reference(frame, levels[frame]) for frame in sorted(levels))
+                named.setdefault(frame, Reference(frame, pick.level, pick.noise))
+        return tuple(named[frame] for frame in sorted(named))
 
     @property
     def most(self) -> int | None:
@@ -129,9 +155,19 @@ class References:
         return first, last
 
     @property
+    def reused(self) -> bool:
+        """Whether any reference has noise that is shown more than once, or that is the frame's own."""
+        return any(pick.noise != "fresh" for pick in self.picks)
+
+    @property
+    def matched(self) -> bool:
+        """Whether any reference follows the level of the reverse step."""
+        return any(pick.noise == "matched" for pick in self.picks)
+
+    @property
     def noised(self) -> bool:
-        """Whether any reference is noised afresh."""
-        return any(pick.level > 0 for pick in self.picks)
+        """Whether any reference is noised."""
+        return any(pick.level > 0 or pick.noise != "fresh" for pick in self.picks)
 
 
 NoReferences = References()

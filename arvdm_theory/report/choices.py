@@ -52,7 +52,7 @@ def memory_frontier(frames: pd.DataFrame, nats: pd.DataFrame) -> Figure:
         left.plot(rows.frames, rows.mb, look, ms=4, color=colour, label=family)
     floor = frames[frames.family == "best"]
     left.fill_between(
-        floor.frames, 0, floor.floor, color="#999999", alpha=0.25, lw=0, label="no memory of so many frames"
+        floor.frames, 0, floor.floor, color="#999999", alpha=0.25, lw=0, label="no memory of so many numbers"
     )
     left.set(xlabel="frames held", ylabel="memory bottleneck left, nats")
     left.set_ylim(bottom=0)

@@ -184,6 +184,7 @@ def linear_response(
     Raises:
         ValueError, NotPositiveDefiniteError: as :func:`predicted_clip_kl`.
     """
+    plan.require_fresh("a prediction of rollouts")
     chosen, dim, frames = reverse_step(step), videos.shape[-1], plan.total_frames(ar_steps)
     clean = videos.to(torch.float64)
     if clean.shape[1] < frames:

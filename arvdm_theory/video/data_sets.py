@@ -78,6 +78,7 @@ class Episodes:
         if root is None:
             walk = self.trajectory
             name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
+            name += f"-slip-{walk.slip:g}" if walk.slip else ""
             name += "" if walk.farthest is None else f"-{walk.farthest}"
             root = store / name
             self._simulate(root, progress)

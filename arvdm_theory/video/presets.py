@@ -14,7 +14,7 @@ from arvdm_theory.video.windows import Queries
 
 __all__ = ["PRESETS", "PRESET_NAMES", "VideoPreset", "preset"]
 
-PRESET_NAMES = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-long", "gpu")
+PRESET_NAMES = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-slip", "cpu-walk-slip", "cpu-long", "gpu")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class VideoPreset:
         prediction: what they predict.
         training: for how long, and how; AR steps, seed and device are the run's.
         least: queries that a window has at the least.
-        queries: at remembered poses, or between them.
+        queries: at remembered poses, between them, or near them.
         windows: that are sampled and scored.
         note: the machine, memory and time it is meant for.
     """
@@ -109,6 +109,17 @@ _CPU_BETWEEN = replace(
     rollout_trajectory=Trajectory("turn", context=2, farthest=2),
 )  # fmt: skip
 
+# A step's standard deviation of a fifth adds up to most of a step over the way there and back.
+_CPU_SLIP = replace(
+    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near",
+    rollout_trajectory=Trajectory("turn", context=6, farthest=5, slip=0.2), least=2,
+)  # fmt: skip
+
+_CPU_WALK_SLIP = replace(
+    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near",
+    rollout_trajectory=Trajectory("walk", context=16, farthest=48, slip=0.2), least=2,
+)  # fmt: skip
+
 _CPU_LONG = replace(
     _CPU_WALK, size=32,
     training=replace(_CPU.training, steps=3200, batch=16, ema=0.995),
@@ -142,7 +153,11 @@ _MINECRAFT_GPU = replace(
 PRESETS: dict[tuple[str, str], VideoPreset] = {
     (data, name): chosen
     for data, gpu in (("dmlab", _DMLAB_GPU), ("minecraft", _MINECRAFT_GPU), ("doom", _DMLAB_GPU))
-    for name, chosen in zip(PRESET_NAMES, (_SMOKE, _CPU, _CPU_WALK, _CPU_BETWEEN, _CPU_LONG, gpu), strict=True)
+    for name, chosen in zip(
+        PRESET_NAMES,
+        (_SMOKE, _CPU, _CPU_WALK, _CPU_BETWEEN, _CPU_SLIP, _CPU_WALK_SLIP, _CPU_LONG, gpu),
+        strict=True,
+    )
 }
 """By data and name."""
 

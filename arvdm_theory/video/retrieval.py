@@ -6,13 +6,13 @@ textures). Distractors are frames of the same episode at poses that the short co
 view differs from the true one by a stated minimum, so that no success is asked for among equals.
 
 A success rate alone can mislead: a blurred or a copied frame may also be nearest to the truth. So it always comes
-with PSNR and SSIM, and beside two references that generate nothing: the memory frame that shows the right view,
-and the last frame that was given.
+with PSNR and SSIM, and beside references that generate nothing: the memory frame that shows the right view, or the
+nearest, and the last frame that was given; and those of :mod:`arvdm_theory.video.baselines`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,11 +88,12 @@ def eligible_distractors(
     context: int,
     minimum_difference: float,
     skip: int = 1,
+    copied: Sequence[int] = (),
 ) -> NDArray[np.intp]:
     """Frames that may serve as distractors of a query, one a pose, in order of time.
 
-    A pose is eligible when no frame of the short context has it, nor the query itself, and its view differs from
-    the query's by at least the minimum.
+    A pose is eligible when no frame of the short context has it, nor the query itself, nor a frame that a baseline
+    copies, and its view differs from the query's by at least the minimum.
 
     Args:
         blurred: the true episode after :func:`blur`, shape (frames, ...).
@@ -102,10 +103,11 @@ def eligible_distractors(
         context: length of the short context.
         minimum_difference: root mean squared, after the blur.
         skip: every so many frames of the episode one is a frame of the context.
+        copied: positions of frames that are shown as answers: a copy is not to fail for being its own distractor.
     """
     _, first, labels = np.unique(poses, axis=0, return_index=True, return_inverse=True)
     labels = labels.reshape(-1)
-    near = np.append(labels[last::-skip][:context], labels[query])
+    near = np.concatenate([labels[last::-skip][:context], labels[[query, *copied]]])
     frames = np.sort(first[~np.isin(np.arange(len(first)), near)])
     differs = view_differences(blurred[query], blurred[frames]) >= minimum_difference
     return np.asarray(frames[differs], dtype=np.intp)
@@ -121,12 +123,14 @@ def score_queries(
     context: int,
     skip: int = 1,
     last: Sequence[int] | None = None,
+    others: Mapping[str, NDArray[Any]] | None = None,
+    copied: Sequence[Sequence[int]] | None = None,
     minimum_difference: float = MINIMUM_DIFFERENCE,
     distractors: int = DISTRACTORS,
     seed: int = 0,
     episode: str | int = 0,
 ) -> pd.DataFrame:
-    """Scores the queries of one episode: a row a query and source (the generated frame and the two references).
+    """Scores the queries of one episode: a row a query and source (the generated frame and references).
 
     The distractors are drawn without replacement from the eligible poses, by the seed. A query with fewer
     eligible poses than asked for is scored against those that there are, but marked as not ``complete``: its
@@ -143,6 +147,9 @@ def score_queries(
         skip: every so many frames of the episode one is a frame of the context.
         last: for every query the position of the last frame that was given; by default the one before it. In a
             rollout it is the last true frame, from which the generated ones go on.
+        others: further sources by name, of the shape of ``generated``.
+        copied: for every query the positions of frames that they copy; no distractor is one of those, nor the
+            needle's view.
         minimum_difference: root mean squared difference, after the blur, of a distractor's view from the true one.
         distractors: how many, at most.
         seed: of the draw.
@@ -171,15 +178,18 @@ def score_queries(
         )
     try:
         episode_pixels, own = to_unit(truth), to_unit(generated)
+        beside = {name: to_unit(frames) for name, frames in (others or {}).items()}
     except ClipError as error:
         raise ValueError(str(error)) from error
     blurred = blur(episode_pixels)
     rng = np.random.default_rng(seed)
     rows = []
     for i, (query, needle, end) in enumerate(zip(asked, found, ends, strict=True)):
-        eligible = eligible_distractors(blurred, places, query, end, context, minimum_difference, skip)
+        answers = [needle, *(copied[i] if copied is not None else ())]
+        eligible = eligible_distractors(blurred, places, query, end, context, minimum_difference, skip, answers)
         chosen = rng.choice(eligible, min(distractors, len(eligible)), replace=False)
-        for source, frame in zip(SOURCES, (own[i], episode_pixels[needle], episode_pixels[end]), strict=True):
+        named = dict(zip(SOURCES, (own[i], episode_pixels[needle], episode_pixels[end]), strict=True))
+        for source, frame in (named | {name: frames[i] for name, frames in beside.items()}).items():
             lead = margin(blurred[query], blur(frame), blurred[chosen])
             rows.append({
                 "episode": episode, "query": query, "needle": needle, "source": source, "eligible": len(eligible),

@@ -106,9 +106,7 @@ def on_true_frames(
     Returns:
         the frames after the given ones, shape (videos, frames, height, width, channels).
     """
-    long, places = source.plan, zip(source.windows.episode.tolist(), source.windows.start.tolist(), strict=True)
-    number = {place: at for at, place in enumerate(places)}
-    chosen = [number[window.episode, window.start] for window in samples.windows]
+    long, chosen = source.plan, source.numbers(samples.windows)
     step = dataclasses.replace(long, generated=long.plan.stride)
     made = []
     for later in tqdm(

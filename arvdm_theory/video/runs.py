@@ -34,6 +34,7 @@ from arvdm_theory.training.checkpoint import differences, json_form, last_good, 
 from arvdm_theory.training.config import TrainingConfig
 from arvdm_theory.training.loop import Trained, train
 from arvdm_theory.training.sources import data_moments
+from arvdm_theory.video.baselines import show_baselines
 from arvdm_theory.video.data_sets import DataKind, Episodes, Split
 from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
@@ -64,9 +65,12 @@ __all__ = [
 
 Structure = Literal["none", "prepend", "concat", "cross"]
 Compression = Literal["spatial", "temporal", "tokens"]
+Memory = Literal["own", "shuffled", "another world"]
 
 STRUCTURES: tuple[str, ...] = get_args(Structure)
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+
+_OTHER_MEMORIES: tuple[Memory, ...] = ("shuffled", "another world")
 
 # Longer than any public data set's episodes by far.
 _MOST_FRAMES = 100_000
@@ -350,7 +354,7 @@ class Samples:
 
 def sample_run(
     run: VideoRun, denoiser: Denoiser, source: WindowSource, count: int | None = None, batch: int = 64,
-    progress: bool = True,
+    progress: bool = True, memory: Memory = "own",
 ) -> Samples:  # fmt: skip
     """Generates the last frames of test windows, one window an episode in turn, by DDIM steps.
 
@@ -361,16 +365,20 @@ def sample_run(
         count: how many windows; the preset's number by default, and no more than there are.
         batch: the most windows at once.
         progress: whether to show a progress bar.
+        memory: what the network is shown as remembered: the window's ``own`` frames, the same ``shuffled``, or
+            those of ``another world``, each told to have been taken where the own one was. A network that does
+            no worse with them does not remember.
 
     Raises:
-        ValueError: for no window.
+        ValueError: for no window, or if there is no other world.
     """
     count = run.settings.windows if count is None else count
     if count < 1:
         raise ValueError(f"at least one window is sampled, got {count}")
     chosen = one_an_episode(source.windows, count)
     plan, clips = source.plan, source.take(chosen)
-    made = continue_clips(run, denoiser, plan, clips, batch, progress, source.told(chosen))
+    given = clips if memory == "own" else _with_memory(clips, source, chosen, memory)
+    made = continue_clips(run, denoiser, plan, given, batch, progress, source.told(chosen))
     length = plan.prompt + plan.generated
     truth, generated = (
         torch.round((values[:, :length].clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
@@ -381,6 +389,26 @@ def sample_run(
     windows = tuple(source.windows[number] for number in chosen)
     names = tuple(_window_name(source.episodes.names[window.episode], window.start) for window in windows)
     return Samples(windows, names, truth, generated, plan.prompt)
+
+
+def _with_memory(clips: VideoBatch, source: WindowSource, chosen: list[int], memory: Memory) -> VideoBatch:
+    """The clips with other frames in the place of those that are remembered."""
+    plan, frames = source.plan, clips.frames.clone()
+    part = plan.remembered(plan.prompt)
+    held = frames[:, part.start : part.stop]
+    if memory == "shuffled":
+        # Each takes the place of the one before it in a random order: none stays.
+        order = np.random.default_rng(0).permutation(len(part))
+        held[:, order] = held[:, np.roll(order, 1)]
+    else:
+        episodes = source.windows.episode[chosen]
+        others = [np.flatnonzero(episodes != episode) for episode in episodes]
+        if not all(len(other) for other in others):
+            raise ValueError("the memory of another world needs windows of two episodes at the least")
+        rng = np.random.default_rng(0)
+        held = clips.frames[[int(rng.choice(other)) for other in others], part.start : part.stop]
+    frames[:, part.start : part.stop] = held
+    return VideoBatch(frames, clips.actions)
 
 
 def continue_clips(
@@ -426,8 +454,15 @@ def write_samples(samples: Samples, folder: Path) -> None:
                 np.savez_compressed(temporary, video=clip, needles=queries, given=np.int64(samples.given))
 
 
-def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
+def score_samples(
+    samples: Samples, source: WindowSource, others: Mapping[str, Samples] | None = None
+) -> pd.DataFrame:
     """Scores every query against the rest of its episode; every generated frame where episodes have no poses.
+
+    Args:
+        samples: what a network made.
+        source: of its windows.
+        others: further samples of the same windows, by name.
 
     Returns:
         the columns of :func:`~arvdm_theory.video.retrieval.score_queries`, or without poses episode, source, psnr
@@ -437,12 +472,14 @@ def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
         ValueError: if pictures are too small to be scored.
     """
     episodes, plan, skip = source.episodes, source.plan, source.windows.skip
+    if episodes.poses is None:
+        return pd.concat([_quality(samples, number) for number in range(len(samples.windows))], ignore_index=True)
     tables = []
+    asked_of = [[asked for _, asked in window.queries] for window in samples.windows]
+    baselines = show_baselines(source.windows, source.numbers(samples.windows), asked_of)
     for number, window in enumerate(samples.windows):
-        if episodes.poses is None:
-            tables.append(_quality(samples, number))
-            continue
         seen, asked = (list(part) for part in zip(*window.queries, strict=True))
+        made = {name: part.generated[number, asked] for name, part in (others or {}).items()}
         table = score_queries(
             np.asarray(episodes.frames[window.episode]),
             episodes.poses[window.episode],
@@ -452,6 +489,8 @@ def score_samples(samples: Samples, source: WindowSource) -> pd.DataFrame:
             context=plan.near,
             skip=skip,
             last=[window.start + skip * (plan.prompt - 1)] * len(asked),
+            others=made | baselines[number].frames,
+            copied=[[window.start + skip * frame for frame in part] for part in baselines[number].copied],
             seed=number,
             episode=window.episode,
         )
@@ -504,6 +543,14 @@ def sample_folder(run: VideoRun, folder: Path, count: int | None = None, progres
     Raises:
         ValueError: if the folder holds no trained network, or the data cannot be had.
     """
-    source = run.source("test", run_store(folder), progress)
-    samples = sample_run(run, load_denoiser(folder / "training"), source, count, progress=progress)
-    return samples, score_samples(samples, source)
+    source, network = run.source("test", run_store(folder), progress), load_denoiser(folder / "training")
+    samples = sample_run(run, network, source, count, progress=progress)
+    others: dict[str, Samples] = {}
+    if run.memory != "none" and source.episodes.poses is not None:
+        others = {
+            f"generated, memory {memory}": sample_run(
+                run, network, source, count, progress=progress, memory=memory
+            )
+            for memory in _OTHER_MEMORIES
+        }
+    return samples, score_samples(samples, source, others)

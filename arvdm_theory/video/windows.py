@@ -4,9 +4,11 @@ A window is as long as a :class:`~arvdm_theory.video.memory_plans.MemoryPlan` ne
 or of every ``skip``-th. A generated frame of it is a *query* when its pose was met in the memory, and neither in
 the last given frames that every network sees nor among the frames generated before it: it can be shown right only
 by a network that remembers. A query *between* poses lies halfway between two remembered ones, never seen itself.
+Where no pose is met twice, a query is *near* one in the memory, within a step, and not so near to the others.
 
-Networks are conditioned on what leads to a frame in one of two ways. As its pose seen from the last given frame
+Networks are conditioned on what leads to a frame in one of three ways. As its pose seen from the last given frame
 (:func:`pose_code`): equal poses have equal codes; a code says where a frame was taken, not what is seen there.
+As the pose that dead reckoning makes of the actions: the same where steps are exact, and off where they slip.
 Or as the raw actions since the frame before it, counted by kind: where they lead is then for the network to find.
 """
 
@@ -24,6 +26,7 @@ from torch import Generator, Tensor
 from arvdm_theory.interfaces import VideoBatch
 from arvdm_theory.plan.stage import Stage
 from arvdm_theory.video.memory_plans import MemoryPlan
+from arvdm_theory.video.simulators.worlds import pose_distance, reckoned
 
 __all__ = [
     "POSE_DIM",
@@ -37,8 +40,8 @@ __all__ = [
     "pose_code",
 ]
 
-Told = Literal["poses", "actions"]
-Queries = Literal["same", "between"]
+Told = Literal["poses", "reckoned", "actions"]
+Queries = Literal["same", "between", "near"]
 
 _HARMONICS = (1, 2, 4, 8)
 _PERIODS = (4.0, 16.0)
@@ -86,7 +89,8 @@ class EpisodeSet:
         poses: of each, float64 (T, 3); None for a data set that has none.
         actions: of each, the discrete action that led to each frame, (T,); negative where none is known.
         action_count: of the discrete actions.
-        told: what networks are conditioned on, ``poses`` (where there are any) or raw ``actions``.
+        told: what networks are conditioned on: ``poses`` and ``reckoned`` ones, where there are poses, or raw
+            ``actions``. Dead reckoning is for the actions of the simulators here.
 
     Raises:
         ValueError: if there is no episode, or they are conditioned on something else.
@@ -118,8 +122,8 @@ class EpisodeSet:
 
     def conditions(self, episode: int, frames: slice, origin: int) -> NDArray[np.float32]:
         """What conditions a network on some frames, in equal steps; poses are seen from frame ``origin``."""
-        if self.poses is not None and self.told == "poses":
-            poses = self.poses[episode]
+        if self.poses is not None and self.told != "actions":
+            poses = self.poses[episode] if self.told == "poses" else reckoned(self.actions[episode])
             return pose_code(poses[frames], poses[origin])
         actions = self.actions[episode]
         done = np.cumsum(actions[:, None] == np.arange(self.action_count), 0, dtype=np.float32)
@@ -136,7 +140,7 @@ class Window:
         episode: its number.
         start: its first frame.
         queries: (frame seen, frame asked for), counted in frames of the window; of a query between poses, one of
-            the two that were seen on either side.
+            the two that were seen on either side; of one near a pose, the nearest.
     """
 
     episode: int
@@ -152,7 +156,7 @@ class Windows(Sequence[Window]):
         episodes: where they lie.
         plan: what they are cut for.
         skip: every so many frames of an episode one is a frame of a window.
-        queries: ``same`` poses again, or poses ``between`` two that were seen.
+        queries: ``same`` poses again, poses ``between`` two that were seen, or poses ``near`` one that was.
         episode: number of each one's episode, shape (windows,).
         start: each one's first frame, likewise.
     """
@@ -236,6 +240,8 @@ def find_windows(
 
 def _find_queries(poses: NDArray[np.float64], plan: MemoryPlan, kind: Queries) -> tuple[tuple[int, int], ...]:
     """(seen, asked) of a window whose frames have these poses."""
+    if kind == "near":
+        return _find_near(poses, plan)
     labels = np.unique(poses, axis=0, return_inverse=True)[1].reshape(-1).tolist()
     hidden = set(labels[plan.prompt - plan.near : plan.prompt])
     found = []
@@ -248,6 +254,17 @@ def _find_queries(poses: NDArray[np.float64], plan: MemoryPlan, kind: Queries) -
             if seen:
                 found.append((seen[0], frame))
         hidden.add(labels[frame])
+    return tuple(found)
+
+
+def _find_near(poses: NDArray[np.float64], plan: MemoryPlan) -> tuple[tuple[int, int], ...]:
+    found = []
+    for frame in plan.generated_frames:
+        memory = plan.remembered(frame)
+        distance = pose_distance(poses[frame], poses[:frame])
+        seen = memory.start + int(distance[memory.start : memory.stop].argmin())
+        if distance[seen] <= 1 < distance[plan.prompt - plan.near :].min():
+            found.append((seen, frame))
     return tuple(found)
 
 
@@ -305,6 +322,12 @@ class WindowSource:
         pictures = [self.episodes.frames[episode][part] for episode, part, _ in self._parts(chosen, frames, later)]
         values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
         return VideoBatch(values.flatten(2), self._conditions(chosen, frames, later))
+
+    def numbers(self, windows: Sequence[Window]) -> list[int]:
+        """The numbers of some of its windows."""
+        places = zip(self.windows.episode.tolist(), self.windows.start.tolist(), strict=True)
+        number = {place: at for at, place in enumerate(places)}
+        return [number[window.episode, window.start] for window in windows]
 
     def told(self, chosen: Sequence[int]) -> Callable[[Stage], Tensor]:
         """What networks are told of windows' frames at a stage: poses as seen from the frame that was last out.

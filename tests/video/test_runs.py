@@ -17,7 +17,9 @@ from arvdm_theory.training import loop
 from arvdm_theory.training.config import TrainingError
 from arvdm_theory.training.loop import describe
 from arvdm_theory.training.windows import WindowSampler
+from arvdm_theory.video.baselines import BASELINES
 from arvdm_theory.video.presets import PRESETS
+from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.runs import (
     STRUCTURES,
     Samples,
@@ -136,7 +138,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     np.testing.assert_array_equal(samples.generated, again.generated)
     np.testing.assert_array_equal(samples.generated[:, :12], samples.truth[:, :12])
     assert not np.array_equal(samples.generated[:, 12:], samples.truth[:, 12:])
-    assert set(scores["source"]) == {"generated", "copy of the right memory frame", "copy of the last frame"}
+    other = {"generated, memory shuffled", "generated, memory another world"}
+    assert set(scores["source"]) == {*SOURCES, *BASELINES, *other}
     write_samples(samples, tmp_path / "clips")
     names = sorted(path.stem for path in (tmp_path / "clips" / "generated").iterdir())
     assert names == sorted(samples.names)
@@ -214,7 +217,7 @@ def test_compressed_memories_are_smaller(memory: str, compression: str, compress
         ({"size": 18}, ModelError, "patch 4 does not divide"),
         ({"size": 4}, ValueError, "size is at least 12"),
         ({"memory_frames": 0}, ValueError, "memory_frames is at least 1"),
-        ({"told": "secrets"}, ValueError, "told is one of poses, actions"),
+        ({"told": "secrets"}, ValueError, "told is one of poses, reckoned, actions"),
         ({"architecture": "mlp"}, ValueError, "architecture is one of transformer, unet"),
         ({"preset": "tiny"}, ValueError, "smoke, cpu"),
         ({"data": "quake"}, ValueError, "dmlab, minecraft or doom; got quake"),

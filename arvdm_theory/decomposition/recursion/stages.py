@@ -34,6 +34,8 @@ def recursive_form(video: VideoLaw, plan: Plan) -> StateSpace | str:
     form = video.state_space_form()
     if form is None:
         return f"the video {video.name!r} is not known to be a linear state space"
+    if plan.references.reused:
+        return "references that keep their noise are states of their own"
     if plan.references.reach is None:
         return "'every' and 'all' refer to ever more frames"
     try:

@@ -32,7 +32,8 @@ class Episode:
         poses: float64, shape (T, 3); x, y in cells and heading in degrees, as a world renders them.
         needles: int64, shape (n, 2): pairs (frame seen, frame queried) of equal pose, so of equal pixels. ``seen``
             is the last frame before ``queried`` at that pose, and lies more than ``context`` frames back: a model
-            that remembers no more than ``context`` frames has lost it.
+            that remembers no more than ``context`` frames has lost it. Where steps slip, no pose is met twice:
+            ``seen`` is then the nearest earlier one, within a step, where no frame of the context is so near.
         between: int64, shape (m, 3): (frame seen on one side, on the other, frame queried). The queried pose was
             never seen, but lies halfway between two that were, both last seen more than ``context`` frames back.
         context: the length of that short memory, in frames.

@@ -2,7 +2,8 @@
 
 Poses live on a lattice, so that "the same pose again" is an equality of whole numbers and not of rounded ones. Its
 unit is half a forward step and half a turn step: a walk takes whole steps (2 units), and the poses in between are
-reached only where they are asked for.
+reached only where they are asked for. Where steps slip, poses leave the lattice, no pose is ever met twice, and
+the way back is remembered by views that are near.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, MOVES, RIGHT
+from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, MOVES, RIGHT, pose_distance
 
 __all__ = ["Kind", "Path", "Trajectory"]
 
@@ -29,6 +30,9 @@ _LOOK_AROUND = 0.3
 
 # How many starts a walk tries before it gives up; in a world with any room the first will do.
 _STARTS = 32
+
+# Beyond it a walk between walls might touch them, or a step go backwards in sight of where it set out.
+_MOST_SLIP = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,9 @@ class Trajectory:
         between: put every second leg of a ``turn``, every second round of a ``walk`` and a random half of an
             exploration halfway between the poses of whole steps. Such a leg begins and ends with half a step,
             which carries the action of a whole one: the poses tell them apart.
+        slip: relative standard deviation of what a step does (log-normal, of mean 1; its action does not tell). A
+            ``turn`` is never corrected: what its actions add up to drifts away from where it is. Walks are
+            corrected by sight at the end of every straight way and of every turn, to within ``slip`` steps.
         farthest: the most steps that a ``turn`` goes to one side, or that a round of a ``walk`` takes; None for as
             many as there is room for.
         cell_steps: forward steps from the middle of a cell to the middle of the next.
@@ -100,6 +107,7 @@ class Trajectory:
     frames: int = 300
     context: int = 16
     between: bool = False
+    slip: float = 0.0
     farthest: int | None = None
     cell_steps: int = 4
     turn_steps: int = 24
@@ -111,6 +119,11 @@ class Trajectory:
             raise ValueError("a trajectory has at least 2 frames, a context of 1 frame and 1 step a cell")
         if self.turn_steps < 4 or self.turn_steps % 4:
             raise ValueError(f"the turn steps of a full circle are a multiple of 4, got {self.turn_steps}")
+        if not 0 <= self.slip <= _MOST_SLIP or (self.slip and self.between):
+            raise ValueError(
+                f"slip is 0 to {_MOST_SLIP}, and 0 where poses between those of whole steps are asked for, got "
+                f"{self.slip}"
+            )
         fewest, most = self._sweeps()
         if self.kind == "turn" and fewest > most:
             raise ValueError(
@@ -132,12 +145,40 @@ class Trajectory:
         if not floor:
             raise ValueError("the world has no two cells to walk between")
         outing = {"turn": self._turn, "walk": self._walk, "explore": self._explore}[self.kind]
-        lattice, actions = self._follow(*outing(passages, floor, rng))
+        lattice, actions, leg = self._follow(*outing(passages, floor, rng))
         poses = np.empty((self.frames, 3))
         poses[:, 0] = 0.5 + lattice[:, 1] / (2 * self.cell_steps)
         poses[:, 1] = 0.5 + lattice[:, 0] / (2 * self.cell_steps)
         poses[:, 2] = lattice[:, 2] * (180 / self.turn_steps)
-        return Path(actions, poses, *_remembered(lattice, self.context, 2 * self.turn_steps))
+        if self.slip == 0:
+            return Path(actions, poses, *_remembered(lattice, self.context, 2 * self.turn_steps))
+        poses = self._slipped(poses, leg, rng)
+        return Path(actions, poses, _near(poses, self.context), np.empty((0, 3), dtype=np.int64))
+
+    def _slipped(
+        self, exact: NDArray[np.float64], leg: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """The poses where steps do more or less than they should, given those where they do not."""
+        moves = np.diff(exact, axis=0)
+        moves[:, 2] = (moves[:, 2] + 180) % 360 - 180
+        variance = math.log1p(self.slip**2)
+        done = rng.lognormal(-variance / 2, math.sqrt(variance), len(moves))
+        unit = np.array([1 / self.cell_steps, 1 / self.cell_steps, 360 / self.turn_steps])
+        if self.kind == "turn":
+            start = exact[0] + unit * [0, 0, rng.uniform(-0.5, 0.5)]
+            return np.concatenate([start[None], start + np.cumsum(moves * done[:, None], 0)])
+        poses = exact.copy()
+        within = np.clip(rng.normal(0, self.slip, (int(leg[-1]) + 2, 3)), -0.5, 0.5) * unit
+        for number in range(int(leg[-1]) + 1):
+            begin = int(np.searchsorted(leg, number))
+            end = min(int(np.searchsorted(leg, number + 1)), len(moves))
+            # A last leg that the episode cuts off goes as far as it should on average.
+            share = np.concatenate([[0.0], np.cumsum(done[begin:end])])
+            share /= max(share[-1], 1e-300)
+            way = moves[begin:end].sum(0)
+            off = within[number] + share[:, None] * (within[number + 1] - within[number])
+            poses[begin : end + 1] = exact[begin] + share[:, None] * way + off
+        return poses
 
     def _sweeps(self) -> tuple[int, int]:
         """The fewest and the most steps to one side of a ``turn``: away and back is one needle at the least."""
@@ -220,18 +261,23 @@ class Trajectory:
 
     def _follow(
         self, start: _Cell, heading: int, legs: Iterator[_Leg]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first T lattice points (row, column, heading), shape (T, 3), and the actions taken there."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The first T lattice points (row, column, heading), (T, 3), the actions taken there, and of which leg."""
         circle = 2 * self.turn_steps
         row, column = (2 * self.cell_steps * place for place in start)
         angle = heading * circle // 4
-        points, actions = [], []
-        for leg in legs:
+        points, actions, numbers = [], [], []
+        for number, leg in enumerate(legs):
             for units in leg.moves():
                 points.append((row, column, angle))
                 actions.append(leg.action)
+                numbers.append(number)
                 if len(points) == self.frames:
-                    return np.array(points, dtype=np.int64), np.array(actions, dtype=np.int64)
+                    return (
+                        np.array(points, dtype=np.int64),
+                        np.array(actions, dtype=np.int64),
+                        np.array(numbers, dtype=np.int64),
+                    )
                 if leg.action == FORWARD:
                     down, right = MOVES[4 * angle // circle]
                     row, column = row + units * down, column + units * right
@@ -252,6 +298,17 @@ def _ways(passages: NDArray[np.bool_], start: _Cell) -> dict[_Cell, list[int]]:
                 ways[there] = [*ways[here], move]
                 frontier.append(there)
     return ways
+
+
+def _near(poses: NDArray[np.float64], context: int) -> NDArray[np.int64]:
+    """(seen, queried): the nearest earlier pose, within a step, of each that no pose of the context is near to."""
+    found = []
+    for now in range(context + 1, len(poses)):
+        distance = pose_distance(poses[now], poses[:now])
+        seen = int(distance[:-context].argmin())
+        if distance[seen] <= 1 < distance[-context:].min():
+            found.append((seen, now))
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
 def _remembered(

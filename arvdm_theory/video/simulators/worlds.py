@@ -8,12 +8,39 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORWARD", "LEFT", "MOVES", "RIGHT", "Simulator", "World"]
+__all__ = ["FORWARD", "LEFT", "MOVES", "RIGHT", "STEP", "Simulator", "World", "pose_distance", "reckoned"]
 
 LEFT, RIGHT, FORWARD = 0, 1, 2
 
 # Steps (row, column) to the neighbours north, east, south and west: rows count southwards, columns eastwards.
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
+
+STEP = (0.25, 15.0)
+"""What an action does: a way forward in cells, or a turn in degrees."""
+
+
+def pose_distance(poses: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between poses (..., 3), in steps: √((way / 0.25 cells)² + (turn / 15 degrees)²), broadcast over the rest."""
+    apart = poses - others
+    turn = (apart[..., 2] + 180) % 360 - 180
+    distance: NDArray[np.float64] = np.sqrt((apart[..., :2] ** 2).sum(-1) / STEP[0] ** 2 + (turn / STEP[1]) ** 2)
+    return distance
+
+
+def reckoned(actions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Dead reckoning: where actions lead if each does exactly its step, (frames, 3), from (0, 0) and facing north.
+
+    Args:
+        actions: (frames,), the action that led to each frame; any but left, right and forward moves nothing.
+
+    Example:
+        >>> reckoned(np.array([-1, RIGHT, RIGHT, LEFT]))[:, 2].tolist()
+        [0.0, 15.0, 30.0, 15.0]
+    """
+    heading = np.cumsum(STEP[1] * ((actions == RIGHT) * 1.0 - (actions == LEFT)))
+    ahead = STEP[0] * (actions == FORWARD)
+    east, north = np.sin(np.radians(heading)), np.cos(np.radians(heading))
+    return np.stack([np.cumsum(ahead * east), np.cumsum(-ahead * north), heading], -1)
 
 
 @runtime_checkable
