@@ -18,6 +18,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
@@ -137,26 +138,36 @@ def compose(figure: Figure) -> None:
     """
     width, (own, height) = mpl.rcParams["figure.figsize"][0], figure.get_size_inches()
     figure.draw_without_rendering()
-    heights = [_inches(panel) * width / own for panel in figure.get_axes()]
+    # Pictures have the height of their width.
+    heights = [0.0 if panel.images else _inches(panel) * width / own for panel in figure.get_axes()]
     figure.set_size_inches(width, height * width / own)
     small = mpl.rcParams["font.size"]
     for text in figure.findobj(Text):
         text.set_fontsize(min(max(text.get_fontsize(), small), small * _LARGER))
-    for _ in range(3):  # what is broken or grows moves the rest
+    changed = True
+    while changed:  # what is broken or grows moves the rest; nothing shrinks again, so it ends
         figure.draw_without_rendering()
-        for panel in figure.get_axes():
-            box = panel.get_window_extent()
-            _break(panel.title, box.width)
-            _break(panel.xaxis.label, box.width)
-            _break(panel.yaxis.label, box.height, across=False)
-        for part in (figure, *figure.subfigs):
-            title = getattr(part, "_suptitle", None)
-            if title is not None:
-                _break(title, getattr(part, "bbox", figure.bbox).width)
-        figure.draw_without_rendering()
+        broken = [_break(text, room, across) for text, room, across in _bounded(figure)]
+        if any(broken):
+            figure.draw_without_rendering()
         lost = [wanted - _inches(panel) for panel, wanted in zip(figure.get_axes(), heights, strict=True)]
         rows = len({round(panel.get_position().y0, 2) for panel in figure.get_axes()})
-        figure.set_figheight(figure.get_figheight() + rows * max(*lost, 0.0))
+        changed = max(lost, default=0.0) > 0.05
+        if changed:
+            figure.set_figheight(figure.get_figheight() + rows * max(lost))
+
+
+def _bounded(figure: Figure) -> Iterator[tuple[Text, float, bool]]:
+    """Titles and labels with the room that there is for each, and whether it is across."""
+    for panel in figure.get_axes():
+        box = panel.get_window_extent()
+        yield panel.title, box.width, True
+        yield panel.xaxis.label, box.width, True
+        yield panel.yaxis.label, box.height, False
+    for part in (figure, *figure.subfigs):
+        title = getattr(part, "_suptitle", None)
+        if title is not None:
+            yield title, getattr(part, "bbox", figure.bbox).width, True
 
 
 def _inches(panel: Axes) -> float:
@@ -164,22 +175,31 @@ def _inches(panel: Axes) -> float:
     return float(panel.get_window_extent().height / panel.figure.dpi)
 
 
-def _break(text: Text, room: float, across: bool = True) -> None:
-    """Breaks the lines of a text that are longer than the room for them."""
+def _break(text: Text, room: float, across: bool) -> bool:
+    """Breaks the lines of a text that are longer than the room for them; whether it did."""
+    before = text.get_text()
     for _ in range(3):
         box = text.get_window_extent()
         long = box.width if across else box.height
         lines = text.get_text().split("\n")
         letters = max(map(len, lines))
         if long <= 1.04 * room or letters < 12:
-            return
+            break
         most = max(int(letters * room / long), 10)
-        text.set_text("\n".join(part for line in lines for part in (textwrap.wrap(line, most) or [""])))
+        parts = [textwrap.wrap(line, most, break_long_words=False) or [""] for line in lines]
+        text.set_text("\n".join(part for line in parts for part in line))
+    return text.get_text() != before
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int, **look: Any) -> None:
-    """A legend below all panels, of at most so many columns, and no more than fit."""
-    inches, letter = mpl.rcParams["figure.figsize"][0], 0.55 * mpl.rcParams["legend.fontsize"] / 72
+def legend_below(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int, note: str = "", **look: Any
+) -> None:
+    """A legend below all panels, of at most so many columns and no more than fit, under a note if there is one."""
+    size = FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
+    inches, letter = mpl.rcParams["figure.figsize"][0], 0.55 * size / 72
+    if note:
+        most = int(inches / letter * 0.95)
+        look |= {"title": "\n".join(textwrap.wrap(note, most)), "alignment": "left"}
     widest = max((len(label) for label in labels), default=1) * letter + 6 * letter
     fitting = max(int(0.98 * inches / widest), 1)
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, fitting), **look)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -49,6 +48,9 @@ def clip_curves(table: pd.DataFrame, bound: bool = True) -> Figure:
         row[0].set_ylabel("clip KL (nats)")
     for panel in axes[-1]:
         panel.set_xlabel("AR step")
+    figure.suptitle(
+        "No clip comes near its bound" if bound else "Clip KL: predicted on true data, and measured on rollouts"
+    )
     _legend(figure, bound, "decoded" in set(table.curve), 3 if len(videos) > 2 else 2)
     return figure
 
@@ -125,9 +127,7 @@ def slopes(table: pd.DataFrame) -> Figure:
     limits = (float((points - bars).min().min()), float((points + bars).max().max()))
     margin = 0.05 * (limits[1] - limits[0])
     limits = (limits[0] - margin, limits[1] + margin)
-    if left_out:
-        text = f"Not drawn, since their error bars span all the others: {'; '.join(left_out)}."
-        figure.supxlabel(textwrap.fill(text, 88), x=0.02, ha="left")
+    text = f"Not drawn, since their error bars span all the others: {'; '.join(left_out)}." if left_out else ""
     panel.plot(limits, limits, color=_GREY, linewidth=0.8, zorder=0)
     panel.set(
         xlim=limits,
@@ -146,7 +146,7 @@ def slopes(table: pd.DataFrame) -> Figure:
     for plan, face in zip(plans, ("black", "white"), strict=False):
         handles.append(Line2D([], [], color="black", marker="o", markerfacecolor=face, linestyle=""))
         labels.append(plan)
-    legend_below(figure, handles, labels, 3)
+    legend_below(figure, handles, labels, 3, text)
     return figure
 
 

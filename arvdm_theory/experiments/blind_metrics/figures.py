@@ -49,6 +49,7 @@ def windows(table: pd.DataFrame) -> Figure:
         column[1].set_xlabel("length L of the window (frames)")
     for panel, label in zip(axes[:, 0], _LABELS.values(), strict=True):
         panel.set_ylabel(label)
+    figure.suptitle("Short windows do not see what is forgotten")
     handles = _shared(size)
     legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 3)
     return figure

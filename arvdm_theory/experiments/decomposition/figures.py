@@ -28,6 +28,7 @@ def decomposition(table: pd.DataFrame) -> Figure:
             _bar(panel, place + shift, rows[source], source == "trained")
 
     figure = _panels(table, draw)
+    figure.suptitle("Trained or exact, the sum of terms is far above the KL that is measured")
     grey = "#595959"
     own: dict[str, Artist] = {
         "left: trained network": Rectangle((0, 0), 1, 1, color=grey),
@@ -62,6 +63,7 @@ def excess(table: pd.DataFrame) -> Figure:
         )  # fmt: skip
 
     figure = _panels(table, draw)
+    figure.suptitle("What training leaves: the excess of terms, and of the measured KL")
     names = {"excess of the first input's bound": "ie", _NAMES["see"]: "see", _NAMES["cross"]: "cross"}
     own: dict[str, Artist] = {
         "excess KL of all clean frames, measured (± 2 standard errors)": Line2D(

@@ -40,6 +40,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
         panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.03)
+    figure.suptitle("Trained networks retrieve about what a true sampler with their memory does")
     shared_legend(figure, axes[0, 0], 4)
     return figure
 

@@ -40,6 +40,7 @@ def pareto(table: pd.DataFrame) -> Figure:
         row[0].axhline(0, color="0.4", lw=0.8)
         best = part[part.front].sort_values("mb")
         front(row[0], best.mb, best.growth)
+    figure.suptitle("Growth of errors, and the sum of path terms, against the memory bottleneck")
     handles = _key(list(table.method.unique()), size, bool((table.level > 0).any()))
     legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 4)
     return figure

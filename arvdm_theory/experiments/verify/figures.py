@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -73,9 +72,8 @@ def bounds(table: pd.DataFrame) -> Figure:
     axis.set_yticks(y, [_one_line(str(name)) for name in wide.index])
     axis.set_xlabel("nats (log scale)")
     axis.set_title("Most is lost between AR steps and reverse steps, before any constant is thrown away")
-    for text in _missing(table, shown):
-        figure.supxlabel(text, x=0.02, ha="left")
-    legend_below(figure, *axis.get_legend_handles_labels(), 2, handletextpad=0.2)
+    note = " ".join(_missing(table, shown))
+    legend_below(figure, *axis.get_legend_handles_labels(), 2, note, handletextpad=0.2)
     return figure
 
 
@@ -90,7 +88,7 @@ def _missing(table: pd.DataFrame, shown: Mapping[str, object]) -> list[str]:
     for reason, rows in lost.groupby("note", sort=False):
         marks = " and ".join(_BOUNDS[name][0].split(":")[0] for name in rows.quantity.unique())
         methods = "; ".join(map(_one_line, rows.method.unique()))
-        missing.append(textwrap.fill(f"No mark of {marks} for {methods}: {reason}.", 88))
+        missing.append(f"No mark of {marks} for {methods}: {reason}.")
     return missing
 
 
@@ -217,7 +215,7 @@ def scheduler_sums(table: pd.DataFrame) -> Figure:
     axes[1].set_title("The errors of whole AR steps do")
     handles, labels = axes[0].get_legend_handles_labels()
     told = [f"{label}: {' and '.join(ranks[label])}" for label in labels]
-    legend_below(figure, handles, told, 2, title="Spearman's rank correlation with the KL, left and right")
+    legend_below(figure, handles, told, 2, "Spearman's rank correlation with the KL, left and right:")
     return figure
 
 
@@ -231,14 +229,15 @@ def memory(table: pd.DataFrame) -> Figure:
         wide = rows.pivot_table(index="references", columns="quantity", values="value")
         # Below 1e-12 a conditional information is rounding error.
         shown = wide.mb.where(wide.mb > 1e-12)
-        axes[0].semilogy(wide.index, shown, "o-", color=colour, markersize=4, label=str(video))
+        none = f" (0 from m = {shown.index[shown.isna()][0]} on)" if shown.isna().any() else ""
+        axes[0].semilogy(wide.index, shown, "o-", color=colour, markersize=4, label=f"{video}{none}")
         axes[1].plot(wide.index, wide.clip_kl, "o-", color=colour, markersize=4, label=str(video))
     axes[0].set(
         xlabel="references m (last m frames)", ylabel="Σ MB (nats)", title="Memory bottleneck falls with memory"
     )
     axes[1].set(xlabel="references m (last m frames)", ylabel="KL of the last clip (nats)",
                 title="… but the clip's error does not")  # fmt: skip
-    axes[0].legend()
+    shared_legend(figure, axes[0], 3)
     return figure
 
 

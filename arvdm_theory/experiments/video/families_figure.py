@@ -148,13 +148,13 @@ def error_bars(part: pd.DataFrame, name: str) -> NDArray[np.float64]:
     return ends
 
 
-def titled(figure: Figure, part: pd.DataFrame) -> None:
-    """Says above the panels what the data set and preset of the networks are about."""
+def titled(figure: Figure, part: pd.DataFrame, finding: str) -> None:
+    """Says above the panels what is found, and what the data set and preset of the networks are about."""
     first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]))
+    figure.suptitle(f"{finding} ({setting(first['data'], first['preset'])})")
 
 
-def structure_legend(figure: Figure, part: pd.DataFrame, *others: Line2D, ncols: int = 4, **look: float) -> None:
+def structure_legend(figure: Figure, part: pd.DataFrame, *others: Line2D, ncols: int = 4, **look: Any) -> None:
     """The legend below the panels: the colour of every structure in ``part``, and other entries."""
     colours = [Line2D([], [], color=COLOURS[name], lw=3, label=NAMES[name]) for name in structures(part)]
     handles = [*colours, *others]

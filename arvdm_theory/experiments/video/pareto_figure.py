@@ -65,7 +65,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     for panel, name in zip(axes[0], shown, strict=True):
         _panel(panel, part, name)
     axes[0, 0].set_ylabel("slope of the PSNR\n(dB a frame; more is better)")
-    titled(figure, part)
+    titled(figure, part, "Decay of rollouts against what is remembered")
     handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=variant)
         for variant, marker in VARIANTS.items()

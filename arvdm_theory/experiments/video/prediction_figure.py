@@ -30,13 +30,13 @@ _TITLES = {
     "constant": "error on true frames",
 }
 _MEASURES = {
-    "slope": "slope of the PSNR\n(dB a frame)",
-    "end": "PSNR at the end\n(dB)",
+    "slope": "slope (dB a frame)",
+    "end": "PSNR at the end (dB)",
 }
 
 
 def prediction(table: pd.DataFrame) -> Figure:
-    """Measured decay against the predicted one: slope of the PSNR above, PSNR at the end below; a column a proxy.
+    """Measured decay against the predicted one: slope of the PSNR left, PSNR at the end right; a row a proxy.
 
     On the dotted line both are equal. Titles give Spearman's rank correlation of a plan's networks with its 95 %
     interval; ``video-agreement`` has its p-value. An error that stays constant has no slope.
@@ -53,25 +53,24 @@ def prediction(table: pd.DataFrame) -> Figure:
     if not any(titles.values()):
         raise NothingToDraw("four networks of one plan, whose decay can be ranked, are missing")
     figure, axes = plt.subplots(
-        len(_MEASURES), len(PROXIES), figsize=(4.2 * len(PROXIES), 3.9 * len(_MEASURES)), squeeze=False
+        len(PROXIES), len(_MEASURES), figsize=(4.2 * len(_MEASURES), 3.2 * len(PROXIES)), squeeze=False
     )
-    for row, (measure, label) in zip(axes, _MEASURES.items(), strict=True):
-        for panel, proxy in zip(row, PROXIES, strict=True):
+    for column, (measure, label) in zip(axes.T, _MEASURES.items(), strict=True):
+        for panel, proxy in zip(column, PROXIES, strict=True):
             if part[f"{measure}_{proxy}"].isna().all():
                 panel.set_axis_off()
                 continue
             _points(panel, part, measure, f"{measure}_{proxy}")
             panel.set_title("\n".join([_TITLES[proxy], *titles[measure, proxy]]))
             panel.xaxis.set_major_locator(MaxNLocator(3))
-            panel.set_xlabel("predicted")
-        row[0].set_ylabel(f"measured {label}")
+            panel.set(xlabel=f"predicted {label}", ylabel=f"measured {label}")
     handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=name)
         for plan, (name, marker) in _PLANS.items()
         if plan in set(part["plan"])
     ]
     handles.append(Line2D([], [], color="0.35", ls=":", lw=1.0, label="predicted = measured"))
-    titled(figure, part)
+    titled(figure, part, "Decay that one AR step predicts, against what rollouts show")
     structure_legend(figure, part, *handles)
     return figure
 

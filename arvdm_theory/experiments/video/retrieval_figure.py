@@ -51,10 +51,15 @@ def retrieval(table: pd.DataFrame) -> Figure:
             _points(panel, part[part["ahead"] == 0], name)
         if "rate" in shown:
             _by_place(row[-1], part[part["ahead"] > 0])
-        row[0].annotate(setting(data, preset), (0, 1.08), xycoords="axes fraction", fontweight="bold")
+            row[-1].set_xlabel("" if row is not axes[-1] else "frames after the last given")
+        name = row[0].annotate(setting(data, preset), (0, 1.05), xycoords="axes fraction", fontweight="bold")
+        name.set_in_layout(False)
     handles = [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
     if "rate" in shown:
         handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
+    figure.suptitle(
+        "With a memory networks retrieve; without one they do not\n"
+    )  # the names of rows stand below it
     structure_legend(figure, table, *handles)
     return figure
 
@@ -91,7 +96,7 @@ def _by_place(panel: Axes, part: pd.DataFrame) -> None:
         )  # fmt: skip
     panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
     panel.set_xticks(sorted(own["ahead"].unique()))
-    panel.set(xlabel="place behind the given", ylabel="rate by place", ylim=(-0.03, 1.05))
+    panel.set(xlabel="frame", ylabel="rate", ylim=(-0.03, 1.05))
 
 
 RETRIEVAL: Figures = {

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from arvdm_theory.experiments.video.families_figure import COLOURS, NAMES
+from arvdm_theory.experiments.video.families_figure import COLOURS, NAMES, setting
 from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS, LINES
 from arvdm_theory.experiments.video_cost.run import BASELINE
 from arvdm_theory.report.style import Figures, legend_below
@@ -58,7 +58,8 @@ def cost(table: pd.DataFrame) -> Figure:
     right.set(ylabel="peak memory of a call (MiB)", title="Memory, beyond weights and inputs")
     _legend(figure, kinds, int(table["compress"].max()))
     first = table.iloc[0]
-    figure.suptitle(f"{first['data']}, {first['preset']} preset: {first['architecture']} on {first['device']}")
+    where = f"{first['architecture']}, {first['device']}, {setting(first['data'], first['preset'])}"
+    figure.suptitle(f"What a memory costs, and what compression saves ({where})")
     return figure
 
 
