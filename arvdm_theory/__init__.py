@@ -8,6 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "assessment.run": ("assess",),
     "bounds.impossibility": ("check_lemma",),
     "bounds.saturation": ("closed_loop",),
     "choose.context_noise": ("context_noise", "noised_lags"),

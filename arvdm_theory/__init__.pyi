@@ -1,5 +1,6 @@
 """Types of the public names; written by .ci/stub from the table in __init__.py."""
 
+from arvdm_theory.assessment.run import assess as assess
 from arvdm_theory.bounds.impossibility import check_lemma as check_lemma
 from arvdm_theory.bounds.saturation import closed_loop as closed_loop
 from arvdm_theory.choose.context_noise import context_noise as context_noise

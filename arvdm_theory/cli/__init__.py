@@ -40,6 +40,7 @@ COMMANDS = {
     "verify": "check every bound on a grid of videos and plans; draw the figures (the main job)",
     "ledger": "the exact error decomposition of one video and plan",
     "fit": "fit a Gaussian video to real clips",
+    "assess": "your clips, and your network: does it forget, does it drift, what to change; a report",
     "schedule": "the noise levels of reverse steps that are best for a video and a plan, and their export",
     "context-noise": "how noisy each lag of the references should be: the front of KL, drift and memory",
     "memory": "which past frames to hold and how finely, under a budget of frames or nats, and what none beats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arvdm_theory.cli.arguments import whole
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+# Modes that lose so much of the variance on held-out frames were fitted to what is particular to the others.
+_LOST = 0.25
+_CLIPS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".npy", ".npz", ".webm")
+
 EXAMPLES = (
     "arvdm fit demo/clip1.mp4 demo/clip2.mp4 demo/clip3.mp4 --modes 4 --out demo/fitted.npz",
     "arvdm ledger --video demo/fitted.npz --references 4 --ar-steps 3",
@@ -24,17 +29,22 @@ EXAMPLES = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options; imports nothing heavy."""
     parser.epilog = (
-        "The last quarter of the clips (of one clip: of its frames) is held out and scored. The paper's own "
+        "The last quarter of the clips (of one clip: of its frames) is held out and scored; clips that show the "
+        "same frames stay together. The paper's own "
         "clips show the truth on the left and a model's frames on the right: fit them with --left-half."
     )
     add = parser.add_argument
-    add("clips", nargs="+", metavar="CLIP", help="a video (mp4, ...), an .npz with the array 'video', or an .npy")
+    add("clips", nargs="+", metavar="CLIP",
+        help="a video (mp4, ...), an .npz with the array 'video', an .npy, or a folder of such")  # fmt: skip
     add("--region", metavar="X,Y,W,H", help="fit this part of the picture (default: all of it)", default=None)
     add("--left-half", action="store_true", help="fit the left half of a picture that shows two side by side")
     add("--size", metavar="HxW", help="average the picture, or the part of it, down to this size", default=None)
     add("--grey", action="store_true", help="fit brightness, not colour")
     add("--modes", type=whole(), default=8, metavar="K", help="spatial modes, the dimension of a frame")
     add("--order", default="auto", metavar="P", help="order of the autoregression, or 'auto' (cross-validated)")
+    add("--memory", default="auto", choices=("auto", "long", "short"),
+        help="long: memory goes on beyond the order, up to 64 frames; short: it ends there; auto: long, unless "
+        "clips left out speak against it")  # fmt: skip
     add("--held-out", type=float, default=0.25, metavar="SHARE", help="share held out; 0 fits everything")
     add("--out", default="fitted.npz", metavar="FILE", help="where the fitted video goes")
     add("--json", default=None, metavar="FILE", help="write the report there too")
@@ -52,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
     order = _order(args.order)
     region = None if args.region is None else Region.parse(args.region)
     size = None if args.size is None else parse_size(args.size)
-    check_outputs({"--out": args.out, "--json": args.json}, args.clips)
+    paths = _files(args.clips)
+    check_outputs({"--out": args.out, "--json": args.json}, paths)
 
     clips, wide = [], []
     seen: dict[str, str] = {}
-    for path in tqdm(args.clips, "reading clips", disable=None, leave=False):
+    for path in tqdm(paths, "reading clips", disable=None, leave=False):
         frames = read_frames(path)
         _once(path, frames, seen)
         # The floats, a copy of them while they are fitted, and their moments.
@@ -67,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             raise ClipError(f"{path}: {error}") from error
         if clips[-1].shape[1:] != clips[0].shape[1:]:
             raise ClipError(
-                f"{path} has pictures of shape {clips[-1].shape[1:]}, {args.clips[0]} of {clips[0].shape[1:]}; "
+                f"{path} has pictures of shape {clips[-1].shape[1:]}, {paths[0]} of {clips[0].shape[1:]}; "
                 "--size brings them to one size"
             )
         if region is None and not args.left_half and looks_side_by_side(frames):
@@ -79,19 +90,22 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     source = {
-        "clips": list(args.clips),
+        "clips": paths,
         "region": args.region,
         "left_half": args.left_half,
         "size": args.size,
         "grey": args.grey,
         "held_out": args.held_out,
     }
-    video, report = fit_video(clips, args.modes, order, args.held_out, source)
+    memory = {"auto": None, "long": True, "short": False}[args.memory]
+    video, report = fit_video(clips, args.modes, order, args.held_out, source, memory, progress=True)
     video.save(args.out)
     if args.json is not None:
         model = {
             "modes": video.frame_dim,
-            "order": video.order,
+            "order": video.head,
+            "memory_frames": video.order,
+            "tail": video.tail.tolist(),
             "cross_shrinkage": video.cross,
             "white_shrinkage": video.white,
             "scale": video.scale,
@@ -101,6 +115,19 @@ def run(args: argparse.Namespace) -> int:
     _print(video, report)
     print(f"\nwritten to {args.out}")
     return 0
+
+
+def _files(paths: list[str]) -> list[str]:
+    """The clips, those of folders in the order of their names."""
+    found: list[str] = []
+    for path in map(Path, paths):
+        inside = (
+            sorted(file for file in path.iterdir() if file.suffix.lower() in _CLIPS) if path.is_dir() else [path]
+        )
+        if not inside:
+            raise ValueError(f"{path}: a folder without clips ({', '.join(_CLIPS)})")
+        found += map(str, inside)
+    return found
 
 
 def _order(text: str) -> int | None:
@@ -125,7 +152,9 @@ def _print(video: FittedVideo, report: FitReport) -> None:
     seen = report.variance_kept_held_out
     rows: list[tuple[str, Any]] = [
         ("modes", video.frame_dim),
-        ("order of the autoregression", video.order),
+        ("order of the autoregression", video.head),
+        ("memory goes on to frame", video.order if len(video.tail) else "- (it ends at the order)"),
+        ("  worth, on training clips left out", _gain(report.memory(), "nats/frame")),
         ("shrinkage: modes unrelated, white noise", f"{video.cross:g}, {video.white:g}"),
         ("pixel variance kept, training frames", f"{report.variance_kept:.1%}"),
         ("pixel variance kept, held-out frames", "-" if seen is None else f"{seen:.1%}"),
@@ -134,6 +163,10 @@ def _print(video: FittedVideo, report: FitReport) -> None:
     ]
     for label, value in rows:
         print(f"{label:<40} {value}")
+    if seen is not None and report.variance_kept - seen > _LOST:
+        print(
+            "warning: the modes hold far less of frames that they were not found from: take fewer, or more clips"
+        )
     if not report.scores:
         return
     print(f"\n{'held-out log-density':<22} {'nats/frame':>11}   {'fitted video gains':>20}")
@@ -143,3 +176,12 @@ def _print(video: FittedVideo, report: FitReport) -> None:
             margin, error = report.margin(law)
             line += f"   {margin:>20.3f}" + ("" if error is None else f" ± {error:.3f}")
         print(line)
+    if report.beaten:
+        print(f"warning: on the held-out clips {report.beaten} does better than the fitted video")
+
+
+def _gain(found: tuple[float, float | None] | None, unit: str) -> str:
+    if found is None:
+        return "not measured: too few or too short clips"
+    gain, error = found
+    return f"{gain:+.4f}" + ("" if error is None else f" ± {error:.4f}") + f" {unit}"

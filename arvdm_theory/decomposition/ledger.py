@@ -127,6 +127,8 @@ def ledger(question: Question) -> Result:
         notes = terms.notes | _notes(question, terms)
         if rare := question.video.rare(question.samples, question.plan.total_frames(question.ar_steps)):
             notes["rare"] = rare
+        if question.memory and (caveat := question.video.caveat(question.plan)):
+            notes["video"] = caveat
         return account(terms, question.plan, notes)
 
 
@@ -243,8 +245,8 @@ def memory_bottleneck(
             *((law.memory_bottleneck(t, clean_references), t.weights) for t in truths), strict=True
         )
         own = None if weights[0] is None else torch.cat(weights)
-        note = video.rare(samples, plan.total_frames(ar_step))
-        return Number(weighted(torch.cat(parts), own), warnings=() if note is None else (note,))
+        notes = video.rare(samples, plan.total_frames(ar_step)), video.caveat(plan)
+        return Number(weighted(torch.cat(parts), own), warnings=tuple(note for note in notes if note))
 
 
 def _notes(question: Question, terms: LedgerTerms) -> dict[str, str]:
@@ -269,6 +271,9 @@ def _notes(question: Question, terms: LedgerTerms) -> dict[str, str]:
     if terms.ar_step_errors is not None and bool(torch.isinf(terms.ar_step_errors.value).any()):
         reason = f"the {step.name} step puts out a singular law given its input: the KL of an AR step is infinite"
         notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), reason)
+    if terms.ie is not None and bool(torch.isinf(terms.ie.samples).any()):
+        reason = f"the {step.name} step makes one kept state a function of others: their KL is infinite"
+        notes |= dict.fromkeys(("ie", "ar_step_kl", "trajectory_kl", "lower_bound", "clip_bound"), reason)
     for name, asked in (("girsanov", girsanov), ("closed", closed)):
         if getattr(terms, name) is not None:
             continue

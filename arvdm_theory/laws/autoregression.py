@@ -9,45 +9,45 @@ through the partial correlations P_1..P_p, which may be *any* matrices with sing
 
 L and M being Cholesky factors of the errors of predicting forwards and backwards.
 
+Coordinates that are unrelated to one another, Γ(l) diagonal, are taken as K scalar sequences at once: arrays of
+coefficients have axes (lag, block, k, k), K blocks of 1 x 1 there and one of K x K otherwise.
+
 Sources: Whittle 1963 (the recursion); Morf, Vieira, Lee and Kailath 1978 (partial correlations from a
 segment's own prediction errors).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.laws.state_space import StateSpace
 
 __all__ = [
     "MIN_WHITE",
-    "Choice",
     "Predictor",
-    "choose",
+    "blocks",
     "companion",
     "extend",
+    "joined",
     "lattice_autocovariance",
     "log_densities",
     "predictors",
+    "residuals",
     "shrink",
 ]
 
 Array = NDArray[np.float64]
 
-MAX_ORDER = 8
 # The share of white noise that every model keeps at least. It bounds the condition number of T frames by the
 # spectrum's peak over 1e-6 of a variance (1e9 for 200 smooth frames), which float64 can factor.
 MIN_WHITE = 1e-6
-_WHITES = (MIN_WHITE, 1e-5, 1e-4, 1e-3, 1e-2)
-_CROSSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-_FOLDS = 5
 # Far below MIN_WHITE, so that it decides nothing but keeps every factor of a degenerate segment finite.
 _RIDGE = 1e-8
 
@@ -59,9 +59,9 @@ class Predictor:
     x_t is predicted as Σ_i forward[i] x_{t-1-i}, and x_{t-k} as Σ_i backward[i] x_{t-k+1+i}.
 
     Attributes:
-        forward: A, shape (k, K, K).
-        backward: B, shape (k, K, K).
-        forward_factor: L, the lower Cholesky factor of the forward error's covariance, (K, K).
+        forward: A, shape (k, ..., K, K).
+        backward: B, shape (k, ..., K, K).
+        forward_factor: L, the lower Cholesky factor of the forward error's covariance, (..., K, K).
         backward_factor: M, the same backwards.
     """
 
@@ -76,18 +76,18 @@ class Predictor:
         Raises:
             NotPositiveDefiniteError: if P is no contraction.
         """
-        eye = np.eye(len(partial))
+        eye = np.eye(partial.shape[-1])
         try:
-            left = np.linalg.cholesky(eye - partial @ partial.T)
-            right = np.linalg.cholesky(eye - partial.T @ partial)
+            left = np.linalg.cholesky(eye - partial @ partial.mT)
+            right = np.linalg.cholesky(eye - partial.mT @ partial)
         except np.linalg.LinAlgError:
-            largest = float(np.linalg.norm(partial, 2))
+            largest = float(np.linalg.norm(partial, 2, axis=(-2, -1)).max())
             raise NotPositiveDefiniteError(
                 f"the autocovariance is not positive definite: a partial correlation of {largest:.12g} at lag "
                 f"{len(self.forward) + 1}"
             ) from None
         ahead = self.forward_factor @ _right_solve(partial, self.backward_factor)
-        back = self.backward_factor @ _right_solve(partial.T, self.forward_factor)
+        back = self.backward_factor @ _right_solve(partial.mT, self.forward_factor)
         return Predictor(
             np.concatenate([self.forward - ahead @ self.backward[::-1], ahead[None]]),
             np.concatenate([self.backward - back @ self.forward[::-1], back[None]]),
@@ -97,11 +97,39 @@ class Predictor:
 
     def ahead(self, gamma: Array) -> Array:
         """Γ(k+1) as this predictor foresees it from the last k of the given lags: Σ_i A_i Γ(k-i)."""
-        total: Array = np.einsum("iab,ibc->ac", self.forward, gamma[::-1][: len(self.forward)])
+        total: Array = (self.forward @ gamma[::-1][: len(self.forward)]).sum(0)
         return total
 
+    def errors(self, ahead: Array, back: Array) -> tuple[Array, Array]:
+        """Its forward and backward errors, (frames - 1, ..., K), from those of the predictor before it."""
+        return (
+            ahead[1:] - _applied(self.forward[-1], back[:-1]),
+            back[:-1] - _applied(self.backward[-1], ahead[1:]),
+        )
 
-def lattice_autocovariance(segments: Sequence[Array], order: int, variance: Array | None = None) -> Array:
+
+def blocks(gamma: Array) -> Array:
+    """Γ(0..p) as (p + 1, blocks, k, k): K scalar blocks where all are diagonal, else one."""
+    size = gamma.shape[-1]
+    diagonal = np.diagonal(gamma, axis1=1, axis2=2)
+    if size > 1 and np.count_nonzero(gamma) == np.count_nonzero(diagonal):
+        return diagonal[..., None, None].copy()
+    return gamma[:, None]
+
+
+def joined(parts: Array) -> Array:
+    """The reverse of :func:`blocks`."""
+    if parts.shape[1] == 1:
+        return parts[:, 0]
+    out = np.zeros((len(parts), parts.shape[1], parts.shape[1]))
+    index = np.arange(parts.shape[1])
+    out[:, index, index] = parts[..., 0, 0]
+    return out
+
+
+def lattice_autocovariance(
+    segments: Sequence[Array], order: int, variance: Array | None = None, unrelated: bool = False
+) -> Array:
     """Γ(0..order) from segments of a zero-mean sequence, by the multichannel lattice.
 
     Γ(0) is the mean of x x^T; the partial correlation P_k is that of the segments' own forward and backward
@@ -114,6 +142,7 @@ def lattice_autocovariance(segments: Sequence[Array], order: int, variance: Arra
         order: p ≥ 0.
         variance: (K,), the scale of each coordinate for the ridge of 1e-8 that keeps degenerate segments
             finite; the segments' own mean squares if left out.
+        unrelated: take each coordinate alone: Γ(l) is diagonal.
 
     Returns:
         shape (order + 1, K, K). Where the past already predicts a coordinate up to the ridge, P_k = 0 from
@@ -128,29 +157,35 @@ def lattice_autocovariance(segments: Sequence[Array], order: int, variance: Arra
     scale = (stacked**2).mean(0) if variance is None else variance
     if not (scale > 0).all():
         raise ValueError("a coordinate is zero in every frame: its autocovariance cannot be estimated")
-    gamma: Array = (stacked.T @ stacked / len(stacked) + np.diag(_RIDGE * scale))[None]
+    shape = (-1, 1) if unrelated else (1, stacked.shape[1])
+    scale = scale.reshape(shape)
+    whole = _split(stacked, scale)
+    ridge = _RIDGE * scale[..., None] * np.eye(scale.shape[-1])
+    gamma: Array = (_moment(whole, whole) / len(whole) + ridge)[None]
     predictor = _from_present(gamma[0])
-    for k in range(1, order + 1):
-        partial = _partial_correlation(segments, predictor, k, scale)
-        lag = predictor.ahead(gamma) + predictor.forward_factor @ partial @ predictor.backward_factor.T
+    errors = [(_split(segment, scale),) * 2 for segment in segments]
+    for _ in range(order):
+        partial = _partial_correlation(errors, predictor, scale)
+        lag = predictor.ahead(gamma) + predictor.forward_factor @ partial @ predictor.backward_factor.mT
         gamma = np.concatenate([gamma, lag[None]])
         predictor = predictor.longer(partial)
-    return gamma
+        errors = [predictor.errors(*pair) for pair in errors if len(pair[0]) > 1]
+    return joined(gamma)
 
 
-def predictors(gamma: Array) -> list[Predictor]:
-    """The predictors of orders 0..p of Γ(0..p) (Whittle's recursion).
+def predictors(gamma: Array) -> Iterator[Predictor]:
+    """The predictors of orders 0..p of Γ(0..p), (p + 1, ..., K, K) (Whittle's recursion).
 
     Raises:
         NotPositiveDefiniteError: if the block Toeplitz matrix of Γ(0..p) is not positive definite.
     """
-    steps = [_from_present(gamma[0])]
+    last = _from_present(gamma[0])
+    yield last
     for k in range(1, len(gamma)):
-        last = steps[-1]
         surprise = gamma[k] - last.ahead(gamma[:k])
-        half = solve_triangular(last.forward_factor, surprise, lower=True)
-        steps.append(last.longer(solve_triangular(last.backward_factor, half.T, lower=True).T))
-    return steps
+        half = np.linalg.solve(last.forward_factor, surprise)
+        last = last.longer(_right_solve(half, last.backward_factor.mT))
+        yield last
 
 
 def extend(gamma: Array, lags: int) -> Array:
@@ -159,12 +194,28 @@ def extend(gamma: Array, lags: int) -> Array:
     Raises:
         NotPositiveDefiniteError: if the block Toeplitz matrix of Γ(0..p) is not positive definite.
     """
-    out = np.concatenate([gamma[:lags], np.zeros((max(lags - len(gamma), 0), *gamma[0].shape))])
-    if lags > len(gamma):
-        last = predictors(gamma)[-1]
-        for lag in range(len(gamma), lags):
+    given = blocks(gamma)
+    out = np.concatenate([given[:lags], np.zeros((max(lags - len(given), 0), *given[0].shape))])
+    if lags > len(given):
+        *_, last = predictors(given)
+        for lag in range(len(given), lags):
             out[lag] = last.ahead(out[:lag])
-    return out
+    return joined(out)
+
+
+def residuals(steps: Iterable[Predictor], segment: Array) -> Iterator[tuple[Predictor, Array, Array]]:
+    """Each predictor that a segment (frames, K) reaches, and its forward and backward errors.
+
+    The errors of order q have shape (frames - q, blocks, k).
+    """
+    for q, step in enumerate(steps):
+        if q == 0:
+            ahead = back = _split(segment, step.forward_factor[..., 0])
+        elif len(ahead) < 2:
+            return
+        else:
+            ahead, back = step.errors(ahead, back)
+        yield step, ahead, back
 
 
 def companion(gamma: Array) -> StateSpace:
@@ -172,8 +223,8 @@ def companion(gamma: Array) -> StateSpace:
 
     Source: Lütkepohl 2005, New Introduction to Multiple Time Series Analysis, section 2.1.
     """
-    last, dim = predictors(gamma)[-1], gamma.shape[-1]
-    order = max(len(last.forward), 1)
+    *_, last = predictors(gamma)
+    dim, order = gamma.shape[-1], max(len(last.forward), 1)
     A = np.eye(order * dim, k=-dim)
     A[:dim] = np.concatenate([*last.forward], 1) if len(last.forward) else 0.0
     Q = np.zeros_like(A)
@@ -186,13 +237,13 @@ def companion(gamma: Array) -> StateSpace:
     return StateSpace(transition, noise, see, still, covariance, zero, still[..., 0], stationary=True)
 
 
-def log_densities(gamma: Array, segment: Array) -> Array:
+def log_densities(gamma: Array | Sequence[Predictor], segment: Array) -> Array:
     """Exact Gaussian log-densities, in nats, of a whole segment under the models Γ(0..q) for q = 0..p.
 
     log p(x_1..x_T) = Σ_t log N(x_t; the prediction from min(t - 1, q) past frames, its error covariance).
 
     Args:
-        gamma: Γ(0..p).
+        gamma: Γ(0..p); or the predictors of its :func:`blocks`, to save them being made again.
         segment: shape (frames, K).
 
     Returns:
@@ -201,24 +252,16 @@ def log_densities(gamma: Array, segment: Array) -> Array:
     Raises:
         NotPositiveDefiniteError: if the block Toeplitz matrix of Γ(0..p) is not positive definite.
     """
-    return _log_densities(predictors(gamma), segment)
-
-
-def _log_densities(steps: Sequence[Predictor], segment: Array) -> Array:
-    total = np.zeros(len(steps))
+    steps = predictors(blocks(gamma)) if isinstance(gamma, np.ndarray) else gamma
+    total = np.zeros(len(gamma))
     opening = 0.0  # the frames that have fewer than q frames before them
-    for q, step in enumerate(steps):
-        if q >= len(segment):
-            total[q] = opening
-            continue
-        error = segment[q:].copy()
-        for i in range(q):
-            error -= segment[q - 1 - i : len(segment) - 1 - i] @ step.forward[i].T
-        white = solve_triangular(step.forward_factor, error.T, lower=True)
-        log_scale = np.log(np.diag(step.forward_factor)).sum() + 0.5 * segment.shape[1] * np.log(2 * np.pi)
-        each = -0.5 * (white**2).sum(0) - log_scale
+    for q, (step, error, _) in enumerate(residuals(steps, segment)):
+        log_scale = np.log(np.diagonal(step.forward_factor, axis1=-2, axis2=-1)).sum()
+        square = (_whitened(step.forward_factor, error) ** 2).sum((1, 2))
+        each = -0.5 * square - log_scale - 0.5 * segment.shape[1] * np.log(2 * np.pi)
         total[q] = opening + each.sum()
         opening += each[0]
+    total[len(segment) :] = opening
     return total
 
 
@@ -243,65 +286,6 @@ def shrink(gamma: Array, cross: float, white: float, variance: Array) -> Array:
     return out
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What cross-validation chose.
-
-    Attributes:
-        order: p.
-        cross: the weight μ of unrelated coordinates.
-        white: the weight λ of white noise.
-        score: the left-out log-density per frame, in nats; None if the segments were too short to leave any
-            out, and the strongest shrinkage was taken instead.
-    """
-
-    order: int
-    cross: float
-    white: float
-    score: float | None
-
-
-def choose(segments: Sequence[Array], variance: Array, order: int | None = None) -> Choice:
-    """Order and shrinkage with the best log-density on segments left out in turn (at most 5 folds).
-
-    One or two segments are cut into ten pieces each first, so that what a fold leaves out lies spread over the
-    clip; neighbouring pieces are dependent, and the score then flatters the model. The grid: orders 1..8 (or
-    the given one) as far as the longest piece reaches, 7 values of μ from 0 to 1, and λ from 1e-6 to 1e-2.
-    Ties go to the lower order.
-
-    Raises:
-        ValueError: if the given order is below 1 or the segments are too short for it.
-    """
-    longest = max(len(segment) for segment in segments)
-    if order is not None and not 1 <= order < longest:
-        raise ValueError(
-            f"the order must be from 1 to {longest - 1} for a longest training segment of {longest} frames, "
-            f"got {order}"
-        )
-    pieces = list(segments)
-    if len(pieces) < 3:
-        pieces = [piece for segment in segments for piece in np.array_split(segment, 2 * _FOLDS)]
-        pieces = [piece for piece in pieces if len(piece)]
-    folds = min(_FOLDS, len(pieces))
-    reach = max(len(piece) for piece in pieces) - 1
-    top = min(MAX_ORDER, reach) if order is None else order
-    if reach < 2 or top > reach:
-        return Choice(order or 1, _CROSSES[-1], _WHITES[-1], None)
-    frames = sum(len(piece) for piece in pieces)
-    totals = {(cross, white): np.zeros(top + 1) for cross in _CROSSES for white in _WHITES}
-    for fold in range(folds):
-        rest = [piece for i, piece in enumerate(pieces) if i % folds != fold]
-        gamma = lattice_autocovariance(rest, top, variance)
-        for weights, total in totals.items():
-            steps = predictors(shrink(gamma, *weights, variance))
-            for piece in pieces[fold::folds]:
-                total += _log_densities(steps, piece)
-    orders = range(1, top + 1) if order is None else [order]
-    candidates = ((float(total[p]) / frames, p, weights) for p in orders for weights, total in totals.items())
-    score, best, (cross, white) = max(candidates, key=lambda candidate: candidate[0])
-    return Choice(best, cross, white, score)
-
-
 def _from_present(covariance: Array) -> Predictor:
     """The predictor from no neighbours at all."""
     try:
@@ -315,39 +299,47 @@ def _from_present(covariance: Array) -> Predictor:
     return Predictor(empty, empty, factor, factor)
 
 
-def _partial_correlation(segments: Sequence[Array], predictor: Predictor, k: int, scale: Array) -> Array:
-    """P_k of the prediction errors from the k - 1 frames between a frame and the one k before it."""
-    size = len(scale)
-    pairs = [pair for segment in segments for pair in _errors(segment, predictor, k)]
-    exhausted = min(
-        (np.diag(predictor.forward_factor) ** 2 / scale).min(),
-        (np.diag(predictor.backward_factor) ** 2 / scale).min(),
-    )
-    if not pairs or exhausted < 10 * _RIDGE:
-        return np.zeros((size, size))
-    ahead = solve_triangular(predictor.forward_factor, np.concatenate([a for a, _ in pairs]).T, lower=True)
-    back = solve_triangular(predictor.backward_factor, np.concatenate([b for _, b in pairs]).T, lower=True)
-    count, ridge = ahead.shape[1], _RIDGE * np.eye(size)
-    left = np.linalg.cholesky(ahead @ ahead.T / count + ridge)
-    right = np.linalg.cholesky(back @ back.T / count + ridge)
-    half = solve_triangular(left, ahead @ back.T / count, lower=True)
-    partial: Array = solve_triangular(right, half.T, lower=True).T
+def _partial_correlation(errors: Sequence[tuple[Array, Array]], predictor: Predictor, scale: Array) -> Array:
+    """P of the prediction errors of a frame and of the one before all that predict it; (blocks, k, k)."""
+    pairs = [(ahead[1:], back[:-1]) for ahead, back in errors if len(ahead) > 1]
+    if not pairs:
+        return np.zeros_like(predictor.forward_factor)
+    spent = np.zeros(len(scale), dtype=bool)
+    for factor in (predictor.forward_factor, predictor.backward_factor):
+        spent |= (np.diagonal(factor, axis1=-2, axis2=-1) ** 2 < 10 * _RIDGE * scale).any(-1)
+    ahead = _whitened(predictor.forward_factor, np.concatenate([a for a, _ in pairs]))
+    back = _whitened(predictor.backward_factor, np.concatenate([b for _, b in pairs]))
+    count, ridge = len(ahead), _RIDGE * np.eye(scale.shape[-1])
+    left = np.linalg.cholesky(_moment(ahead, ahead) / count + ridge)
+    right = np.linalg.cholesky(_moment(back, back) / count + ridge)
+    partial = _right_solve(np.linalg.solve(left, _moment(ahead, back) / count), right.mT)
+    partial[spent] = 0.0
     return partial
 
 
-def _errors(segment: Array, predictor: Predictor, k: int) -> Iterator[tuple[Array, Array]]:
-    """Forward errors at t and backward errors at t - k, over the frames t = k..T-1 of a segment."""
-    count = len(segment) - k
-    if count < 1:
-        return
-    ahead, back = segment[k:].copy(), segment[:count].copy()
-    for i in range(k - 1):
-        ahead -= segment[k - 1 - i : k - 1 - i + count] @ predictor.forward[i].T
-        back -= segment[1 + i : 1 + i + count] @ predictor.backward[i].T
-    yield ahead, back
+def _split(segment: Array, like: Array) -> Array:
+    """(frames, K) as (frames, blocks, k)."""
+    return segment.reshape(len(segment), *like.shape)
 
 
-def _right_solve(matrix: Array, factor: Array) -> Array:
-    """A F^{-1} for a lower triangular F."""
-    solution: Array = solve_triangular(factor, matrix.T, lower=True, trans="T").T
-    return solution
+def _applied(matrix: Array, vectors: Array) -> Array:
+    """A v for vectors (frames, blocks, k) and matrices (blocks, k, k)."""
+    moved: Array = (vectors.swapaxes(0, 1) @ matrix.mT).swapaxes(0, 1)
+    return moved
+
+
+def _whitened(factor: Array, vectors: Array) -> Array:
+    """F^{-1} v for vectors (frames, blocks, k)."""
+    white = np.linalg.solve(factor, vectors.transpose(1, 2, 0)).transpose(2, 0, 1)
+    return np.asarray(white, dtype=np.float64)
+
+
+def _moment(first: Array, second: Array) -> Array:
+    """Σ_t x_t y_tᵀ, (blocks, k, k)."""
+    moment: Array = first.transpose(1, 2, 0) @ second.swapaxes(0, 1)
+    return moment
+
+
+def _right_solve(matrix: Any, factor: Any) -> Array:
+    """A F^{-1}."""
+    return np.asarray(np.linalg.solve(factor.mT, matrix.mT).mT, dtype=np.float64)

@@ -2,8 +2,8 @@
 
 A picture is m + s Σ_k z_k φ_k + rest: mean picture m, orthonormal spatial modes φ_k (principal components) and a
 common scale s that makes the average variance of the coefficients z_k equal to 1. The coefficients are a
-stationary vector autoregression (:mod:`arvdm_theory.laws.autoregression`); the rest, which the modes do not
-hold, is no part of the video.
+stationary vector autoregression (:mod:`arvdm_theory.laws.autoregression`) whose memory goes on beyond its order
+(:mod:`arvdm_theory.laws.partial_tail`); the rest, which the modes do not hold, is no part of the video.
 
 One scale for all modes keeps their shape in pixel space: white noise on z is white noise on the pixels within
 the span of the modes. Information and KL divergence at level 0 do not depend on s, but what an OU level means
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,42 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from torch import Tensor
+from tqdm import tqdm
 
 from arvdm_theory.arrays import load_arrays
 from arvdm_theory.files import atomic_path
 from arvdm_theory.laws.autoregression import (
     MIN_WHITE,
-    choose,
+    blocks,
     companion,
     extend,
     lattice_autocovariance,
     log_densities,
+    predictors,
     shrink,
 )
 from arvdm_theory.laws.gaussian import StationaryVideo
+from arvdm_theory.laws.selection import Choice, choose, gain, model
+from arvdm_theory.laws.spanned import SpannedVideo
+from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.limits import LimitError
+from arvdm_theory.plan.plan import Plan
 
 __all__ = ["FitError", "FitReport", "FittedVideo", "fit_video", "load_fitted"]
 
 Array = NDArray[np.float64]
 
 _FORMAT = "arvdm fitted video"
-_VERSION = 1
+_VERSION = 2
+# A companion matrix of more states costs more than the joint covariance of the frames that it is to save.
+_MOST_STATES = 1024
+# Frames agree where their thumbnails do up to this rms, in pixels of [-1, 1], and up to this part of the clips'
+# own spread; clips show the same where they agree for so long a run, a twentieth of the shorter one at least.
+_SAME_PICTURE = 0.02
+_SAME_SPREAD = 0.1
+_SAME_RUN = 8
+_SHARED = 0.05
+_THUMBNAIL = 8
 
 
 class FitError(ValueError):
@@ -54,10 +69,10 @@ class FittedVideo(StationaryVideo):
     """A stationary Gaussian video in the coefficients of K spatial modes.
 
     Its frames are z_t ∈ R^K with mean zero (``frame_dim`` = K, one independent mode, any number of frames).
-    Given by Γ(0..p): beyond lag p the autoregression of order p goes on.
+    Given by Γ(0..q): beyond lag q the autoregression of order q goes on.
 
     Args:
-        gamma: Γ(0..p), shape (p + 1, K, K).
+        gamma: Γ(0..q), shape (q + 1, K, K).
         basis: the orthonormal spatial modes φ, shape (K, height, width, channels).
         mean_picture: m, shape (height, width, channels).
         scale: s > 0; a picture is m + s Σ_k z_k φ_k.
@@ -65,13 +80,17 @@ class FittedVideo(StationaryVideo):
         residual_variance: the noise floor: the mean square per pixel of what the modes leave out.
         cross: the shrinkage weight μ towards unrelated modes that went into Γ.
         white: the shrinkage weight λ towards white noise that went into Γ.
+        head: p ≤ q, the order that was fitted freely; from there on Γ follows the tail. q if left out.
+        tail: a of the K coordinates, then r and s, of the tail; empty without one.
+        memory_gain: nats per frame that the tail gained on training clips left out, and their standard error; NaN
+            where it was not measured.
         source: where it came from, in words (clips, region, colour): anything JSON can hold.
         device: where its tensors live.
         name: what tables call it.
 
     Raises:
         FitError: if the arrays do not fit together, are not finite, or the modes are not orthonormal.
-        NotPositiveDefiniteError: if the block Toeplitz matrix of Γ(0..p) is not positive definite.
+        NotPositiveDefiniteError: if the block Toeplitz matrix of Γ(0..q) is not positive definite.
     """
 
     def __init__(
@@ -85,6 +104,9 @@ class FittedVideo(StationaryVideo):
         residual_variance: float = 0.0,
         cross: float = 0.0,
         white: float = 0.0,
+        head: int | None = None,
+        tail: ArrayLike = (),
+        memory_gain: ArrayLike = (np.nan, np.nan),
         source: Mapping[str, Any] | None = None,
         device: torch.device | str | None = None,
         name: str = "fitted",
@@ -97,19 +119,53 @@ class FittedVideo(StationaryVideo):
         self.residual_variance = float(residual_variance)
         self.cross = float(cross)
         self.white = float(white)
+        self.head = len(self.gamma) - 1 if head is None else int(head)
+        self.tail = np.asarray(tail, dtype=np.float64)
+        self.memory_gain = np.asarray(memory_gain, dtype=np.float64)
         self.source = dict(source or {})
         self._validate()
+        for _ in predictors(blocks(self.gamma)):
+            pass  # raises where Γ is no autocovariance
         super().__init__(
             lambda lags: torch.from_numpy(extend(self.gamma, lags))[None].to(device),
             len(self.basis),
             name=name,
-            state_space=companion(self.gamma).to(device),  # raises where Γ is no autocovariance
         )
 
     @property
     def order(self) -> int:
-        """P, the order of the autoregression."""
+        """The order q of the autoregression: given q clean frames, nothing older matters."""
         return len(self.gamma) - 1
+
+    def state_space_form(self) -> StateSpace | None:
+        """The companion form: the state is the last q frames; None where it would have more than 1024 entries."""
+        if max(self.order, 1) * self.frame_dim > _MOST_STATES:
+            return None
+        if self._state_space is None:
+            self._state_space = companion(self.gamma).to(self.device)
+        return self._state_space
+
+    def caveat(self, plan: Plan) -> str | None:
+        """Where the order of the fit, and not the clips, decides what a plan's references leave open."""
+        reach = plan.references.reach
+        clean = all(pick.level <= plan.floor for pick in plan.references.picks)
+        if plan.floor > 0 or reach is None or not clean:
+            return None
+        gain, error = (float(value) for value in self.memory_gain)
+        found = "" if np.isnan(gain) else f"; longer memory gained {gain:.2g}"
+        found += "" if np.isnan(error) else f" ± {error:.2g}"
+        found += "" if np.isnan(gain) else " nats a frame on clips left out"
+        if reach[1] >= self.order:
+            return (
+                f"the fitted video is an autoregression of order {self.order}: from {self.order} clean references "
+                f"on the memory bottleneck is 0 by construction, whatever the clips hold{found}"
+            )
+        if reach[1] >= self.head:
+            return (
+                f"beyond lag {self.head} the fitted video follows a tail of a few parameters, which alone says "
+                f"what {reach[1]} references leave open{found}"
+            )
+        return None
 
     def encode(self, frames: ArrayLike) -> Array:
         """Coefficients (frames, K) of pictures (frames, height, width, channels): z = φ (picture - m) / s."""
@@ -125,6 +181,39 @@ class FittedVideo(StationaryVideo):
             coefficients = coefficients.detach().cpu().numpy()
         offset: Array = np.tensordot(np.asarray(coefficients, dtype=np.float64), self.basis, 1)
         return self.mean_picture + self.scale * offset
+
+    def pixels(self, noise: float | None = None) -> SpannedVideo:
+        """The law of the pictures themselves: X = m + s Σ_k z_k φ_k + white noise outside the modes' span.
+
+        For networks that take pixels: frames are flat, (batch, w, height·width·channels), and levels are those of
+        pixels, without the scale s. :meth:`mode_level` says which level of this video that is.
+
+        Args:
+            noise: the variance of each direction outside the span; left out, the ``residual_variance`` that the
+                modes left of the training frames, spread over those directions.
+
+        Raises:
+            FitError: if nothing was left outside the span and no noise is given.
+        """
+        flat = self.basis.reshape(self.frame_dim, -1)
+        free = flat.shape[1] - self.frame_dim
+        if noise is None:
+            noise = self.residual_variance * flat.shape[1] / free if free else 1.0
+        if free and not 0 < noise < np.inf:
+            raise FitError(
+                f"outside the {self.frame_dim} modes the pictures need noise of positive variance, got {noise:g}: "
+                "the modes hold all of the training frames; give a noise"
+            )
+        picture = self.mean_picture
+        return SpannedVideo(self, flat, picture.ravel(), noise, self.scale, picture.shape, self.name)
+
+    def pixel_level(self, level: float) -> float:
+        """The level of pixels at which noise hides as much as at a level of this video: log(1 + s² (e^t - 1))."""
+        return float(np.log1p(self.scale**2 * np.expm1(level)))
+
+    def mode_level(self, level: float) -> float:
+        """The reverse of :meth:`pixel_level`."""
+        return float(np.log1p(np.expm1(level) / self.scale**2))
 
     def log_likelihood(self, coefficients: ArrayLike) -> float:
         """Exact log-density, in nats, of a whole segment of coefficients (frames, K)."""
@@ -143,12 +232,17 @@ class FittedVideo(StationaryVideo):
     def _validate(self) -> None:
         k = len(self.basis) if self.basis.ndim == 4 else 0
         shapes = f"{self.gamma.shape}, {self.basis.shape} and {self.mean_picture.shape}"
-        if k < 1 or self.gamma.ndim != 3 or self.gamma.shape[1:] != (k, k) or len(self.gamma) < 1:
-            raise FitError(f"Γ (p + 1, K, K), modes (K, h, w, c) and mean (h, w, c) do not fit: {shapes}")
-        if self.mean_picture.shape != self.basis.shape[1:]:
-            raise FitError(f"Γ (p + 1, K, K), modes (K, h, w, c) and mean (h, w, c) do not fit: {shapes}")
+        fits = self.gamma.ndim == 3 and self.gamma.shape[1:] == (k, k) and len(self.gamma) > 0
+        if k < 1 or not fits or self.mean_picture.shape != self.basis.shape[1:]:
+            raise FitError(f"Γ (q + 1, K, K), modes (K, h, w, c) and mean (h, w, c) do not fit: {shapes}")
+        if not 0 <= self.head <= self.order or self.tail.shape not in ((0,), (k + 2,)):
+            raise FitError(
+                f"a tail of {self.tail.shape} beyond order {self.head} does not fit Γ {self.gamma.shape}"
+            )
+        if self.memory_gain.shape != (2,):
+            raise FitError(f"memory_gain is a mean and its error, got shape {self.memory_gain.shape}")
         for key in _ARRAYS:
-            if not np.isfinite(getattr(self, key)).all():
+            if key != "memory_gain" and not np.isfinite(getattr(self, key)).all():
                 raise FitError(f"{key} has entries that are NaN or infinite")
         if self.scale <= 0:
             raise FitError(f"the scale must be positive, got {self.scale}")
@@ -168,6 +262,9 @@ _ARRAYS = (
     "residual_variance",
     "cross",
     "white",
+    "head",
+    "tail",
+    "memory_gain",
 )
 
 
@@ -217,7 +314,9 @@ class FitReport:
         training_frames: how many frames were fitted.
         held_out_frames: the length of each held-out segment.
         cross_validation: nats per frame of the chosen model on training pieces left out; None if too short.
-        scores: log-density of each held-out segment, in nats, for ``fitted`` and each baseline.
+        scores: log-density of each held-out segment, in nats, for ``fitted`` and each baseline. Clips that show
+            the same count as one segment.
+        choice: what cross-validation chose from; None of a report made by hand.
     """
 
     variance_kept: float
@@ -226,6 +325,7 @@ class FitReport:
     held_out_frames: tuple[int, ...]
     cross_validation: float | None
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    choice: Choice | None = None
 
     def nats_per_frame(self, law: str) -> float:
         """Log-density per held-out frame."""
@@ -236,14 +336,23 @@ class FitReport:
 
         The error is that of a ratio of means over independent segments; None where there is only one.
         """
-        frames = np.array(self.held_out_frames, dtype=np.float64)
-        gain = np.array(self.scores["fitted"]) - np.array(self.scores[baseline])
-        margin = float(gain.sum() / frames.sum())
-        count = len(frames)
-        if count < 2:
-            return margin, None
-        spread = gain - margin * frames
-        return margin, float(np.sqrt((spread**2).sum() * count / (count - 1)) / frames.sum())
+        return gain(np.array(self.scores["fitted"]), np.array(self.scores[baseline]), self.held_out_frames)
+
+    def memory(self, over: str = "short memory") -> tuple[float, float | None] | None:
+        """Nats per frame by which long memory beats short memory, or "order 1", on training clips left out.
+
+        None where the clips were too few or too short to leave any out.
+        """
+        if self.choice is None or not self.choice.left_out:
+            return None
+        left_out = self.choice.left_out
+        return gain(left_out["long memory"], left_out[over], self.choice.frames)
+
+    @property
+    def beaten(self) -> str | None:
+        """The best baseline, if it does better on the held-out segments than the fit."""
+        best = max(self.scores, key=self.nats_per_frame, default="fitted")
+        return None if best == "fitted" else best
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers, nats per frame and margins included."""
@@ -262,6 +371,9 @@ class FitReport:
             "training_frames": self.training_frames,
             "held_out_frames": list(self.held_out_frames),
             "cross_validation_nats_per_frame": self.cross_validation,
+            "long_memory_gains": dict(
+                zip(("nats_per_frame", "standard_error"), self.memory() or (None, None), strict=True)
+            ),
             "held_out": laws,
         }
 
@@ -272,13 +384,20 @@ def fit_video(
     order: int | None = None,
     held_out: float = 0.25,
     source: Mapping[str, Any] | None = None,
+    memory: bool | None = None,
+    progress: bool = False,
 ) -> tuple[FittedVideo, FitReport]:
     """Fits a Gaussian video to clips and scores it on frames held out.
 
     The last clips are held out (of one clip, the last part). Mean picture, modes and temporal model come from
-    the other frames only. The temporal model is the lattice estimate of an autoregression, its order and
-    shrinkage chosen by cross-validation within the training frames. Give several clips where you can: on one
-    short clip there is little to choose from, and ``AR(1) per mode`` may well do as well or better.
+    the other frames only, and in cross-validation from those that stay in. The temporal model is the lattice
+    estimate of an autoregression that goes on as a tail of partial correlations; its order, shrinkage and tail are
+    chosen by cross-validation within the training frames (:func:`arvdm_theory.laws.selection.choose`). With fewer
+    than 8 training frames a mode, modes are taken as unrelated to one another. Give several clips where you can:
+    on one short clip there is little to choose from, and ``AR(1) per mode`` may well do as well or better.
+
+    Clips that show the same frames, up to what a codec leaves, are fitted together, held out together and left out
+    together; so a clip that is given twice is not scored by its copy.
 
     Three baselines, and the third without its restriction, are fitted to the same training coefficients and
     scored by the same exact densities; each has at least the share 1e-6 of white noise that every fit has:
@@ -287,20 +406,24 @@ def fit_video(
     - ``static video``: X_t = Z + noise_t. The noise covariance is that within training pieces as long as the
       held-out segments, the covariance of Z that of the pieces' means;
     - ``AR(1) per mode``: a first-order autoregression for each mode alone;
-    - ``VAR(1)``: a full first-order vector autoregression, with no shrinkage.
+    - ``VAR(1)``: a first-order vector autoregression, shrunk as it does best on training clips left out, so that a
+      gain over it is not one over a baseline that is overfitted.
 
     Args:
         clips: floating-point pixels (frames, height, width[, channels]), all of one picture size; [-1, 1] is
-            the convention.
+            the convention. Latents of an autoencoder are pictures with as many channels as they have.
         modes: K, the number of spatial modes.
-        order: the order of the autoregression; None chooses it.
+        order: the order p of the autoregression; None chooses it.
         held_out: the share of clips (of one clip: of its frames) to score on, at least one; 0 fits
             everything and scores nothing.
         source: kept with the video.
+        memory: whether the memory goes on beyond p, to 64 frames or the longest training clip's length - 1; None
+            lets it, unless held-out clips speak against it.
+        progress: whether to show a progress bar.
 
     Raises:
         FitError: if clips differ in picture size, are too short, do not change, hold fewer modes than asked
-            for, or are not finite floating-point pixels.
+            for, are not finite floating-point pixels, or all show the same.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -312,48 +435,59 @@ def fit_video(
         True
     """
     pictures = [_pictures(clip, f"clip {i + 1}") for i, clip in enumerate(clips)]
-    training, tests = _split(pictures, held_out)
+    training, tests, groups, unseen_groups = _split(pictures, held_out)
     frames = np.concatenate(training).reshape(sum(map(len, training)), -1)
-    mean = frames.mean(0)
-    basis, variances, total = _principal_modes(frames - mean, modes)
-    scale = float(np.sqrt(variances.mean()))
-    variances = variances / scale**2
+    found = _Modes.of(frames, modes)
+    mean, basis, scale, variances, total = found.mean, found.basis, found.scale, found.variances, found.total
 
-    def encode(clip: Array) -> Array:
-        coefficients: Array = (clip.reshape(len(clip), -1) - mean) @ basis.T / scale
-        return coefficients
+    def refit(kept: Sequence[tuple[int, slice]]) -> tuple[list[Array], Array]:
+        own = _Modes.of(
+            np.concatenate([training[i][part].reshape(-1, frames.shape[1]) for i, part in kept]), modes
+        )
+        return [own.encode(clip) for clip in training], own.variances
 
-    segments = [encode(clip) for clip in training]
-    try:
-        choice = choose(segments, variances, order)
-    except ValueError as error:
-        raise FitError(str(error)) from error
-    gamma = lattice_autocovariance(segments, choice.order, variances)
+    segments = [found.encode(clip) for clip in training]
+    with tqdm(total=1.0, desc="fitting", disable=None if progress else True, leave=False, bar_format=_BAR) as bar:
+        try:
+            choice = choose(segments, variances, order, memory, groups, refit, bar.update)
+        except ValueError as error:
+            raise FitError(str(error)) from error
+    gamma, tail = model(segments, choice, variances)
     inside = float(variances.sum()) * scale**2
     shape = pictures[0].shape[1:]
-    video = FittedVideo(
-        gamma=shrink(gamma, choice.cross, choice.white, variances),
-        basis=basis.reshape(modes, *shape),
-        mean_picture=mean.reshape(shape),
-        scale=scale,
-        variance_kept=min(inside / total, 1.0),
-        residual_variance=max(total - inside, 0.0) / frames.shape[1],
-        cross=choice.cross,
-        white=choice.white,
-        source=source,
-    )
-    unseen = [encode(clip) for clip in tests]
+    unseen = [found.encode(clip) for clip in tests]
     energy = sum(float(((clip.reshape(len(clip), -1) - mean) ** 2).sum()) for clip in tests)
     captured = sum(float((z**2).sum()) for z in unseen) * scale**2
     report = FitReport(
-        variance_kept=video.variance_kept,
+        variance_kept=min(inside / total, 1.0),
         variance_kept_held_out=captured / energy if energy > 0 else None,
         training_frames=len(frames),
-        held_out_frames=tuple(len(z) for z in unseen),
+        held_out_frames=_together([len(z) for z in unseen], unseen_groups),
         cross_validation=choice.score,
-        scores=_scores(video, segments, unseen, variances) if unseen else {},
+        choice=choice,
     )
+    more, deviation = report.memory() or (np.nan, None)
+    video = FittedVideo(
+        gamma=gamma,
+        basis=basis.reshape(modes, *shape),
+        mean_picture=mean.reshape(shape),
+        scale=scale,
+        variance_kept=report.variance_kept,
+        residual_variance=max(total - inside, 0.0) / frames.shape[1],
+        cross=choice.cross,
+        white=choice.white,
+        head=choice.order,
+        tail=() if tail is None else [*tail.strength, tail.decay, tail.bend],
+        memory_gain=(more, np.nan if deviation is None else deviation),
+        source=source,
+    )
+    if unseen:
+        scores = _scores(video, segments, unseen, variances, choice)
+        report = replace(report, scores={law: _together(each, unseen_groups) for law, each in scores.items()})
     return video, report
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} of about {elapsed}+{remaining}"
 
 
 def _pictures(clip: ArrayLike, what: str) -> Array:
@@ -371,8 +505,10 @@ def _pictures(clip: ArrayLike, what: str) -> Array:
     return array.astype(np.float64)
 
 
-def _split(clips: Sequence[Array], held_out: float) -> tuple[Sequence[Array], Sequence[Array]]:
-    """Training clips and held-out clips."""
+def _split(
+    clips: Sequence[Array], held_out: float
+) -> tuple[Sequence[Array], Sequence[Array], list[int], list[int]]:
+    """Training clips and held-out clips, and a number for each: that of what it shows."""
     if not clips:
         raise FitError("at least one clip is needed")
     for i, clip in enumerate(clips):
@@ -380,18 +516,95 @@ def _split(clips: Sequence[Array], held_out: float) -> tuple[Sequence[Array], Se
             raise FitError(f"clip {i + 1} has pictures of shape {clip.shape[1:]}, clip 1 of {clips[0].shape[1:]}")
     if not 0 <= held_out < 1:
         raise FitError(f"the share held out must be at least 0 and below 1, got {held_out}")
-    training, tests = list(clips), list[Array]()
+    shown = _same(clips)
+    distinct = list(dict.fromkeys(reversed(shown)))[::-1]  # in the order of their last clips
+    training, tests, groups, left = list(clips), list[Array](), shown, list[int]()
     if held_out > 0 and len(clips) > 1:
-        count = min(max(1, round(held_out * len(clips))), len(clips) - 1)
-        training, tests = training[:-count], training[-count:]
+        if len(distinct) == 1:
+            raise FitError(
+                "all clips show the same frames: none can be held out from the others (give other clips, one clip "
+                "alone, or hold out 0)"
+            )
+        count = min(max(1, round(held_out * len(distinct))), len(distinct) - 1)
+        last = set(distinct[-count:])
+        training, tests = (
+            [c for c, n in zip(clips, shown, strict=True) if (n in last) == side] for side in (0, 1)
+        )
+        groups, left = ([n for n in shown if (n in last) == side] for side in (0, 1))
     elif held_out > 0:
         count = max(1, round(held_out * len(clips[0])))
-        training, tests = [clips[0][:-count]], [clips[0][-count:]]
+        training, tests, left = [clips[0][:-count]], [clips[0][-count:]], [0]
     if max(len(clip) for clip in training) < 2:
         raise FitError(
             f"a clip of at least 2 training frames is needed, the longest has {max(map(len, training))}"
         )
-    return training, tests
+    return training, tests, groups, left
+
+
+def _same(clips: Sequence[Array]) -> list[int]:
+    """A number for every clip, the same where clips share a run of frames, directly or through others.
+
+    Frames are compared as thumbnails, since a clip may come encoded anew.
+    """
+    small = []
+    for clip in clips:
+        rows, columns = (np.array_split(np.arange(n), min(n, _THUMBNAIL)) for n in clip.shape[1:3])
+        bands = np.stack([clip[:, part].mean(1) for part in rows], 1)
+        small.append(np.stack([bands[:, :, part].mean(2) for part in columns], 2).reshape(len(clip), -1))
+    spread = float(np.concatenate(small).var(0).mean()) ** 0.5
+    nearest = min(_SAME_PICTURE, _SAME_SPREAD * spread) ** 2
+    number = list(range(len(clips)))
+    for i, first in enumerate(small):
+        for j, second in enumerate(small[:i]):
+            shorter = min(len(first), len(second))
+            square = (first**2).mean(1)[:, None] + (second**2).mean(1) - 2 * first @ second.T / first.shape[1]
+            if _longest_run(square < nearest) >= max(_SHARED * shorter, min(_SAME_RUN, shorter)):
+                low, high = sorted((number[i], number[j]))
+                number = [low if n == high else n for n in number]
+    return number
+
+
+def _longest_run(agree: NDArray[np.bool_]) -> int:
+    """The longest run of consecutive frames of one clip that agrees with one of another: along a diagonal."""
+    if not agree.any():
+        return 0
+    run, longest = np.zeros(agree.shape[1] + 1, dtype=int), 0
+    for row in agree:
+        run[1:] = np.where(row, run[:-1] + 1, 0)
+        longest = max(longest, int(run.max()))
+    return longest
+
+
+def _together(values: Sequence[Any], groups: Sequence[int]) -> tuple[Any, ...]:
+    """Sums over clips of one number, in the order in which they come."""
+    sums: dict[int, Any] = {}
+    for value, group in zip(values, groups, strict=True):
+        sums[group] = sums.get(group, 0) + value
+    return tuple(sums.values())
+
+
+@dataclass(frozen=True, eq=False)
+class _Modes:
+    """Mean (pixels,), orthonormal modes (K, pixels), scale, variances on it, and the total of all pixels."""
+
+    mean: Array
+    basis: Array
+    scale: float
+    variances: Array
+    total: float
+
+    @classmethod
+    def of(cls, frames: Array, count: int) -> _Modes:
+        """Those of frames (frames, pixels)."""
+        mean = frames.mean(0)
+        basis, variances, total = _principal_modes(frames - mean, count)
+        scale = float(np.sqrt(variances.mean()))
+        return cls(mean, basis, scale, variances / scale**2, total)
+
+    def encode(self, clip: Array) -> Array:
+        """Coefficients (frames, K)."""
+        coefficients: Array = (clip.reshape(len(clip), -1) - self.mean) @ self.basis.T / self.scale
+        return coefficients
 
 
 def _principal_modes(centred: Array, count: int) -> tuple[Array, Array, float]:
@@ -419,27 +632,23 @@ def _principal_modes(centred: Array, count: int) -> tuple[Array, Array, float]:
 
 
 def _scores(
-    video: FittedVideo, training: Sequence[Array], unseen: Sequence[Array], variances: Array
+    video: FittedVideo, training: Sequence[Array], unseen: Sequence[Array], variances: Array, choice: Choice
 ) -> dict[str, tuple[float, ...]]:
     """Log-densities of the held-out segments under the fit and the baselines."""
 
-    def score(gamma: Array) -> tuple[float, ...]:
-        model = shrink(gamma, 0.0, MIN_WHITE, variances)
-        return tuple(float(log_densities(model, segment)[-1]) for segment in unseen)
+    def score(gamma: Array, cross: float = 0.0, white: float = MIN_WHITE) -> tuple[float, ...]:
+        law = shrink(gamma, cross, white, variances)
+        return tuple(float(log_densities(law, segment)[-1]) for segment in unseen)
 
-    full = lattice_autocovariance(training, 1, variances)
-    alone = np.zeros_like(full)
-    for k in range(len(variances)):
-        one = [segment[:, k : k + 1] for segment in training]
-        alone[:, k, k] = lattice_autocovariance(one, 1, variances[k : k + 1])[:, 0, 0]
     static = _static_video(training, max(map(len, unseen)))
     floor = MIN_WHITE * np.diag(variances)
+    cross, white = choice.first_order
     return {
         "fitted": tuple(video.log_likelihood(segment) for segment in unseen),
-        "independent frames": score(full[:1]),
+        "independent frames": score(lattice_autocovariance(training, 0, variances)),
         "static video": tuple(_static_log_density(static[0], static[1] + floor, z) for z in unseen),
-        "AR(1) per mode": score(alone),
-        "VAR(1)": score(full),
+        "AR(1) per mode": score(lattice_autocovariance(training, 1, variances, unrelated=True)),
+        "VAR(1)": score(lattice_autocovariance(training, 1, variances, unrelated=cross == 1), cross, white),
     }
 
 

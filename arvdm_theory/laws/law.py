@@ -101,6 +101,11 @@ class VideoLaw(ABC):
         """
         return None
 
+    def caveat(self, plan: Plan) -> str | None:
+        """What the law itself, as it was made, decides of a plan's memory bottleneck, for notes; None: nothing."""
+        del plan
+        return None
+
     def require(self, frames: int) -> None:
         """Raises ValueError if the video has fewer than ``frames`` frames."""
         if frames < 1:

@@ -39,7 +39,10 @@ def test_a_fit_and_its_report(clips: list[str], tmp_path: Path, capsys: pytest.C
     }  # fmt: skip
     content = json.loads(report.read_text())
     assert content["model"]["modes"] == 3
-    assert content["model"]["order"] == video.order
+    assert (content["model"]["order"], content["model"]["memory_frames"]) == (video.head, video.order)
+    gain, error = scores.memory() or (0.0, None)
+    assert content["long_memory_gains"] == {"nats_per_frame": gain, "standard_error": error}
+    assert f"{gain:+.4f} ± {error:.4f} nats/frame" in shown.out
     assert content["variance_kept"] == scores.variance_kept
     for law in ("fitted", "independent frames", "static video", "AR(1) per mode", "VAR(1)"):
         assert content["held_out"][law]["nats_per_frame"] == scores.nats_per_frame(law)
@@ -57,8 +60,27 @@ def test_options_reach_the_fit(clips: list[str], tmp_path: Path, capsys: pytest.
     expected, _ = fit_video(pixels, modes=2, order=2, held_out=0)
     np.testing.assert_array_equal(video.gamma, expected.gamma)
     assert video.basis.shape == (2, 4, 3, 1)
-    assert video.order == 2
-    assert "nats/frame" not in capsys.readouterr().out
+    assert (video.head, video.order) == (2, 23)
+    assert "held-out log-density" not in capsys.readouterr().out
+    assert main(["fit", *clips, *options, "--memory", "short", "--out", str(out)]) == 0
+    video = load_fitted(out)
+    expected, _ = fit_video(pixels, modes=2, order=2, held_out=0, memory=False)
+    np.testing.assert_array_equal(video.gamma, expected.gamma)
+    assert (video.head, video.order, len(video.tail)) == (2, 2, 0)
+    assert "it ends at the order" in capsys.readouterr().out
+
+
+def test_a_folder_gives_its_clips(clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no clip")
+    out = tmp_path / "out"
+    out.mkdir()
+    common = ["--left-half", "--modes", "2", "--order", "1"]
+    assert main(["fit", str(tmp_path), *common, "--out", str(out / "a.fitted")]) == 0
+    assert main(["fit", *clips, *common, "--out", str(out / "b.fitted")]) == 0
+    assert (out / "a.fitted").read_bytes() == (out / "b.fitted").read_bytes()
+    capsys.readouterr()
+    assert main(["fit", str(out), "--out", str(tmp_path / "c.npz")]) == 2
+    assert "a folder without clips" in capsys.readouterr().err
 
 
 def test_side_by_side_pictures_are_pointed_out_once(

@@ -12,7 +12,6 @@ from scipy.stats import multivariate_normal
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError, condition
 from arvdm_theory.laws.autoregression import (
     MIN_WHITE,
-    choose,
     extend,
     lattice_autocovariance,
     log_densities,
@@ -59,7 +58,7 @@ def _sample(rng: np.random.Generator, count: int, frames: int) -> Array:
 def test_predictors_are_dense_regressions() -> None:
     gamma = _autocovariance(5)
     gamma[1:] *= 0.9  # no longer an autoregression of order 2: every order of prediction is different
-    steps = predictors(gamma)
+    steps = list(predictors(gamma))
     for k, step in enumerate(steps):
         covariance = torch.from_numpy(_toeplitz(gamma[: k + 1]))
         newest, oldest = list(range(3 * k, 3 * k + 3)), list(range(3))
@@ -76,7 +75,7 @@ def test_predictors_are_dense_regressions() -> None:
 
 
 def test_predictors_recover_the_autoregression() -> None:
-    last = predictors(_autocovariance(3))[-1]
+    *_, last = predictors(_autocovariance(3))
     np.testing.assert_allclose(last.forward, A, atol=1e-12)
     np.testing.assert_allclose(last.forward_factor @ last.forward_factor.T, INNOVATION, atol=1e-12)
 
@@ -183,7 +182,8 @@ def test_any_segments_give_a_positive_definite_video(name: str, order: int) -> N
         rounding = len(covariance) * np.finfo(float).eps * eigenvalues[-1]
         assert rounding < 0.01 * bound
         assert eigenvalues[0] > max(least - rounding, 10 * rounding)
-    factor = predictors(gamma)[-1].forward_factor
+    *_, last = predictors(gamma)
+    factor = last.forward_factor
     excess = factor @ factor.T - MIN_WHITE * np.diag(variance)
     assert np.linalg.eigvalsh(excess)[0] > -1e-3 * bound
 
@@ -198,63 +198,10 @@ def test_shrinkage_by_hand() -> None:
             shrink(gamma, *weights, np.ones(2))
 
 
-def test_the_choice_pays_on_new_data() -> None:
-    """On six short clips of unrelated AR(1)s the choice beats order 8 without shrinkage, on 4000 new frames."""
-    rng = np.random.default_rng(11)
-
-    def ar1(count: int, frames: int) -> list[Array]:
-        noise = rng.normal(size=(100 + frames, count, 3))
-        out = np.zeros_like(noise)
-        for t in range(1, len(noise)):
-            out[t] = 0.8 * out[t - 1] + 0.6 * noise[t]
-        return list(out[100:].swapaxes(0, 1))
-
-    train, new = ar1(6, 25), ar1(8, 500)
-    variance = np.ones(3)
-    choice = choose(train, variance)
-    chosen = shrink(lattice_autocovariance(train, choice.order), choice.cross, choice.white, variance)
-    greedy = shrink(lattice_autocovariance(train, 8), 0.0, MIN_WHITE, variance)
-    gains = np.array([log_densities(chosen, s)[-1] - log_densities(greedy, s)[-1] for s in new])
-    assert gains.mean() > 5 * gains.std(ddof=1) / np.sqrt(len(new))
-    assert choice.score is not None
-
-
-def test_the_choice_finds_a_second_order() -> None:
-    choice = choose(list(_sample(np.random.default_rng(5), 5, 400)), np.ones(3))
-    assert choice.order >= 2
-    assert choice.cross < 0.2
-
-
-def test_the_choice_is_scored_on_what_it_left_out() -> None:
-    segments = list(_sample(np.random.default_rng(9), 4, 30))
-    variance = np.array([1.5, 1.0, 1.2])
-    choice = choose(segments, variance)
-    total = 0.0
-    for left_out in range(4):
-        rest = [segment for i, segment in enumerate(segments) if i != left_out]
-        model = shrink(lattice_autocovariance(rest, choice.order), choice.cross, choice.white, variance)
-        total += log_densities(model, segments[left_out])[-1]
-    # The ridge of 1e-8 is scaled by the given variance there and by the segments' own here.
-    assert choice.score == pytest.approx(total / 120, abs=1e-6)
-
-
-def test_a_given_order_is_kept() -> None:
-    segments = list(_sample(np.random.default_rng(5), 4, 30))
-    assert choose(segments, np.ones(3), order=3).order == 3
-    for order in (0, 30):
-        with pytest.raises(ValueError, match="order must be from 1 to 29"):
-            choose(segments, np.ones(3), order=order)
-
-
-def test_too_little_to_choose_from() -> None:
-    choice = choose([np.array([[1.0], [2.0]])], np.ones(1))
-    assert (choice.order, choice.cross, choice.white, choice.score) == (1, 1.0, 1e-2, None)
-
-
 def test_what_is_no_autocovariance() -> None:
     gamma = _autocovariance(3)
     with pytest.raises(NotPositiveDefiniteError, match="lag 1"):
-        predictors(np.stack([gamma[0], 1.1 * gamma[0]]))
+        list(predictors(np.stack([gamma[0], 1.1 * gamma[0]])))
     with pytest.raises(NotPositiveDefiniteError, match="smallest eigenvalue is -1"):
         extend(-np.eye(2)[None], 4)
     with pytest.raises(ValueError, match="zero in every frame"):

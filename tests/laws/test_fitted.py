@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
-from arvdm_theory import ArrayVideo, fit_video, load_fitted
+from arvdm_theory import (
+    ArrayVideo,
+    References,
+    fit_video,
+    ledger,
+    load_fitted,
+    memory_bottleneck,
+    outpainting,
+)
 from arvdm_theory.data.clips import read_clip
+from arvdm_theory.decomposition.recursion import RecursiveTerms
 from arvdm_theory.information.gaussian import conditional_mutual_information
 from arvdm_theory.laws.autoregression import MIN_WHITE
 from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo
+from arvdm_theory.laws.selection import choose
 from arvdm_theory.laws.states import State
 
 Array = NDArray[np.float64]
@@ -212,6 +222,77 @@ def test_held_out_frames_are_never_fitted() -> None:
     np.testing.assert_array_equal(first.mean_picture, second.mean_picture)
 
 
+def test_clips_that_show_the_same_stay_together() -> None:
+    """Given twice, encoded anew, or as an overlapping part: neither scored by a copy nor counted twice."""
+    rng = np.random.default_rng(3)
+    clips = [0.2 * clip for clip in _walks(5, 40)]
+    once = fit_video(clips, modes=2, order=1)
+    again = fit_video([*clips, clips[-1] + 0.002 * rng.normal(size=clips[-1].shape)], modes=2, order=1)
+    np.testing.assert_array_equal(once[0].gamma, again[0].gamma)
+    assert (once[1].held_out_frames, again[1].held_out_frames) == ((40,), (80,))
+    # A part of the held-out clip given first is held out with it.
+    part = fit_video([clips[-1][10:30], *clips], modes=2, order=1)
+    np.testing.assert_array_equal(once[0].gamma, part[0].gamma)
+    assert part[1].held_out_frames == (60,)
+    with pytest.raises(FitError, match="all clips show the same frames"):
+        fit_video([clips[0], clips[0]], modes=2)
+
+
+def test_modes_are_found_anew_in_cross_validation() -> None:
+    """Scored in coordinates that they helped to find, left-out clips flatter; here by whole nats a frame.
+
+    Twelve modes of 72 frames of white noise in 60 pixels: their own principal components vary by more than 1, and
+    those of the others by less.
+    """
+    rng = np.random.default_rng(2)
+    clips = [rng.normal(size=(9, 4, 5, 3)) for _ in range(8)]
+    video, report = fit_video(clips, modes=6, order=1, held_out=0)
+    segments = [video.encode(clip) for clip in clips]
+    flattered = choose(segments, (np.concatenate(segments) ** 2).mean(0), order=1)
+    assert report.cross_validation is not None
+    assert flattered.score is not None
+    new = [video.encode(rng.normal(size=(9, 4, 5, 3))) for _ in range(40)]
+    honest = np.mean([video.log_likelihood(segment) for segment in new]) / 9
+    assert abs(report.cross_validation - honest) < abs(flattered.score - honest)
+
+
+def test_the_companion_form_is_the_same_law() -> None:
+    """Its covariance against Γ, and the ledger by linear-time recursions against the joint covariance."""
+    for options in ({"order": 3, "memory": False}, {"order": 1, "memory": True}):
+        video, _ = fit_video(_walks(5, 20), modes=2, **options)  # type: ignore[arg-type]
+        form = video.state_space_form()
+        assert form is not None
+        assert form.states == 2 * video.order
+        gamma = [form.observation @ form.power(lag) @ form.covariance @ form.observation.mT for lag in range(40)]
+        torch.testing.assert_close(torch.stack(gamma, 1), video.autocovariance(40), rtol=1e-8, atol=1e-10)
+        still = form.transition @ form.covariance @ form.transition.mT + form.process_noise
+        torch.testing.assert_close(still, form.covariance, rtol=0, atol=1e-9)
+    plan = outpainting(2, References.last(1), reverse_steps=6, init_steps=6)
+    fast = ledger(video, plan, 60, girsanov=False)
+    dense = ledger(ArrayVideo(video.covariance(plan.total_frames(60))[0], 2), plan, 60, girsanov=False)
+    assert isinstance(fast.terms, RecursiveTerms)
+    assert not isinstance(dense.terms, RecursiveTerms)
+    for name in ("kl", "mb", "trajectory_kl", "ie"):
+        assert fast.totals[name] == pytest.approx(dense.totals[name], rel=1e-8)
+
+
+def test_where_the_order_answers_for_the_clips_it_is_said() -> None:
+    video, report = fit_video(_walks(5, 20), modes=2, order=2, memory=False)
+    plan = outpainting(1, References.last(2), reverse_steps=4, init_steps=4)
+    result = ledger(video, plan, 4, girsanov=False)
+    assert result.totals["mb"] == pytest.approx(0, abs=1e-9)
+    assert "2 clean references on the memory bottleneck is 0 by construction" in result.notes["video"]
+    gain, error = report.memory() or (0.0, None)
+    assert f"{gain:.2g} ± {error:.2g} nats" in result.notes["video"]
+    assert "by construction" in memory_bottleneck(video, plan, 4).warnings[0]
+    for references in (References.last(1), References.last(2, 0.1), References.every(2)):
+        assert "video" not in ledger(video, outpainting(1, references), 2, girsanov=False).notes
+    long, _ = fit_video(_walks(5, 20), modes=2, order=2, memory=True)
+    notes = ledger(long, plan, 4, girsanov=False).notes
+    assert "a tail of a few parameters" in notes["video"]
+    assert float(memory_bottleneck(long, plan, 4)) > 0
+
+
 def _one_change() -> list[Array]:
     clip = np.zeros((20, 4, 4))
     clip[0] = np.random.default_rng(0).normal(size=(4, 4))
@@ -265,7 +346,7 @@ def test_a_file_keeps_every_bit(tmp_path: Path) -> None:
         path = tmp_path / name
         video.save(path)
         loaded = load_fitted(path)
-        for key in ("gamma", "basis", "mean_picture"):
+        for key in ("gamma", "basis", "mean_picture", "tail", "memory_gain"):
             np.testing.assert_array_equal(getattr(loaded, key), getattr(video, key))
         for key in (
             "scale",
@@ -273,6 +354,7 @@ def test_a_file_keeps_every_bit(tmp_path: Path) -> None:
             "residual_variance",
             "cross",
             "white",
+            "head",
             "source",
             "order",
             "frame_dim",
@@ -316,7 +398,10 @@ def _stored(tmp_path: Path) -> dict[str, Any]:
     ("key", "value", "words"),
     [
         ("format", "something else", "not a fitted video"),
-        ("version", 2, "version 2 of the format, this code reads 1"),
+        ("version", 1, "version 1 of the format, this code reads 2"),
+        ("head", 60, "does not fit"),
+        ("tail", np.zeros(2), "does not fit"),
+        ("memory_gain", np.zeros(3), "a mean and its error"),
         ("gamma", None, "gamma missing"),
         ("source", None, "source missing"),
         ("source", "{", "source is not JSON"),
@@ -337,6 +422,8 @@ def test_files_that_hold_no_fitted_video(tmp_path: Path, key: str, value: Any, w
     stored.pop(key)
     if value is not None:
         stored[key] = value
+    if key == "gamma":
+        stored |= {"head": 0, "tail": ()}
     np.savez(tmp_path / "video.npz", **stored)
     with pytest.raises(FitError, match=words) as caught:
         load_fitted(tmp_path / "video.npz")
@@ -410,6 +497,10 @@ def test_the_papers_clips_are_fitted_better_than_by_any_baseline(game: str, base
 
 @pytest.mark.parametrize("game", ["dmlab", "minecraft"])
 def test_the_papers_clips_give_a_long_video(game: str) -> None:
+    """And their memory does not end at the order by construction: 8 references leave something open."""
     video, report = _paper_report(game)
     assert 0.5 < report.variance_kept < 1
     torch.linalg.cholesky(video.covariance(300))
+    assert video.order == 64
+    bottleneck = [float(memory_bottleneck(video, outpainting(1, References.last(m)), 40)) for m in (2, 4, 8)]
+    assert bottleneck[0] > bottleneck[1] > bottleneck[2] > 1e-6

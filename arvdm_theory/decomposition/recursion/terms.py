@@ -14,8 +14,10 @@ from arvdm_theory.number import Number
 
 __all__ = ["long_terms", "recursive_terms"]
 
-# From as many AR steps beyond the beginning of its pattern on a ledger is taken by recursions.
+# From as many AR steps beyond the beginning of its pattern on a ledger is taken by recursions, and where the joint
+# covariance of its frames has so many times the entries of a state: a long state costs more than few frames.
 _PAYS = 32
+_LARGER = 3
 
 
 def recursive_terms(question: Question) -> RecursiveTerms | str:
@@ -85,7 +87,7 @@ def long_terms(question: Question) -> RecursiveTerms | None:
     video, plan, ar_steps = question.video, question.plan, question.ar_steps
     begin, most = plan.repeats_from, dense_steps(video, plan)
     why: str | None = None
-    if begin is not None and ar_steps >= begin + _PAYS:
+    if begin is not None and ar_steps >= begin + _PAYS and _large(question, most):
         found = recursive_terms(question)
         if not isinstance(found, str):
             return found
@@ -98,3 +100,11 @@ def long_terms(question: Question) -> RecursiveTerms | None:
             f"{plan.total_frames(ar_steps)} frames at once ({why}): that goes up to {most} AR steps"
         )
     return None
+
+
+def _large(question: Question, most: int | None) -> bool:
+    """Whether the joint covariance of all frames is too large, or far larger than that of a state."""
+    video, steps = question.video, question.ar_steps
+    form = video.state_space_form()
+    rows = question.plan.total_frames(steps) * video.frame_dim
+    return form is None or (most is not None and steps > most) or rows >= _LARGER * form.states

@@ -1,0 +1,368 @@
+"""What an assessment computes, part by part; every part is plain values, kept on disk and not computed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arvdm_theory.bounds.information_bottleneck import gaussian_memory_frontier
+from arvdm_theory.choose.schedules import optimal_schedule, plan_floor
+from arvdm_theory.decomposition.generated import generated_error
+from arvdm_theory.decomposition.ledger import ledger, memory_bottleneck
+from arvdm_theory.decomposition.result import Result
+from arvdm_theory.diffusion.prediction import NetworkScore
+from arvdm_theory.diffusion.scores import checked_score
+from arvdm_theory.diffusion.steps import reverse_step
+from arvdm_theory.files import read_json, write_json
+from arvdm_theory.information.gaussian import NotPositiveDefiniteError
+from arvdm_theory.interfaces import ReferenceBatch
+from arvdm_theory.laws.fitted import FitReport, FittedVideo, fit_video
+from arvdm_theory.limits import LimitError
+from arvdm_theory.noise import alpha, noised, sigma2
+from arvdm_theory.number import Number
+from arvdm_theory.plan.plan import Plan
+from arvdm_theory.plan.references import References
+from arvdm_theory.provenance import source_digest
+from arvdm_theory.report.page import read_numbers
+from arvdm_theory.rollout.predict import predicted_clip_kl
+
+__all__ = ["AssessmentError", "Parts", "number_of"]
+
+Array = NDArray[np.float64]
+
+# How many last frames the memory curve tries, beside the plan's own number.
+_CURVE = (1, 2, 4, 8, 16)
+# Budgets of the compression curve, in nats.
+_BUDGETS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+# The most groups of clips that are left out in turn.
+_GROUPS = 6
+# A network is worse than the clips' mean at a level where its loss is above it by so many standard errors.
+_CLEAR = 4.0
+
+
+class AssessmentError(ValueError):
+    """Something that was given cannot be assessed; the message says what."""
+
+
+def number_of(value: Mapping[str, Any] | None) -> Number | None:
+    """The number that :func:`arvdm_theory.report.page.read_numbers` wrote."""
+    if value is None or value.get("value") is None:
+        return None
+    return Number.stated(
+        float(value["value"]), float(value["stderr"] or 0.0), float(value["ci_low"]), float(value["ci_high"]),
+        method=str(value.get("method") or "exact"), n=0)  # fmt: skip
+
+
+@dataclass
+class Parts:
+    """What is assessed, and what has been found so far.
+
+    Attributes:
+        clips: pixels (frames, height, width, channels) in [-1, 1].
+        folder: where parts are kept.
+        settings: everything that the numbers depend on, as JSON values.
+        modes: of the fitted video.
+        ar_steps: K.
+        step: the reverse step.
+        samples: true windows a network is asked about.
+        seed: of all that is drawn.
+        budget: seconds after which no further part is begun.
+        progress: called with what is being computed.
+    """
+
+    clips: Sequence[Array]
+    folder: Path
+    settings: Mapping[str, Any]
+    modes: int
+    ar_steps: int
+    step: str
+    samples: int
+    seed: int
+    budget: float
+    progress: Callable[[str], None] = lambda _: None
+    skipped: list[str] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
+
+    # -- keeping ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that the numbers depend on."""
+        question = {**self.settings, "source": source_digest(__name__)}
+        held = hashlib.sha256(json.dumps(question, sort_keys=True, default=str).encode())
+        for clip in self.clips:
+            held.update(repr(clip.shape).encode() + np.ascontiguousarray(clip).tobytes())
+        return held.hexdigest()
+
+    def part(
+        self, name: str, compute: Callable[[], dict[str, Any]], optional: bool = True
+    ) -> dict[str, Any] | None:
+        """A part from disk, or computed and kept; None if the budget is spent or it cannot be had (with its
+        reason)."""
+        path = self.folder / "parts" / f"{name}.json"
+        if path.is_file():
+            kept = read_json(path)
+            if kept.get("digest") == self.digest:
+                return dict(kept["values"])
+        if optional and time.monotonic() - self._began > self.budget:
+            self.skipped.append(f"{name}: the budget of {self.budget:g} s was spent")
+            return None
+        self.progress(name)
+        try:
+            values = read_numbers(compute())
+        except (LimitError, NotPositiveDefiniteError) as error:
+            if not optional:
+                raise
+            self.skipped.append(f"{name}: {error}")
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"digest": self.digest, "values": values})
+        return dict(values)
+
+    # -- the clips ------------------------------------------------------------------------------------------
+
+    def fitted(self) -> tuple[FittedVideo, FitReport]:
+        """The Gaussian video of the clips and its scores on those held out."""
+        self.progress("fit")
+        return fit_video(self.clips, self.modes)
+
+    def left_out(self, order: int) -> list[FittedVideo]:
+        """The fits without each group of clips in turn; none of fewer than three clips."""
+        groups = min(len(self.clips), _GROUPS)
+        if groups < 3:
+            return []
+        parts = np.array_split(np.arange(len(self.clips)), groups)
+        return [
+            fit_video([clip for i, clip in enumerate(self.clips) if i not in part], self.modes, order, 0.0)[0]
+            for part in parts
+        ]
+
+    def memory(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+        """MB of the last AR step against how many last frames are seen, and against nats of memory."""
+        others = self.left_out(video.order)
+        own = plan.references.most
+        counts = sorted({*_CURVE, *([own] if own else [])})
+        counts = [r for r in counts if r <= plan.frames_out(self.ar_steps)]
+
+        def bottleneck(of: FittedVideo, references: References) -> float:
+            return float(
+                memory_bottleneck(
+                    of, dataclasses.replace(plan, references=references, visible=None), self.ar_steps
+                )
+            )
+
+        curve = []
+        for r in [0, *counts]:
+            rule = References.last(r) if r else References.none()
+            value = bottleneck(video, rule)
+            curve.append({"references": r, "mb": _jackknife(value, [bottleneck(each, rule) for each in others])})
+        here = _jackknife(
+            bottleneck(video, plan.references), [bottleneck(each, plan.references) for each in others]
+        )
+        return {"curve": curve, "own": here, "compression": self._compression(video, plan), "groups": len(others)}
+
+    def _compression(self, video: FittedVideo, plan: Plan) -> list[dict[str, float]]:
+        """What is left of MB with R nats of memory of the past beside the input, at best; of references as they
+        are."""
+        k, dim = self.ar_steps, video.frame_dim
+        known = [r.frame for r in plan.references_at(k)]
+        past = [frame for frame in range(plan.frames_out(k)) if frame not in known]
+        out = list(plan.clip_frames(k))
+        noised_afresh = any(pick.level > plan.floor for pick in plan.references.picks)
+        if not past or plan.overlapping or noised_afresh:
+            return []
+        floor = torch.tensor(plan.floor, dtype=torch.float64)
+        clean = video.covariance(max(out) + 1)[0]
+        covariance = torch.exp(-floor) * clean + sigma2(floor) * torch.eye(len(clean), dtype=torch.float64)
+
+        def places(frames: Sequence[int]) -> list[int]:
+            return [frame * dim + i for frame in frames for i in range(dim)]
+
+        frontier = gaussian_memory_frontier(covariance, places(past), places(known), places(out))
+        left = frontier.remaining(list(_BUDGETS)).tolist()
+        return [{"nats": budget, "mb": value} for budget, value in zip(_BUDGETS, left, strict=True)]
+
+    # -- the plan ----------------------------------------------------------------------------------------------
+
+    @property
+    def ledger_step(self) -> str:
+        """The step of the ledger: the sampler's own, unless it has no noise and its trajectory KL is infinite."""
+        own = reverse_step(self.step)
+        silent = own.advance is not None or own.name in ("ddim", "ddim:0", "ddpm")
+        return "exponential" if silent else self.step
+
+    def exact(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+        """The ledger of the plan with the exact score: what any network of it faces."""
+        found = ledger(
+            video, plan, self.ar_steps, step=self.ledger_step, girsanov=False, accumulation=True, attribution=True
+        )
+        try:
+            floor: float | None = plan_floor(video, plan, self.ar_steps)
+        except ValueError:
+            floor = None
+        return {**_account(found), "floor": floor}
+
+    def schedule(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+        """The best grid for this video, beside those chosen by hand."""
+        found = optimal_schedule(video, plan, self.ar_steps, "kl", step=self.ledger_step, iterations=60)
+        return {
+            "value": found.value, "start": found.start, "floor": found.floor, "baselines": dict(found.baselines),
+            "ar_levels": [list(row) for row in found.plan.ar_grid], "plan": found.plan.to_dict(),
+        }  # fmt: skip
+
+    def context_noise(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+        """KL, drift and MB with the references noised alike, beside leaving them as they are."""
+        rows = []
+        rule = plan.references
+        for level in (0.0, *(level for level in (0.02, 0.1, 0.3, 1.0) if level > plan.floor)):
+            picks = tuple(dataclasses.replace(pick, level=level) for pick in rule.picks)
+            found = ledger(
+                video, dataclasses.replace(plan, references=References(picks)), self.ar_steps,
+                step=self.ledger_step, girsanov=False,
+            )  # fmt: skip
+            clips = found.column("CLIP_KL")
+            rows.append({
+                "level": level, "kl": found.totals["kl"], "first": clips[0], "last": clips[-1],
+                "mb": found.column("MB")[-1],
+            })  # fmt: skip
+        return {"rows": rows}
+
+    # -- the network -------------------------------------------------------------------------------------------
+
+    def check(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """The network's loss on true frames at every level of an AR step, beside that of the clips' mean.
+
+        Raises:
+            AssessmentError: if it is worse than the mean at most levels, or another prediction type fits clearly
+                better.
+        """
+        stage = plan.stage(self.ar_steps)
+        generator = torch.Generator().manual_seed(self.seed)
+        clean = video.draw(min(self.samples, 256), plan.total_frames(self.ar_steps), generator).frames.double()
+        true = clean[:, list(stage.frames)]
+        values = noised(clean[:, list(stage.reference_frames)], stage.reference_levels, noise=generator)
+        shown = ReferenceBatch.shown(values, stage.reference_levels, stage.reference_frames, tuple(stage.frames))
+        trivial = (true**2).mean((1, 2))
+        rows: list[dict[str, Any]] = []
+        logs: dict[str, float] = {}
+        windows = [noised(true, stage.levels[m], noise=generator) for m in range(stage.steps)]
+        for name, own in {"": score, **_alternatives(score)}.items():
+            losses = []
+            for m, window in enumerate(windows):
+                level = stage.levels[m]
+                value = checked_score(
+                    own(window, level, shown.seeing(stage.visible[m])), window, stage.frames, level
+                ).double()
+                a, s2 = alpha(level)[:, None], sigma2(level)[:, None]
+                losses.append((((window + s2 * value) / a - true) ** 2).mean((1, 2)))
+            logs[name] = float(torch.stack(losses).mean(1).log().mean())
+            if name:
+                continue
+            for m, loss in enumerate(losses):
+                gap = loss - trivial
+                error = float(gap.std() / math.sqrt(len(gap)))
+                rows.append({
+                    "level": float(stage.levels[m].max()), "loss": Number(loss), "mean": Number(trivial),
+                    "worse": bool(float(gap.mean()) > _CLEAR * error),
+                })  # fmt: skip
+        worse = sum(row["worse"] for row in rows)
+        best = min(logs, key=lambda name: logs[name])
+        better = best != "" and logs[""] - logs[best] > math.log(2.0) and worse > 0
+        if better or 2 * worse > len(rows):
+            top = rows[0]
+            said = (
+                f" read as {best!r} its loss is {math.exp(logs[''] - logs[best]):.3g} times smaller;"
+                if better
+                else ""
+            )
+            raise AssessmentError(
+                f"the network is worse on true frames than the clips' mean at {worse} of {len(rows)} levels "
+                f"(mean squared "
+                f"error {float(top['loss']):.3g} against {float(top['mean']):.3g} at level "
+                f"{top['level']:.3g}):{said} is "
+                "its prediction type, its scheduler or the scale of its pictures another one?"
+            )
+        return {"rows": rows}
+
+    def network(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """The teacher-forced ledger of the network."""
+        found = ledger(
+            video, plan, self.ar_steps, score=score, step=self.ledger_step, girsanov=False, teacher_forced=True,
+            samples=self.samples, seed=self.seed, accumulation=True,
+        )  # fmt: skip
+        return _account(found)
+
+    def ar_step_errors(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """E_k of the first and the last AR step, and IE, by one stage generated from true inputs."""
+        rows = []
+        for k in sorted({0, 1, self.ar_steps}):
+            found = generated_error(
+                video, plan, k, score, step=self.step, samples=self.samples, seed=self.seed + k
+            )
+            rows.append({"ar_step": k, "error": found})
+        return {"rows": rows}
+
+    def decay(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """The predicted KL of every AR step's clip, with its bound where the plan allows one."""
+        columns = (plan.window + (plan.references.most or plan.frames_out(self.ar_steps))) * video.frame_dim
+        samples = max(self.samples, 4 * columns)
+        found = predicted_clip_kl(
+            video, plan, self.ar_steps, score, step=self.step,
+            bound=self.step == self.ledger_step, samples=samples, seed=self.seed,
+        )  # fmt: skip
+        return {"rows": found.table.to_dict("records"), "notes": dict(found.notes), "samples": samples}
+
+
+def _account(found: Result) -> dict[str, Any]:
+    """Totals with their errors, terms by AR step, and notes."""
+    totals = {
+        name: None if value is None else _stated(value, found.stderr.get(name, 0.0))
+        for name, value in found.totals.items()
+    }
+    return {"totals": totals, "rows": found.table.to_dict("records"), "notes": dict(found.notes)}
+
+
+def _stated(value: float, stderr: float) -> Number:
+    wide = 1.959964 * stderr
+    return Number.stated(value, stderr, value - wide, value + wide, method="average" if stderr else "exact", n=0)
+
+
+def _jackknife(value: float, others: Sequence[float]) -> Number:
+    """A value with its standard error from the fits that leave a group of clips out."""
+    if len(others) < 3:
+        return _stated(value, math.nan)
+    spread = np.array(others) - np.mean(others)
+    return _stated(value, float(np.sqrt((len(others) - 1) / len(others) * (spread**2).sum())))
+
+
+def _alternatives(score: Any) -> dict[str, Any]:
+    """The same network read as other prediction types, where it is one that says its type."""
+    path = [score]
+    while (inner := getattr(path[-1], "base", getattr(path[-1], "score", None))) is not None:
+        path.append(inner)
+    own = path[-1]
+    if not isinstance(own, NetworkScore) or own.prediction not in ("x0", "epsilon", "v"):
+        return {}
+    call = own.network
+    if getattr(call, "flow", False) or getattr(call, "edm", None) is not None:
+        return {}  # its output is no row of the table of predictions
+
+    def read_as(kind: str) -> Any:
+        found: Any = dataclasses.replace(own, prediction=kind)  # type: ignore[arg-type]
+        for outer in reversed(path[:-1]):
+            found = dataclasses.replace(outer, **{"base" if hasattr(outer, "base") else "score": found})
+        return found
+
+    return {kind: read_as(kind) for kind in ("x0", "epsilon", "v") if kind != own.prediction}
