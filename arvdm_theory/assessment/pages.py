@@ -290,11 +290,13 @@ def _network(found: Mapping[str, Any], ar_steps: int, step: str, ledger_step: st
     words = ["Averages over true frames: nothing is fed back. E_k is moment-matched: exact for an affine network, "
              "an estimate for any other."]  # fmt: skip
     if check is not None:
-        worse = [row["level"] for row in check["rows"] if row["worse"]]
-        if worse:
-            words.append(
-                f"The network is worse than the clips' mean at the levels {', '.join(f'{x:.3g}' for x in worse)}."
-            )
+        words.append(
+            f"As a network that predicts {check['kind']!r} its loss on true frames is {check['ratio']:.3g} times "
+            f"that of "
+            "a constant output, in the mean over levels."
+        )
+        if worse := [row["level"] for row in check["rows"] if row["worse"]]:
+            words.append(f"It is worse than a constant at the levels {', '.join(f'{x:.3g}' for x in worse)}.")
     see = number_of(own["totals"]["see"]) if own is not None else None
     return Section(
         f"The network: a score error of {_said(see)} nats (SEE)", words, pd.DataFrame(rows), "of the network"
