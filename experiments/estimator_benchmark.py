@@ -23,6 +23,7 @@ from arvdm_theory.experiments.estimators.run import (
     coverage_summary,
     summary,
 )
+from arvdm_theory.provenance import require_clean
 from arvdm_theory.report.style import draw_all, publish
 from arvdm_theory.tables import write_table
 
@@ -36,6 +37,8 @@ if __name__ == "__main__":
     parser.add_argument("--publish", type=Path, help="folder to copy the finished tables to")
     parser.add_argument("--figures", type=Path, default=Path("figures"), help="and the pictures to")
     args = parser.parse_args()
+    if args.publish:
+        require_clean()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.hard:
         hard_table = hard_summary(hard(args.hard, args.out))

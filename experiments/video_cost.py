@@ -14,6 +14,7 @@ import torch
 
 from arvdm_theory.experiments.video_cost.figures import FIGURES
 from arvdm_theory.experiments.video_cost.run import CostConfig, video_cost
+from arvdm_theory.provenance import require_clean
 from arvdm_theory.report.style import draw_all, publish
 from arvdm_theory.video.simulators import SIMULATORS
 
@@ -34,6 +35,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/video-cost"))
     parser.add_argument("--publish", action="store_true")
     args = parser.parse_args()
+    if args.publish:
+        require_clean()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     config = CostConfig(

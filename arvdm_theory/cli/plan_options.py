@@ -11,7 +11,7 @@ from arvdm_theory.cli.arguments import whole
 if TYPE_CHECKING:
     from arvdm_theory.plan.plan import Plan
 
-__all__ = ["add_plan", "chosen_plan", "named_plan", "plan_files"]
+__all__ = ["SHAPED", "add_plan", "chosen_plan", "named_plan", "plan_files"]
 
 # What a plan's own window says, and its default; None as given means: not given.
 _SHAPE: dict[str, Any] = {
@@ -26,8 +26,8 @@ _HORIZON = 6.0
 _STEPS = 20
 # Larger parameters of published methods are refused: a window's masks have the square of their size.
 _MOST = 1000
-# The two whose window and references are options of their own.
-_SHAPED = ("outpainting", "fifo")
+SHAPED = ("outpainting", "fifo")
+"""The methods whose window and references are options of their own."""
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def chosen_plan(args: argparse.Namespace) -> Plan:
     which = args.plan or args.method
     if args.plan == "":
         raise ValueError("--plan: a file or a method's name is missing: it is empty")
-    if which is None or (args.plan is None and which in _SHAPED):
+    if which is None or (args.plan is None and which in SHAPED):
         if args.settings:
             raise ValueError("--set is for published methods; outpainting and fifo have options of their own")
         return _shaped(args, which or "outpainting")

@@ -76,6 +76,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         "context_noise",
         "noise-augmented references trade drift for memory: trained networks beside the exact curve",
     ),
+    "decay": Experiment(
+        "decay", "how fast continued videos decay: predicted from two AR steps, with an interval, against measured"
+    ),
     "scheduler-ranks": Experiment(
         "scheduler_ranks",
         "which sum of errors ranks schedulers, as the score errs more: exact scores and trained networks",
@@ -106,6 +109,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     "video-cost": Experiment(
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",
+    ),
+    "savings": Experiment(
+        "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",
+        ("smoke", "full"), "savings.py", "SIZES",
     ),
 }  # fmt: skip
 """All of them, by the names that the command line has for them."""

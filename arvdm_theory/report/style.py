@@ -18,7 +18,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from arvdm_theory.files import FIGURE_SUFFIXES, atomic_path
+from arvdm_theory.files import FIGURE_SUFFIXES, atomic_path, read_json
+from arvdm_theory.provenance import uncommitted
 from arvdm_theory.tables import read_table
 
 __all__ = [
@@ -136,7 +137,20 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def publish(paths: Iterable[Path], folder: Path) -> None:
-    """Copies files into a folder, made if need be, each atomically."""
+    """Copies files into a folder, made if need be, each atomically.
+
+    Raises:
+        ValueError: before any is copied, if a provenance file among them tells of an uncommitted source tree.
+    """
+    paths = list(paths)
+    for path in paths:
+        if path.name.endswith(".provenance.json"):
+            commit = read_json(path).get("commit")
+            if isinstance(commit, str) and uncommitted(commit):
+                raise ValueError(
+                    f"{path}: computed from a source tree that was changed since {commit[:8]}; commit, compute it "
+                    "again, and publish that"
+                )
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
         with atomic_path(folder / path.name) as temporary:

@@ -171,6 +171,56 @@ def test_a_failed_run_leaves_an_earlier_result_alone(tmp_path: Path, capsys: pyt
     assert (tmp_path / "result.json").read_bytes() == before
 
 
+# -- the sampler that nothing is said of, and what the KL is made of --------------------------------------
+
+
+def test_the_optimal_grid_is_no_worse_than_those_chosen_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--ar-steps", "2", "--reverse-steps", "4")
+    hand = {spacing: run(tmp_path, ar1(12, 0.99), *short, "--spacing", spacing)["kl"]
+            for spacing in ("uniform", "karras:7", "cosine", "flow:1", "tangent:1")}  # fmt: skip
+    assert "--spacing optimal takes" in capsys.readouterr().out
+    found = run(tmp_path, ar1(12, 0.99), *short, "--spacing", "optimal")
+    assert found["kl"] < min(hand.values())
+    assert f"uniform steps have {hand['uniform']:.4g}" in found["notes"]["levels"]
+    text = capsys.readouterr().out
+    assert found["notes"]["levels"] in text
+    assert "--spacing optimal takes" not in text
+
+
+def test_a_fitted_video_is_given_the_optimal_grid(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    video, _ = fit_video([0.05 * rng.normal(size=(24, 4, 6, 3)).cumsum(0) for _ in range(4)], modes=2)
+    video.save(tmp_path / "video.npz")
+    out = tmp_path / "result.json"
+    words = ["ledger", "--video", str(tmp_path / "video.npz"), "--ar-steps", "2", "--json", str(out)]
+    found = {}
+    for options in ((), ("--spacing", "optimal"), ("--reverse-steps", "20"), ("--step", "exponential")):
+        assert main([*words, *options]) == 0
+        found[options] = json.loads(out.read_text())
+    own, asked, uniform, stepped = found.values()
+    assert own == asked
+    assert own["kl"] < uniform["kl"] == stepped["kl"]
+    assert "levels" in own["notes"]
+    assert "levels" not in uniform["notes"]
+
+
+@pytest.mark.parametrize("options", ["--reverse-steps 6 --score-error 0.1", "--step ancestral", "--method fifo"])
+def test_the_parts_that_are_printed_add_up(
+    options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run(tmp_path, ar1(14, 0.9), "--ar-steps", "3", *options.split())
+    text = capsys.readouterr().out.split("switched on in this order")[1]
+    parts = {name: float(re.search(rf"^  {name}: .*? (-?\d+\.\d+) ", text, re.M)[1])  # type: ignore[index]
+             for name in ("MB", "IE", "NIE", "DE", "SEE")}  # fmt: skip
+    assert sum(parts.values()) == pytest.approx(found["ar_step_kl"], abs=3e-6)
+    assert parts["MB"] == pytest.approx(sum(found["mb"]), abs=1e-6)
+    assert (parts["SEE"] != 0) == ("score-error" in options)
+    if "ancestral" in options:
+        assert parts["DE"] == 0
+
+
 # -- what it refuses ----------------------------------------------------------------------------------
 
 GOOD = ar1(8, 0.5)
@@ -333,7 +383,8 @@ def test_a_fitted_video_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     video, _ = fit_video(clips, modes=2, order=1, memory=False)
     video.save(tmp_path / "video.npz")
     out = tmp_path / "result.json"
-    words = ["ledger", "--video", str(tmp_path / "video.npz"), "--ar-steps", "2", "--references", "2"]
+    words = ["ledger", "--video", str(tmp_path / "video.npz"), "--ar-steps", "2", "--references", "2",
+             "--reverse-steps", "20"]  # fmt: skip
     assert main([*words, "--json", str(out)]) == 0
     expected = ledger(video, outpainting(2, References.last(2)), 2)
     found = json.loads(out.read_text())
