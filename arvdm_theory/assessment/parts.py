@@ -24,6 +24,7 @@ from arvdm_theory.decomposition.generated import generated_error
 from arvdm_theory.decomposition.ledger import ledger, memory_bottleneck
 from arvdm_theory.decomposition.result import Result
 from arvdm_theory.diffusion.prediction import NetworkScore
+from arvdm_theory.diffusion.sampler import first_ar_step
 from arvdm_theory.diffusion.scores import checked_score
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.files import read_json, write_json
@@ -37,6 +38,7 @@ from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.provenance import source_digest
 from arvdm_theory.report.page import read_numbers
+from arvdm_theory.rollout.decay import predicted_decay
 from arvdm_theory.rollout.predict import predicted_clip_kl
 
 __all__ = ["AssessmentError", "Parts", "number_of"]
@@ -85,6 +87,8 @@ class Parts:
         seed: of all that is drawn.
         budget: seconds after which no further part is begun.
         progress: called with what is being computed.
+        without: parts that are left out.
+        skipped: what was left out, with the reason.
     """
 
     clips: Sequence[Array]
@@ -97,6 +101,7 @@ class Parts:
     seed: int
     budget: float
     progress: Callable[[str], None] = lambda _: None
+    without: Sequence[str] = ()
     skipped: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
@@ -121,6 +126,9 @@ class Parts:
             kept = read_json(path)
             if kept.get("digest") == self.digest:
                 return dict(kept["values"])
+        if optional and name in self.without:
+            self.skipped.append(f"{name}: as was asked for")
+            return None
         if optional and time.monotonic() - self._began > self.budget:
             self.skipped.append(f"{name}: the budget of {self.budget:g} s was spent")
             return None
@@ -335,6 +343,31 @@ class Parts:
             bound=self.step == self.ledger_step, samples=samples, seed=self.seed,
         )  # fmt: skip
         return {"rows": found.table.to_dict("records"), "notes": dict(found.notes), "samples": samples}
+
+    def quality(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """The decay of PSNR of continued videos, with an interval or a refusal, from two AR steps."""
+        found = None
+        for j in range(self.ar_steps + 9):
+            prompt = plan.init_frames + j * plan.stride
+            first = first_ar_step(plan, prompt)
+            last = first + max(self.ar_steps, 2)
+            if len({len(plan.references_at(k)) for k in range(first, last + 1)}) == 1 and plan.references_at(
+                first
+            ):
+                found = prompt, first, last
+                break
+        if found is None:
+            return {"rows": [], "notes": {"predicted": "the plan's references are not as many at every AR step"}}
+        prompt, first, last = found
+        columns = (len(plan.references_at(first)) + plan.window) * video.frame_dim
+        samples = max(self.samples, 8 * columns)
+        result = predicted_decay(
+            video, plan, last, score, prompt=prompt, step=self.step, samples=samples, seed=self.seed
+        )
+        return {
+            "rows": result.table.to_dict("records"), "notes": dict(result.notes), "first": first, "prompt": prompt,
+            "samples": samples,
+        }  # fmt: skip
 
 
 def _account(found: Result) -> dict[str, Any]:
