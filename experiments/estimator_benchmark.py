@@ -19,6 +19,7 @@ from arvdm_theory.experiments.estimators.run import (
     SIZES,
     benchmark,
     comparison,
+    cost,
     coverage,
     coverage_summary,
     summary,
@@ -51,6 +52,7 @@ if __name__ == "__main__":
     tables = {
         "summary": summary(estimates),
         "comparison": comparison(estimates),
+        "cost": cost(estimates),
         "coverage_summary": coverage_summary(intervals),
     }
     for name, table in tables.items():
