@@ -15,8 +15,8 @@ from arvdm_theory.tables import read_table
 
 # Of theory.md, section 12: correlation of the per-step sum and of Σ E_k with KL(clean), by M and references.
 PRINTED = {(6, 1): (0.07, 1.00), (6, 4): (0.07, 0.99), (20, 1): (-0.21, 0.99), (20, 4): (-0.31, 1.00)}
-# Likewise of the per-step sum and of E_K with the KL of the last clip. With one reference the printed ones were 0.14
-# and 0.98, -0.14 and 0.96; KLs and E_K of these grids agree with the dense reference, and are ranked here.
+# Likewise of the per-step sum and of E_K with the KL of the last clip. With one reference the printed ones were
+# 0.14 and 0.98, -0.14 and 0.96; KLs and E_K of these grids agree with the dense reference, and are ranked here.
 LAST_CLIP = {(6, 1): (0.18, 0.96), (6, 4): (0.07, 0.99), (20, 1): (-0.11, 0.94), (20, 4): (-0.31, 1.00)}
 # There two of the ten grids (cosine, tangent with c = 1) are equal and tied; the cosine's offset tells them apart.
 # That moves a rank by a half, and Σ d² of 10 ranks by at most 2: 6 · 2/990; and half a unit of the last digit.
