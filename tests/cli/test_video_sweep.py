@@ -49,7 +49,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     assert "preset" not in shown  # both networks have the same
 
     names = sorted(path.name for path in published.iterdir())
-    tables = ("video-agreement", "video-information", "video-rollouts", "video-summary", "video")
+    tables = ("video-agreement", "video-claims", "video-information", "video-rollouts", "video-summary", "video")
     films = ("video-film.csv", "video-rollout-film.csv")
     assert names == sorted([*films, *(f"{name}{end}" for name in tables for end in (".csv", ".provenance.json"))])
     table = pd.read_csv(published / "video.csv")
@@ -101,6 +101,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     # Two networks: at least one is best on an axis, and there are too few to rank.
     assert summary["front_rate"].any()
     assert pd.read_csv(published / "video-agreement.csv").empty
+    assert pd.read_csv(published / "video-claims.csv").empty
 
 
 def test_the_same_network_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
