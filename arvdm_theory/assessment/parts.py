@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from arvdm_theory.bounds.information_bottleneck import gaussian_memory_frontier
 from arvdm_theory.choose.schedules import optimal_schedule, plan_floor
@@ -23,6 +24,7 @@ from arvdm_theory.decomposition.generated import generated_error
 from arvdm_theory.decomposition.ledger import ledger, memory_bottleneck
 from arvdm_theory.decomposition.result import Result
 from arvdm_theory.diffusion.prediction import NetworkScore
+from arvdm_theory.diffusion.sampler import first_ar_step
 from arvdm_theory.diffusion.scores import checked_score
 from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.files import read_json, write_json
@@ -30,12 +32,13 @@ from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.fitted import FitReport, FittedVideo, fit_video
 from arvdm_theory.limits import LimitError
-from arvdm_theory.noise import alpha, noised, sigma2
+from arvdm_theory.noise import alpha, noised, sigma2, standard_normal
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.provenance import source_digest
 from arvdm_theory.report.page import read_numbers
+from arvdm_theory.rollout.decay import predicted_decay
 from arvdm_theory.rollout.predict import predicted_clip_kl
 
 __all__ = ["AssessmentError", "Parts", "number_of"]
@@ -48,8 +51,12 @@ _CURVE = (1, 2, 4, 8, 16)
 _BUDGETS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 # The most groups of clips that are left out in turn.
 _GROUPS = 6
-# A network is worse than the clips' mean at a level where its loss is above it by so many standard errors.
+# A network is worse than a constant at a level where its loss is above it by so many standard errors. It is
+# refused where its loss is so many times the constant's, or where its x̂ is so many times worse than the best
+# multiple of what it is shown while, read as another type, it is about as good or better.
 _CLEAR = 4.0
+_WORSE = 1.5
+_LINEAR = 1.1
 
 
 class AssessmentError(ValueError):
@@ -80,6 +87,8 @@ class Parts:
         seed: of all that is drawn.
         budget: seconds after which no further part is begun.
         progress: called with what is being computed.
+        without: parts that are left out.
+        skipped: what was left out, with the reason.
     """
 
     clips: Sequence[Array]
@@ -92,6 +101,7 @@ class Parts:
     seed: int
     budget: float
     progress: Callable[[str], None] = lambda _: None
+    without: Sequence[str] = ()
     skipped: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
@@ -116,6 +126,9 @@ class Parts:
             kept = read_json(path)
             if kept.get("digest") == self.digest:
                 return dict(kept["values"])
+        if optional and name in self.without:
+            self.skipped.append(f"{name}: as was asked for")
+            return None
         if optional and time.monotonic() - self._began > self.budget:
             self.skipped.append(f"{name}: the budget of {self.budget:g} s was spent")
             return None
@@ -242,59 +255,66 @@ class Parts:
     # -- the network -------------------------------------------------------------------------------------------
 
     def check(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
-        """The network's loss on true frames at every level of an AR step, beside that of the clips' mean.
+        """The network's own loss on true frames at every level of an AR step, beside that of a constant output.
+
+        The loss is that of its prediction type: of ε, x0, v or flow, whichever it says. A constant, which is what
+        an untrained network gives, has the variance of the target.
 
         Raises:
-            AssessmentError: if it is worse than the mean at most levels, or another prediction type fits clearly
-                better.
+            AssessmentError: if it is clearly worse than a constant, or clearly better read as another type.
         """
         stage = plan.stage(self.ar_steps)
         generator = torch.Generator().manual_seed(self.seed)
+        frames = list(stage.frames)
         clean = video.draw(min(self.samples, 256), plan.total_frames(self.ar_steps), generator).frames.double()
-        true = clean[:, list(stage.frames)]
+        true = clean[:, frames]
         values = noised(clean[:, list(stage.reference_frames)], stage.reference_levels, noise=generator)
-        shown = ReferenceBatch.shown(values, stage.reference_levels, stage.reference_frames, tuple(stage.frames))
-        trivial = (true**2).mean((1, 2))
-        rows: list[dict[str, Any]] = []
-        logs: dict[str, float] = {}
-        windows = [noised(true, stage.levels[m], noise=generator) for m in range(stage.steps)]
-        for name, own in {"": score, **_alternatives(score)}.items():
-            losses = []
-            for m, window in enumerate(windows):
+        shown = ReferenceBatch.shown(values, stage.reference_levels, stage.reference_frames, tuple(frames))
+        noise = [standard_normal(true.shape, generator) for _ in range(stage.steps)]
+        kind, others = _alternatives(score)
+
+        def losses(own: Any, kind: str) -> tuple[list[tuple[Tensor, float]], float]:
+            """The loss at every level, that of a constant; and the mean log of the loss over that of c W, c the
+            best."""
+            found, logs = [], []
+            for m, fresh in enumerate(noise):
                 level = stage.levels[m]
-                value = checked_score(
-                    own(window, level, shown.seeing(stage.visible[m])), window, stage.frames, level
-                ).double()
-                a, s2 = alpha(level)[:, None], sigma2(level)[:, None]
-                losses.append((((window + s2 * value) / a - true) ** 2).mean((1, 2)))
-            logs[name] = float(torch.stack(losses).mean(1).log().mean())
-            if name:
-                continue
-            for m, loss in enumerate(losses):
-                gap = loss - trivial
-                error = float(gap.std() / math.sqrt(len(gap)))
-                rows.append({
-                    "level": float(stage.levels[m].max()), "loss": Number(loss), "mean": Number(trivial),
-                    "worse": bool(float(gap.mean()) > _CLEAR * error),
-                })  # fmt: skip
-        worse = sum(row["worse"] for row in rows)
-        best = min(logs, key=lambda name: logs[name])
-        better = best != "" and logs[""] - logs[best] > math.log(2.0) and worse > 0
-        if better or 2 * worse > len(rows):
-            top = rows[0]
-            said = (
-                f" read as {best!r} its loss is {math.exp(logs[''] - logs[best]):.3g} times smaller;"
-                if better
-                else ""
-            )
+                a, v = alpha(level)[:, None], sigma2(level)[:, None]
+                window = a * true + torch.sqrt(v) * fresh
+                said = own(window, level, shown.seeing(stage.visible[m]))
+                said = checked_score(said, window, stage.frames, level).double()
+                clean = (window + v * said) / a
+                guess, wanted = (
+                    _target(kind, clean, -torch.sqrt(v) * said, a, v), _target(kind, true, fresh, a, v)
+                )  # fmt: skip
+                constant = float((wanted - wanted.mean((0, 1))).square().mean())
+                found.append(((guess - wanted).square().mean((1, 2)), constant))
+                linear = spread * v / (a**2 * spread + v)
+                logs.append(float((clean - true).square().mean().log() - linear.mean().log()))
+            return found, float(np.mean(logs))
+
+        spread = true.square().mean()
+        measured, own = losses(score, kind)
+        ratio = float(np.mean([float(loss.mean()) / constant for loss, constant in measured]))
+        read = {other: losses(changed, other)[1] for other, changed in others.items()}
+        best = min(read, key=lambda other: read[other], default="")
+        better = best != "" and read[best] < math.log(_LINEAR) and own > math.log(_WORSE)
+        if ratio > _WORSE or better:
+            hint = ""
+            if better:
+                hint = f"; read as {best!r} its error is {math.exp(own - read[best]):.3g} times smaller"
             raise AssessmentError(
-                f"the network is worse on true frames than the clips' mean at {worse} of {len(rows)} levels "
-                f"(mean squared "
-                f"error {float(top['loss']):.3g} against {float(top['mean']):.3g} at level "
-                f"{top['level']:.3g}):{said} is "
-                "its prediction type, its scheduler or the scale of its pictures another one?"
+                f"the network's loss on true frames is {ratio:.3g} times that of a constant output, as a network "
+                f"that "
+                f"predicts {kind!r}{hint}: is its prediction type, its scheduler or the scale of its pictures "
+                f"another one?"
             )
-        return {"rows": rows}
+        rows = [
+            {"level": float(stage.levels[m].max()), "loss": Number(loss), "constant": constant,
+             "worse": bool(float(loss.mean()) - constant > _CLEAR * float(loss.std() / math.sqrt(len(loss))))}
+            for m, (loss, constant) in enumerate(measured)
+        ]  # fmt: skip
+        return {"rows": rows, "kind": kind, "ratio": ratio}
 
     def network(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
         """The teacher-forced ledger of the network."""
@@ -324,6 +344,31 @@ class Parts:
         )  # fmt: skip
         return {"rows": found.table.to_dict("records"), "notes": dict(found.notes), "samples": samples}
 
+    def quality(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """The decay of PSNR of continued videos, with an interval or a refusal, from two AR steps."""
+        found = None
+        for j in range(self.ar_steps + 9):
+            prompt = plan.init_frames + j * plan.stride
+            first = first_ar_step(plan, prompt)
+            last = first + max(self.ar_steps, 2)
+            if len({len(plan.references_at(k)) for k in range(first, last + 1)}) == 1 and plan.references_at(
+                first
+            ):
+                found = prompt, first, last
+                break
+        if found is None:
+            return {"rows": [], "notes": {"predicted": "the plan's references are not as many at every AR step"}}
+        prompt, first, last = found
+        columns = (len(plan.references_at(first)) + plan.window) * video.frame_dim
+        samples = max(self.samples, 8 * columns)
+        result = predicted_decay(
+            video, plan, last, score, prompt=prompt, step=self.step, samples=samples, seed=self.seed
+        )
+        return {
+            "rows": result.table.to_dict("records"), "notes": dict(result.notes), "first": first, "prompt": prompt,
+            "samples": samples,
+        }  # fmt: skip
+
 
 def _account(found: Result) -> dict[str, Any]:
     """Totals with their errors, terms by AR step, and notes."""
@@ -347,17 +392,27 @@ def _jackknife(value: float, others: Sequence[float]) -> Number:
     return _stated(value, float(np.sqrt((len(others) - 1) / len(others) * (spread**2).sum())))
 
 
-def _alternatives(score: Any) -> dict[str, Any]:
-    """The same network read as other prediction types, where it is one that says its type."""
+def _target(kind: str, clean: Tensor, noise: Tensor, a: Tensor, v: Tensor) -> Tensor:
+    """What a network of that prediction type says of clean frames and their noise."""
+    if kind == "x0":
+        return clean
+    if kind == "v":
+        return a * noise - torch.sqrt(v) * clean
+    return noise - clean if kind == "flow" else noise
+
+
+def _alternatives(score: Any) -> tuple[str, dict[str, Any]]:
+    """The network's prediction type, and the same network read as others, where it is one that says its type."""
     path = [score]
     while (inner := getattr(path[-1], "base", getattr(path[-1], "score", None))) is not None:
         path.append(inner)
     own = path[-1]
-    if not isinstance(own, NetworkScore) or own.prediction not in ("x0", "epsilon", "v"):
-        return {}
-    call = own.network
-    if getattr(call, "flow", False) or getattr(call, "edm", None) is not None:
-        return {}  # its output is no row of the table of predictions
+    if not isinstance(own, NetworkScore):
+        return "epsilon", {}
+    if getattr(own.network, "flow", False):
+        return "flow", {}  # its output is x̂ already
+    if own.prediction not in ("x0", "epsilon", "v") or getattr(own.network, "edm", None) is not None:
+        return own.prediction, {}
 
     def read_as(kind: str) -> Any:
         found: Any = dataclasses.replace(own, prediction=kind)  # type: ignore[arg-type]
@@ -365,4 +420,4 @@ def _alternatives(score: Any) -> dict[str, Any]:
             found = dataclasses.replace(outer, **{"base" if hasattr(outer, "base") else "score": found})
         return found
 
-    return {kind: read_as(kind) for kind in ("x0", "epsilon", "v") if kind != own.prediction}
+    return own.prediction, {kind: read_as(kind) for kind in ("x0", "epsilon", "v") if kind != own.prediction}

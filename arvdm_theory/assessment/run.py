@@ -52,6 +52,7 @@ def assess(
     names: Sequence[str] = (),
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
+    without: Sequence[str] = (),
 ) -> Report:
     """What clips, a plan and a network face: memory, the ledger, drift, a better schedule, and what to change
     first.
@@ -84,6 +85,8 @@ def assess(
         names: of the clips, for the report.
         command: that made it, for the report.
         progress: told what is being computed.
+        without: parts to leave out: ``memory``, ``network``, ``ar-step-errors``, ``decay``, ``quality``,
+            ``schedule``, ``context-noise``.
 
     Raises:
         AssessmentError: for clips of different size, a space that is neither, or a network whose loss on true
@@ -101,7 +104,7 @@ def assess(
         "space": space, "modes": modes, "ar_steps": ar_steps, "step": chosen, "samples": samples, "seed": seed,
     }  # fmt: skip
     folder = Path(out)
-    parts = Parts(pictures, folder, settings, modes, ar_steps, chosen, samples, seed, budget, progress)
+    parts = Parts(pictures, folder, settings, modes, ar_steps, chosen, samples, seed, budget, progress, without)
     video, fit = _fitted(parts)
     own = plan if space == "modes" else plan_of_modes(plan, video.scale)
     score = None if network is None else _score(network, scheduler, layout, space, video)
@@ -114,6 +117,7 @@ def assess(
         found["network"] = parts.part("network", lambda: parts.network(video, own, score))
         found["ar_step_errors"] = parts.part("ar-step-errors", lambda: parts.ar_step_errors(video, own, score))
         found["decay"] = parts.part("decay", lambda: parts.decay(video, own, score))
+        found["quality"] = parts.part("quality", lambda: parts.quality(video, own, score))
     found["schedule"] = parts.part("schedule", lambda: parts.schedule(video, own))
     found["context_noise"] = parts.part("context-noise", lambda: parts.context_noise(video, own))
     config = {key: value for key, value in settings.items() if key != "plan"} | {"clips": list(names)}

@@ -104,11 +104,13 @@ def test_what_is_there_is_not_computed_again(assessed: tuple[Path, dict[str, Any
 
 
 def test_a_wrong_prediction_type_is_found_out(tmp_path: Path) -> None:
-    """x̂ read as ε: worse than the clips' mean, and far better read as what it is."""
+    """x̂ read as ε: worse than a constant, and far better read as what it is."""
     assess(clips(), None, PLAN, **ASKED, out=tmp_path, budget=1e-9)
     video = load_fitted(tmp_path / "parts" / "fitted.npz")
     network = NetworkScore(PictureNetwork(video), "epsilon", dtype=torch.float64)  # type: ignore[arg-type]
-    with pytest.raises(AssessmentError, match=r"worse .* than the clips' mean at \d of 3 levels .* read as 'x0'"):
+    with pytest.raises(
+        AssessmentError, match=r"constant output, .* predicts 'epsilon'; read as 'x0' its error is"
+    ):
         assess(clips(), network, PLAN, **ASKED, out=tmp_path / "wrong")
     assert not (tmp_path / "wrong" / "report.html").exists()
 
