@@ -275,7 +275,7 @@ figure img{display:block;width:100%;max-width:48rem;min-width:32rem;height:auto;
 figcaption{color:var(--soft);font-size:.9rem;margin-top:.4rem}
 footer{border-top:1px solid var(--line);color:var(--soft);font-size:.85rem;margin-top:2.5rem}
 @media print{:root{--ink:#000;--soft:#333;--paper:#fff;--card:#fff;--line:#999;--mark:#000;--warn:#000;
---warn-card:#fff}figure img{filter:none;mix-blend-mode:normal;min-width:0}figure{overflow:visible}body{font-size:10.5pt}
-main{max-width:none;padding:0}
+--warn-card:#fff}figure img{filter:none;mix-blend-mode:normal;min-width:0}figure{overflow:visible}
+body{font-size:10.5pt}main{max-width:none;padding:0}
 section,figure,tr{break-inside:avoid}.wide{overflow:visible}pre{white-space:pre-wrap}}
 """
