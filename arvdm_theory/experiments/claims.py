@@ -379,7 +379,7 @@ def _erring_sums() -> tuple[str, Numbers]:
 
 
 def _network_sums() -> tuple[str, Numbers]:
-    """Networks of the reference video, one of endless data, one trained too long on 16 videos: six grids, M = 40."""
+    """The reference video, one network of endless data, one trained too long on 16 videos: six grids, M = 40."""
     cpu = PRESETS["cpu"]
     preset = replace(
         cpu, network=Network(options={"width": 32, "depth": 2}), rollouts=800, samples=400, ar_steps=3,
