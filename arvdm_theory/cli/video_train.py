@@ -54,6 +54,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         default="poses",
         help="what networks are told of a frame: where it was taken, where the actions add up to, or the actions",
     )
+    add("--worlds", type=seed, default=0, metavar="S", help="seed of the simulated worlds")
     add("--steps", type=whole(), metavar="N", default=None, help="updates of the training (default: the preset's)")
     add("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="auto: CUDA, else MPS, else CPU")
 
@@ -78,7 +79,7 @@ def run_from(args: argparse.Namespace, **chosen: Any) -> VideoRun:
 
     names = (
         "data", "folder", "leads_to", "preset", "size", "memory_frames", "compress", "compression", "plan",
-        "architecture", "told", "steps", "device",
+        "architecture", "told", "worlds", "steps", "device",
     )  # fmt: skip
     return VideoRun(**{**{name: getattr(args, name) for name in names}, **chosen})
 

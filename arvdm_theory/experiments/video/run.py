@@ -28,7 +28,7 @@ from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.provenance import provenance
 from arvdm_theory.tables import read_table, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
-from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
+from arvdm_theory.video.decay import DecayError, decay_slope, partial_rank_correlation, rank_agreement
 from arvdm_theory.video.information import information_of_runs
 from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
@@ -52,6 +52,12 @@ _ROLLOUTS_SHOWN = 1
 _LAST = 8
 _AGREEMENT = (
     "data", "preset", "plan", "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
+)  # fmt: skip
+# Networks are compared with one another on the same videos alone, made by one plan and told the same.
+_CONDITION = ["data", "preset", "plan", "told"]
+_CLAIM = (
+    *_CONDITION, "forgetting", "degradation", "networks", "spearman", "low", "high", "pvalue", "partial",
+    "partial_low", "partial_high",
 )  # fmt: skip
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
@@ -222,14 +228,54 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
                 rows.append((data, preset, plan, proxy, measure, *values))
     agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
-    for name in ("video-summary", "video-agreement"):
+    claims = _claims(summary, seed)
+    write_table(claims, folder / "video-claims.csv")
+    for name in ("video-summary", "video-agreement", "video-claims"):
         write_json(folder / f"{name}.provenance.json", provenance({"from": sorted(tables)}, seed))
-    return {"video-summary": summary, "video-agreement": agreement}
+    return {"video-summary": summary, "video-agreement": agreement, "video-claims": claims}
+
+
+def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Do networks that forget less degrade more? A row a condition, measure of forgetting and of degradation.
+
+    ``spearman`` (95 % interval ``low``, ``high``; permutation ``pvalue``) is the rank correlation of the two over
+    networks, positive if those that forget more degrade more; ``partial`` (``partial_low``, ``partial_high``) the
+    same at equal PSNR of the first generated frame: a network that is bad has less to lose.
+    """
+    lost = summary["psnr_first"] - summary["end"]
+    forgotten = {"1 - rate": 1 - summary["rate"]} | ({"- nats": -summary["nats"]} if "nats" in summary else {})
+    rows = []
+    for condition, group in summary.groupby(_CONDITION, sort=False):
+        named = dict(zip(_CONDITION, condition, strict=True))
+        for forgetting, values in forgotten.items():
+            for degradation, fall in {"dB lost": lost, "- slope": -summary["slope"]}.items():
+                one, other, first = (
+                    column.loc[group.index].to_numpy() for column in (values, fall, summary["psnr_first"])
+                )
+                try:
+                    found = rank_agreement(one, other, seed=seed)
+                except DecayError:
+                    continue  # too few networks to rank, or one that has no such measure
+                whole = found.correlation
+                row = {**named, "forgetting": forgetting, "degradation": degradation, "networks": whole.n}
+                row |= {
+                    "spearman": whole.value,
+                    "low": whole.ci_low,
+                    "high": whole.ci_high,
+                    "pvalue": found.pvalue,
+                }
+                try:
+                    alone = partial_rank_correlation(one, other, first)
+                    row |= {"partial": alone.value, "partial_low": alone.ci_low, "partial_high": alone.ci_high}
+                except DecayError:
+                    row |= dict.fromkeys(("partial", "partial_low", "partial_high"), math.nan)
+                rows.append(row)
+    return pd.DataFrame(rows, columns=list(_CLAIM))
 
 
 def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A row a network: retrieval, quality, decay and information; ``front_rate`` and ``front_nats`` say whether no
-    other network of the same data and preset is better on both axes."""
+    other network of the same condition is better on both axes."""
     own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
     rolled = tables["video-rollouts"]
     rolled = rolled[rolled["source"] == SOURCES[0]]
@@ -243,7 +289,7 @@ def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for axis in ("rate", "nats"):
         if axis in summary:
             summary[f"front_{axis}"] = False
-            for _, group in summary.groupby(["data", "preset"], sort=False):
+            for _, group in summary.groupby(_CONDITION, sort=False):
                 summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
     return summary
 
