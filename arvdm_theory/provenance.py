@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance", "source_digest", "versions"]
+__all__ = ["provenance", "require_clean", "source_digest", "uncommitted", "versions"]
+
+_DIRTY = "-dirty"
 
 
 @cache
@@ -45,7 +47,25 @@ def _commit() -> str | None:
         return None
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--", str(here))
-    return f"{commit}-dirty" if commit and changed else commit
+    return f"{commit}{_DIRTY}" if commit and changed else commit
+
+
+def uncommitted(commit: str) -> bool:
+    """Whether a provenance's commit is only what the source tree was changed from."""
+    return commit.endswith(_DIRTY)
+
+
+def require_clean() -> None:
+    """Refuses to begin what is to be published from a source tree that no commit describes.
+
+    Raises:
+        ValueError: if the tree was changed since its last commit.
+    """
+    commit = _commit()
+    if commit is not None and uncommitted(commit):
+        raise ValueError(
+            f"results come from a commit, but the source tree was changed since {commit[:8]}: commit first"
+        )
 
 
 def provenance(config: Mapping[str, Any], seed: int, device: str = "cpu") -> dict[str, Any]:

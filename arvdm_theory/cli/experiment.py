@@ -20,6 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cuda, mps or cpu")
     parser.add_argument("--seed", type=seed, default=0, help="of weights, data and rollouts")
     parser.add_argument("--out", metavar="DIR", help="tables, figures and weights (default: runs/NAME-PRESET)")
+    parser.add_argument("--publish", metavar="DIR",
+        help="folder to copy the finished tables and their provenance to; from a commit only")  # fmt: skip
     add_executor(parser)
     parser.add_argument("--no-figures", action="store_true", help="tables only")
 
@@ -46,10 +48,18 @@ def run(args: argparse.Namespace) -> int:
 
     from arvdm_theory.executors import executing
     from arvdm_theory.experiments.networks import Setting
+    from arvdm_theory.experiments.pages import write_page
     from arvdm_theory.files import check_folder
+    from arvdm_theory.provenance import provenance, require_clean
+    from arvdm_theory.report.page import command_line
     from arvdm_theory.training.devices import resolve_device
 
-    check_folder("--out", args.out)
+    for option, place in (("--out", args.out), ("--publish", args.publish)):
+        check_folder(option, place)
+    if args.publish is not None:
+        if len(chosen) > 1:
+            raise ValueError("--publish takes one experiment: give its name in place of 'all'")
+        require_clean()
     resolve_device(args.device)
     for name, each in chosen.items():
         folder = Path(f"runs/{name}-{args.preset}" if args.out is None else args.out)
@@ -61,9 +71,21 @@ def run(args: argparse.Namespace) -> int:
             tables = module.run(setting)
         print(f"{name} ({args.preset}): {each.shows}")
         print(module.headline(tables))
+        drawn = []
         if not args.no_figures:
             from arvdm_theory.report.style import draw_all
 
-            print("figures: " + ", ".join(str(path) for path in draw_all(folder, each.figures)))
-        print(f"tables with their provenance, and weights, in {folder}\n")
+            drawn = draw_all(folder, each.figures)
+            print("figures: " + ", ".join(str(path) for path in drawn))
+        words = ["arvdm", "experiment", name, "--preset", args.preset, "--seed", str(args.seed), "--out", folder]
+        page = write_page(
+            folder, f"Experiment {name}", [each.shows], module.headline(tables), tables, drawn,
+            command_line(words), provenance({"preset": args.preset}, args.seed, args.device),
+            {figure: table for figure, (table, _) in each.figures.items()},
+        )  # fmt: skip
+        if args.publish is not None:
+            from arvdm_theory.report.style import publish
+
+            publish([*folder.glob("*.csv"), *folder.glob("*.provenance.json")], Path(args.publish))
+        print(f"tables with their provenance, and weights, in {folder}; all of it on one page: {page}\n")
     return 0

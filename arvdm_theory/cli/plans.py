@@ -105,6 +105,7 @@ def _in_full(entry: Method) -> str:
         ("method", f"{entry.title} ({entry.citation}, {number})"),
         ("verdict", f"{entry.verdict}: {entry.note}"),
         ("source", entry.source),
+        ("reverse step", entry.step or "not looked up"),
         ("requirements", _checks(entry)),
         (
             "parameters",
@@ -182,6 +183,7 @@ def _record(entry: Method) -> dict[str, Any]:
         "verdict": entry.verdict,
         "note": entry.note,
         "source": entry.source,
+        "step": entry.step or None,
         "parameters": {
             n: v if isinstance(v, int | float | list | None) else _plain(v) for n, v in parameters.items()
         },

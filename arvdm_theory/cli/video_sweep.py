@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.executors import executing
     from arvdm_theory.experiments.video.run import headline, suite, sweep
     from arvdm_theory.files import check_folder
+    from arvdm_theory.provenance import require_clean
     from arvdm_theory.training.devices import resolve_device
 
     folder = Path(args.out)
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         runs = [run_from(args, memory=memory, seed=seed) for seed in args.seeds for memory in args.memory]
     for option, place in (("--out", args.out), ("--publish", args.publish)):
         check_folder(option, place)
+    if args.publish is not None:
+        require_clean()
     resolve_device(args.device)
     with executing(args.workers, args.dask):
         tables = sweep(runs, folder, rollouts=not args.no_rollouts)

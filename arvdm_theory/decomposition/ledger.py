@@ -271,6 +271,9 @@ def _notes(question: Question, terms: LedgerTerms) -> dict[str, str]:
     if terms.ar_step_errors is not None and bool(torch.isinf(terms.ar_step_errors.value).any()):
         reason = f"the {step.name} step puts out a singular law given its input: the KL of an AR step is infinite"
         notes |= dict.fromkeys(("ar_step_kl", "ar_step_error"), reason)
+    if terms.ie is not None and bool(torch.isinf(terms.ie.samples).any()):
+        reason = f"the {step.name} step makes one kept state a function of others: their KL is infinite"
+        notes |= dict.fromkeys(("ie", "ar_step_kl", "trajectory_kl", "lower_bound", "clip_bound"), reason)
     for name, asked in (("girsanov", girsanov), ("closed", closed)):
         if getattr(terms, name) is not None:
             continue

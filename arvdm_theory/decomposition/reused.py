@@ -201,6 +201,12 @@ def _rollout(question: Question, runs: list[tuple[Stage, ...]]) -> dict[str, Any
         value: Tensor = of(*video.joint(states), *law.of(states))
         return value
 
+    def start(states: Sequence[State], law: HeldLaw) -> Tensor:
+        try:
+            return divergence(states, law)
+        except NotPositiveDefiniteError:  # a kept state is a function of others, by a step without noise
+            return torch.full_like(video.multiplicity, math.inf)
+
     kernels = [sampler.kernels(k) for k in range(len(sampler.runs))]
     if any(kernel is None for kernel in kernels):
         return {}
@@ -212,7 +218,7 @@ def _rollout(question: Question, runs: list[tuple[Stage, ...]]) -> dict[str, Any
     else:
         held = sampler.step(held, 0, kernels[0] or ())
         held = held.only(sampler.made(0))
-    found: dict[str, Any] = {"ie": Number.exact(over(divergence(held.states, held)))}
+    found: dict[str, Any] = {"ie": Number.exact(over(start(held.states, held)))}
     clips, clips_w2, errors = [], [], []
     clean: list[State] = [] if plan.overlapping else [State(frame, floor) for frame in range(plan.stride)]
     wanted = sampler.wanted()

@@ -39,6 +39,7 @@ from arvdm_theory.laws.autoregression import (
 )
 from arvdm_theory.laws.gaussian import StationaryVideo
 from arvdm_theory.laws.selection import Choice, choose, gain, model
+from arvdm_theory.laws.spanned import SpannedVideo
 from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.limits import LimitError
 from arvdm_theory.plan.plan import Plan
@@ -180,6 +181,39 @@ class FittedVideo(StationaryVideo):
             coefficients = coefficients.detach().cpu().numpy()
         offset: Array = np.tensordot(np.asarray(coefficients, dtype=np.float64), self.basis, 1)
         return self.mean_picture + self.scale * offset
+
+    def pixels(self, noise: float | None = None) -> SpannedVideo:
+        """The law of the pictures themselves: X = m + s Σ_k z_k φ_k + white noise outside the modes' span.
+
+        For networks that take pixels: frames are flat, (batch, w, height·width·channels), and levels are those of
+        pixels, without the scale s. :meth:`mode_level` says which level of this video that is.
+
+        Args:
+            noise: the variance of each direction outside the span; left out, the ``residual_variance`` that the
+                modes left of the training frames, spread over those directions.
+
+        Raises:
+            FitError: if nothing was left outside the span and no noise is given.
+        """
+        flat = self.basis.reshape(self.frame_dim, -1)
+        free = flat.shape[1] - self.frame_dim
+        if noise is None:
+            noise = self.residual_variance * flat.shape[1] / free if free else 1.0
+        if free and not 0 < noise < np.inf:
+            raise FitError(
+                f"outside the {self.frame_dim} modes the pictures need noise of positive variance, got {noise:g}: "
+                "the modes hold all of the training frames; give a noise"
+            )
+        picture = self.mean_picture
+        return SpannedVideo(self, flat, picture.ravel(), noise, self.scale, picture.shape, self.name)
+
+    def pixel_level(self, level: float) -> float:
+        """The level of pixels at which noise hides as much as at a level of this video: log(1 + s² (e^t - 1))."""
+        return float(np.log1p(self.scale**2 * np.expm1(level)))
+
+    def mode_level(self, level: float) -> float:
+        """The reverse of :meth:`pixel_level`."""
+        return float(np.log1p(np.expm1(level) / self.scale**2))
 
     def log_likelihood(self, coefficients: ArrayLike) -> float:
         """Exact log-density, in nats, of a whole segment of coefficients (frames, K)."""

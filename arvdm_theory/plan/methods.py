@@ -8,8 +8,8 @@ Verdicts:
   the requirement or field.
 
 Three things no plan holds, for any method: the sampler's update (DDIM, Euler, noising a prediction again), which
-is the reverse step's; how the network was trained; and what it is conditioned on beside frames (text, actions):
-read every law as conditional on that.
+is the reverse step's, and named beside the plan where it was read; how the network was trained; and what it is
+conditioned on beside frames (text, actions): read every law as conditional on that.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Method:
         verdict: ``exact``, ``approximate`` or ``outside``.
         note: what the plan loses, or what breaks.
         checked: which sources were read, and for what; empty if none was.
+        step: the reverse step that its sampler makes, as ledgers and samplers take it, where its source was read
+            for that; else empty.
     """
 
     key: str
@@ -105,6 +107,7 @@ class Method:
     verdict: Verdict
     note: str
     checked: str
+    step: str = ""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -307,6 +310,7 @@ METHODS: tuple[Method, ...] = (
             "1000, 757, 522, 0 in configs/wan_causal_dmd.yaml and the scheduler in flow_match.py of a "
             "fork, yitongdeng2/CausVid"
         ),
+        step="renoise",
     ),
     Method(
         key="self-forcing",
@@ -321,6 +325,7 @@ METHODS: tuple[Method, ...] = (
             "stored under guandeh17/Self-Forcing, timesteps and shift in "
             "configs/self_forcing_dmd.yaml of a fork, junbao-zhou/Self-Forcing"
         ),
+        step="renoise",
     ),
     Method(
         key="longlive",
@@ -334,6 +339,102 @@ METHODS: tuple[Method, ...] = (
             "sink and local window in wan/modules/causal_model.py of NVlabs/LongLive (12 latents in "
             "all, 3 of them the sink and 3 current), sizes and steps in "
             "configs/longlive_inference.yaml of a fork, yondonfu/LongLive"
+        ),
+    ),
+    Method(
+        key="hiar",
+        title="HiAR: Efficient Autoregressive Long Video Generation via Hierarchical Denoising",
+        citation="Zou et al. 2026",
+        arxiv="2603.08703",
+        builder=published.hiar,
+        verdict="approximate",
+        note=(
+            f"{_INFINITE}. That a step of all chunks comes before the next step of any changes the order, not the "
+            "law. How many latents its cache holds over long videos was not found: here all"
+        ),
+        checked=(
+            "the order of steps, the level of cached chunks (that which the step reaches, clean after the last) "
+            "and the noising again in inference_hybrid of pipeline/causal_inference.py of Jacky-hate/HiAR; "
+            "timesteps, shift and chunks of 3 in configs/hiar.yaml of a fork, AnqiNie/my_HiAR"
+        ),
+        step="renoise",
+    ),
+    Method(
+        key="deep-forcing",
+        title="Deep Forcing: Training-Free Long Video Generation",
+        citation="Yi et al. 2025",
+        arxiv="2512.05081",
+        builder=published.deep_forcing,
+        verdict="approximate",
+        note=(
+            f"{_INFINITE}; {_CARRIED}; cached positions; between sink and recent latents it keeps those parts of "
+            "the history that attention finds most useful, which here are the last ones whole"
+        ),
+        checked=(
+            "a sink of 10 in a window of 21 latents, timesteps and shift in "
+            "configs/self_forcing_dmd/self_forcing_dmd_sink10.yaml, as stored under Nizben/Spectral_C; half the "
+            "window as sink on the project page; not its compression's budget"
+        ),
+    ),
+    Method(
+        key="fademem",
+        title="FadeMem: Distance-Aware Memory Consolidation",
+        citation="Lu et al. 2026",
+        arxiv="2606.10671",
+        builder=published.fademem,
+        verdict="outside",
+        note="older entries of the cache are merged with their neighbours: a function of several frames",
+        checked="the abstract alone",
+    ),
+    Method(
+        key="history-guidance",
+        title="History-Guided Video Diffusion (DFoT)",
+        citation="Song et al. 2025",
+        arxiv="2502.06764",
+        builder=published.dfot,
+        verdict="approximate",
+        note=(
+            "frames, context, steps and schedule are placeholders. Vanilla history guidance is a score, "
+            "GuidedScore(ω) = s(W) + ω (s(W, R) - s(W)), and stabilised history a noised reference; fractional "
+            "and temporal guidance compose scores of other histories, which no score here does"
+        ),
+        checked=(
+            "how scores are composed in algorithms/dfot/history_guidance.py of "
+            "kwsong0113/diffusion-forcing-transformer; none of the plan's numbers"
+        ),
+    ),
+    Method(
+        key="cosmos-predict2",
+        title="Cosmos-Predict2 Video2World",
+        citation="NVIDIA 2025",
+        arxiv=None,
+        builder=published.cosmos_predict2,
+        verdict="approximate",
+        note=(
+            f"{_GIVEN}; given latents are clean, and only the level that the network is told is above 0 (σ = "
+            "0.0001); its second-order solver and how it ends at σ = 0 were not read; one clip there, chunk after "
+            "chunk here"
+        ),
+        checked=(
+            "24 latents, 1 or 2 of them given, σ = 0.0001, 35 steps from σ = 80 to 0.002 at ρ = 7 in "
+            "cosmos_predict2/configs/base/config_video2world.py of nvidia-cosmos/cosmos-predict2"
+        ),
+    ),
+    Method(
+        key="longcat-video",
+        title="LongCat-Video",
+        citation="Meituan 2025",
+        arxiv=None,
+        builder=published.longcat_video,
+        verdict="approximate",
+        note=(
+            f"{_INFINITE}; the scheduler's shift lies with its weights and was not read (1 here), nor was the "
+            "uniform tail of its timesteps for detail; context is decoded to pixels and encoded again, and cached "
+            "clean, as of time 0"
+        ),
+        checked=(
+            "segments of 93 frames given the last 13, 50 steps and the cache in run_demo_long_video.py of "
+            "meituan-longcat/LongCat-Video; σ from 1 to 0.001 in copies of its pipeline_longcat_video.py"
         ),
     ),
     Method(
@@ -366,6 +467,7 @@ METHODS: tuple[Method, ...] = (
             "configs/rolling_forcing_dmd.yaml and the cache of 21 latents (3 of them the sink, 15 in "
             "flight) in causal_model.py, in forks of TencentARC/RollingForcing"
         ),
+        step="renoise",
     ),
     Method(
         key="magi-1",

@@ -30,12 +30,18 @@ from arvdm_theory.plan.references import Mask, PlanError, References, causal_mas
 __all__ = [
     "ar_diffusion",
     "causvid",
+    "cosmos_predict2",
+    "deep_forcing",
+    "dfot",
     "diamond",
     "diffusion_forcing",
+    "fademem",
     "fifo_diffusion",
     "framepack",
     "framepack_f1",
     "gamengen",
+    "hiar",
+    "longcat_video",
     "longlive",
     "magi",
     "mcvd",
@@ -256,6 +262,83 @@ def longlive(
     """LongLive: Self-Forcing's steps, given the first ``sink`` and the last ``recent`` latents."""
     levels = _warped(timesteps, shift, horizon)
     return together(levels, frames, references=_sink(sink, recent), name="longlive")
+
+
+def deep_forcing(
+    frames: int = 3,
+    timesteps: Sequence[int] = (1000, 750, 500, 250),
+    shift: float = 5.0,
+    sink: int = 10,
+    recent: int = 8,
+    horizon: float = HORIZON,
+) -> Plan:
+    """Deep Forcing: Self-Forcing's steps, given the first ``sink`` and the last ``recent`` latents."""
+    levels = _warped(timesteps, shift, horizon)
+    return together(levels, frames, references=_sink(sink, recent), name="deep-forcing")
+
+
+def hiar(
+    frames: int = 3,
+    timesteps: Sequence[int] = (1000, 750, 500, 250),
+    shift: float = 5.0,
+    memory: int | None = None,
+    horizon: float = HORIZON,
+) -> Plan:
+    """HiAR: Self-Forcing's steps, every earlier latent (or the last ``memory``) shown as that step leaves it.
+
+    One denoising step of all chunks comes before the next step of any; the kernels, and so the law, are those of
+    chunk after chunk with the states of each step kept.
+    """
+    references = References.all(noise="matched") if memory is None else References.last(memory, noise="matched")
+    return together(_warped(timesteps, shift, horizon), frames, references=references, name="hiar")
+
+
+def dfot(frames: int = 8, context: int = 8, steps: int = 50, level: float = 0.0) -> Plan:
+    """DFoT with history guidance: ``frames`` together given the last ``context``, all placeholders.
+
+    What is its own is the score, ``GuidedScore(weight)``. ``level`` is the noise of generated history (its
+    stabilisation level).
+    """
+    levels = _levels(sigmoid_schedule(), range(1000, -1, -_thinned(steps)))
+    return together(levels, frames, references=References.last(context, level), name="history-guidance")
+
+
+def fademem() -> Plan:
+    """FadeMem's memory has no plan.
+
+    Raises:
+        PlanError: always.
+    """
+    raise PlanError(
+        "references: a reference of a plan is one frame, noised or not; here older neighbours in the cache are "
+        "merged, again and again, so that an entry is a function of ever more frames"
+    )
+
+
+def cosmos_predict2(
+    frames: int = 22,
+    context: int = 2,
+    steps: int = 35,
+    sigma_max: float = 80.0,
+    sigma_min: float = 2e-3,
+    rho: float = 7.0,
+) -> Plan:
+    """Cosmos-Predict2 Video2World: 24 latents, of which the first ``context`` are given, at EDM's ρ-grid.
+
+    Given latents are clean, and the network is told σ = 0.0001 for them.
+    """
+    ramp = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps) ** rho
+    levels = (*clock_from_sigma(ramp).tolist(), 0.0)
+    return together(levels, frames, references=References.last(context), name="cosmos-predict2")
+
+
+def longcat_video(
+    frames: int = 20, context: int = 4, steps: int = 50, shift: float = 1.0, horizon: float = HORIZON
+) -> Plan:
+    """LongCat-Video's continuation: 24 latents, of which the first 4 are the last ones of the segment before."""
+    times = (*np.linspace(1, 0.001, steps).tolist(), 0.0)
+    levels = flow_levels(shifted_flow_time(times, shift), horizon)
+    return together(levels, frames, references=References.last(context), name="longcat-video")
 
 
 def rolling_sink(

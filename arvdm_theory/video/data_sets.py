@@ -80,6 +80,7 @@ class Episodes:
             name += f"-{walk.kind}{'-between' if walk.between else ''}-{walk.frames}"
             name += f"-slip-{walk.slip:g}" if walk.slip else ""
             name += "" if walk.farthest is None else f"-{walk.farthest}"
+            name += f"-worlds-{self.seed}" if self.seed else ""
             root = store / name
             self._simulate(root, progress)
         elif not root.is_dir():

@@ -97,6 +97,7 @@ class VideoRun:
         told: what conditions networks on a frame: its pose (``poses``), or raw ``actions`` alone. A network that
             is shown remembered frames one by one (``concat``, ``cross``) has but each one's own to find it by.
         seed: of weights, batches and samples; simulated worlds and test windows are the same for every seed.
+        worlds: seed of the simulated worlds, those to train on and those to test on. Presets were settled on 0.
         folder: of a data set; None simulates one.
         leads_to: of that data set, see :class:`~arvdm_theory.video.data_sets.Episodes`.
         size: of the pictures; None for the preset's.
@@ -117,6 +118,7 @@ class VideoRun:
     architecture: Architecture | None = None
     told: Told = "poses"
     seed: int = 0
+    worlds: int = 0
     folder: str | None = None
     leads_to: Alignment = "next"
     size: int | None = None
@@ -134,7 +136,8 @@ class VideoRun:
             if getattr(self, name) not in known:
                 choices = ", ".join(str(word) for word in known if word)
                 raise ValueError(f"{name} is one of {choices}, got {getattr(self, name)!r}")
-        for name, least in (("compress", 1), ("seed", 0), ("memory_frames", 1), ("size", 12), ("steps", 1)):
+        lowest = {"compress": 1, "seed": 0, "worlds": 0, "memory_frames": 1, "size": 12, "steps": 1}
+        for name, least in lowest.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is at least {least}, got {value}")
@@ -174,12 +177,13 @@ class VideoRun:
 
     @property
     def episodes(self) -> Episodes:
-        """Where its episodes come from; every seed has the same test worlds."""
+        """Where its episodes come from; networks of one seed of ``worlds`` have the same, whatever their own."""
         chosen = self.settings
         train_count, test_count = chosen.episodes
         folder = None if self.folder is None else Path(self.folder)
         return Episodes(
-            self.data, chosen.size, chosen.trajectory, train_count, test_count, 0, folder, self.leads_to, self.told
+            self.data, chosen.size, chosen.trajectory, train_count, test_count, self.worlds, folder,
+            self.leads_to, self.told,
         )  # fmt: skip
 
     @property

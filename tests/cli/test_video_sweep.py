@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from arvdm_theory import provenance
 from arvdm_theory.cli import main
 from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.video import run as study
@@ -33,6 +34,12 @@ def test_a_sweep_goes_on_where_it_stopped(
         assert main([*SMOKE, "--out", str(out)]) == 130
     assert len(list((out / "cells").iterdir())) == 1
     again = []
+    # A result is published from a commit alone: not from a tree that was changed since.
+    monkeypatch.setattr(provenance, "_commit", lambda: f"{'0' * 40}-dirty")
+    assert main([*SMOKE, "--out", str(out), "--publish", str(published)]) == 2
+    assert "source tree was changed since 00000000: commit first" in capsys.readouterr().err
+    assert not published.exists()
+    monkeypatch.setattr(provenance, "_commit", lambda: "0" * 40)
     with monkeypatch.context() as patch:
         patch.setattr(study, "train_run", lambda *words: (again.append(words[0].memory), train(*words))[1])
         assert main([*SMOKE, "--out", str(out), "--publish", str(published)]) == 0
@@ -42,11 +49,19 @@ def test_a_sweep_goes_on_where_it_stopped(
     assert "preset" not in shown  # both networks have the same
 
     names = sorted(path.name for path in published.iterdir())
-    tables = ("video-agreement", "video-information", "video-rollouts", "video-summary", "video")
+    tables = (
+        "video-agreement",
+        "video-claims",
+        "video-information",
+        "video-network-cost",
+        "video-rollouts",
+        "video-summary",
+        "video",
+    )
     films = ("video-film.csv", "video-rollout-film.csv")
     assert names == sorted([*films, *(f"{name}{end}" for name in tables for end in (".csv", ".provenance.json"))])
     table = pd.read_csv(published / "video.csv")
-    assert table[table["ahead"] == 0].groupby("memory").size().to_dict() == {"cross": 3, "none": 3}
+    assert table[table["ahead"] == 0].groupby("memory").size().to_dict() == {"cross": 10, "none": 8}
     own = table[(table["source"] == "generated") & (table["memory"] == "cross")].set_index("ahead")
     by_place = own.drop(index=0)
     assert by_place["queries"].sum() == own.loc[0, "queries"]
@@ -54,7 +69,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     assert own.loc[0, "rate"] == pytest.approx(mean)
     # The references do not depend on the network: both are asked the same queries.
     own = ["network", "memory", "memory_frames", "updates", "seconds", "weights"]
-    references = table[table["source"] != "generated"]
+    references = table[~table["source"].str.startswith("generated")]
     none, cross = (
         references[references["memory"] == name].drop(columns=own).reset_index(drop=True)
         for name in ("none", "cross")
@@ -75,7 +90,7 @@ def test_a_sweep_goes_on_where_it_stopped(
         assert (out / "figures" / f"{name}.png").stat().st_size > 0
 
     rolled = pd.read_csv(published / "video-rollouts.csv")
-    assert rolled.groupby(["network", "source"]).size().tolist() == [8] * 4
+    assert rolled.groupby(["network", "source"]).size().tolist() == [8] * 6
     generated = rolled[rolled["source"] == "generated"]
     np.testing.assert_allclose(generated["psnr"], 10 * np.log10(4 / generated["mse"]), rtol=1e-12)
     summary = pd.read_csv(published / "video-summary.csv").set_index("memory")
@@ -87,6 +102,10 @@ def test_a_sweep_goes_on_where_it_stopped(
         # Constant errors make no slope but that of the frames within one window, and the first frame is foretold.
         assert curve["predicted_constant"].iloc[0] == pytest.approx(curve["predicted_linear_response"].iloc[0])
         assert len(curve["predicted_constant"].round(9).unique()) == 4
+    costs = pd.read_csv(published / "video-network-cost.csv").set_index("memory")
+    assert costs["beside"].tolist() == ["no memory"] * 2
+    assert costs.loc["none", "peak_ratio"] == 1 < costs.loc["cross", "peak_ratio"]
+    assert summary.loc["cross", "peak_mib"] == costs.loc["cross", "peak_mib"]
     told = pd.read_csv(published / "video-information.csv")
     assert told["memory"].tolist() == ["cross"]
     assert summary.loc["cross", "nats"] == told["nats"].iloc[0]
@@ -94,6 +113,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     # Two networks: at least one is best on an axis, and there are too few to rank.
     assert summary["front_rate"].any()
     assert pd.read_csv(published / "video-agreement.csv").empty
+    assert pd.read_csv(published / "video-claims.csv").empty
 
 
 def test_the_same_network_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from arvdm_theory import (
     fifo,
     generate,
     ledger,
+    method,
     outpainting,
     predicted_clip_kl,
     rates,
@@ -272,6 +273,18 @@ def test_fresh_noise_is_told_apart() -> None:
     fresh = replace(KINDS["own"], references=References.last(3, 2.0))
     assert standard_errors(fresh, sampled(KINDS["own"])) > 7
     assert standard_errors(fresh, sampled(KINDS["matched"])) > 7
+
+
+@pytest.mark.parametrize("key", ["causvid", "self-forcing", "hiar"])
+def test_published_samplers_that_noise_their_prediction_again(key: str) -> None:
+    """Their last step adds no noise: the KL of the path is infinite, that of clean frames and clips is not."""
+    entry = method(key)
+    plan = entry.build(frames=1, **({} if key == "causvid" else {"memory": 2}))
+    result = ledger(ar1(0.8), plan, 3, step=entry.step)
+    assert result.totals["trajectory_kl"] is None
+    assert 0 < result.totals["kl"] < math.inf  # type: ignore[operator]
+    assert all(0 < value < math.inf for value in result.column("CLIP_KL"))
+    assert (result.totals["ie"] is None) == (key == "hiar")
 
 
 # -- what is refused ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import arvdm_theory.provenance as provenance_module
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.provenance import provenance, source_digest
+from arvdm_theory.report.style import publish
 from arvdm_theory.tables import read_table, write_table
 
 CELLS = [{"n": n} for n in range(4)]
@@ -175,3 +176,18 @@ def test_a_cells_source_is_what_its_module_imports(tmp_path: Path, monkeypatch: 
         (package / name).write_text(files[name])
     provenance_module._code.cache_clear()
     source_digest.cache_clear()
+
+
+def test_what_was_computed_from_an_uncommitted_tree_is_not_published(tmp_path: Path) -> None:
+    """Nothing is copied, not even the tables whose provenance is in order."""
+    for name, commit in (("one", "a" * 40), ("two", f"{'b' * 40}-dirty")):
+        (tmp_path / f"{name}.csv").write_text("value\n1\n")
+        (tmp_path / f"{name}.provenance.json").write_text(json.dumps({"commit": commit}))
+    target = tmp_path / "published"
+    with pytest.raises(
+        ValueError, match=r"two\.provenance\.json: computed from a source tree that was changed since"
+    ):
+        publish(sorted(tmp_path.glob("*.*")), target)
+    assert not target.exists()
+    publish(sorted(tmp_path.glob("one.*")), target)
+    assert sorted(path.name for path in target.iterdir()) == ["one.csv", "one.provenance.json"]

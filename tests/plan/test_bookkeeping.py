@@ -262,7 +262,11 @@ def check_stages(plan: Plan, ar_steps: int) -> None:
         run.ar_step()
 
 
-@pytest.mark.parametrize("entry", [m for m in METHODS if m.verdict != "outside"], ids=lambda m: m.key)
+# A plan with matched references has no one stage an AR step: test_reused follows its segments.
+WHOLE = [m for m in METHODS if m.verdict != "outside" and not m.build().references.matched]
+
+
+@pytest.mark.parametrize("entry", WHOLE, ids=lambda m: m.key)
 def test_stages_of_the_catalogue_are_what_algorithm_1_has_in_hand(entry: Method) -> None:
     check_stages(entry.build(), 6)
 

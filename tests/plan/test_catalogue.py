@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from arvdm_theory import METHODS, Plan, PlanError, References, fifo, method, outpainting
+from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.plan import Method
 from arvdm_theory.plan.methods import REQUIREMENTS
 from arvdm_theory.plan.published import fifo_diffusion
@@ -22,7 +23,8 @@ EXPECTED = {
     "2205.09853": 1, "2403.14773": 1, "2405.11473": 1, "2402.09470": 1, "2410.08151": 1, "2407.01392": 1,
     "2503.07418": 1, "2504.13074": 1, "2412.07772": 1, "2506.08009": 1, "2509.22622": 1, "2602.07775": 1,
     "2509.25161": 1, "2505.13211": 1, "2410.05954": 1, "2504.12626": 2, "2408.14837": 1, "2405.12399": 1,
-    "2503.10704": 1, "oasis": 1,
+    "2503.10704": 1, "oasis": 1, "2603.08703": 1, "2512.05081": 1, "2606.10671": 1, "2502.06764": 1,
+    "cosmos-predict2": 1, "longcat-video": 1,
 }  # fmt: skip
 
 BUILT = [entry for entry in METHODS if entry.verdict != "outside"]
@@ -99,7 +101,7 @@ def test_a_method_outside_says_what_it_breaks(entry: Method) -> None:
     broken = entry.broken()
     assert broken is not None
     name, message = broken
-    assert name in (*REQUIREMENTS, "order")
+    assert name in (*REQUIREMENTS, "order", "references")
     assert str(caught.value) == f"{name}: {message}"
 
 
@@ -133,6 +135,11 @@ NUMBERS = {
     "causvid": (3, 3, 3, None),
     "self-forcing": (3, 3, 4, None),
     "longlive": (3, 3, 4, 9),
+    "hiar": (3, 3, 4, None),
+    "deep-forcing": (3, 3, 4, 18),
+    "history-guidance": (8, 8, 50, 8),
+    "cosmos-predict2": (22, 22, 35, 2),
+    "longcat-video": (20, 20, 50, 4),
     "rolling-sink": (3, 3, 4, 21),
     "rolling-forcing": (15, 3, 1, 6),
     "magi-1": (24, 6, 8, 6),
@@ -175,6 +182,8 @@ def test_causvid_levels_are_its_flow_times_and_not_fractions_of_the_horizon() ->
         ("self-forcing", (750, 500, 250)),
         ("longlive", (750, 500, 250)),
         ("rolling-sink", (750, 500, 250)),
+        ("hiar", (750, 500, 250)),
+        ("deep-forcing", (750, 500, 250)),
     ],
 )
 def test_warped_timesteps_are_undone_by_the_inverse_shift(key: str, timesteps: tuple[int, ...]) -> None:
@@ -191,6 +200,29 @@ def test_rolling_forcing_has_a_chunk_at_every_level() -> None:
     np.testing.assert_allclose([1000 * t / (5 - 4 * t) for t in times], [200, 400, 600, 800], rtol=1e-12)
     assert chunks[-1] == plan.horizon
     assert plan.input_levels == tuple(level for level in chunks for _ in range(3))
+
+
+def test_hiar_shows_every_reference_at_the_level_that_the_step_reaches() -> None:
+    plan = method("hiar").build()
+    for stage, row in zip(plan.segments(3), plan.ar_grid[1:], strict=True):
+        assert stage.steps == 1
+        assert {r.level for r in stage.references} == {row[0]} == set(stage.grid[-1])
+        assert stage.reference_frames == tuple(range(9))
+        # At the end references are clean, and the past holds nothing else.
+        assert stage.past == (() if row[0] == 0 else tuple(range(9)))
+
+
+def test_fademem_breaks_what_a_reference_is() -> None:
+    broken = method("fademem").broken()
+    assert broken is not None
+    assert broken[0] == "references"
+
+
+def test_reverse_steps_are_ones_that_there_are() -> None:
+    for entry in METHODS:
+        assert not entry.step or reverse_step(entry.step).name == entry.step
+    renoised = {"causvid", "self-forcing", "hiar", "rolling-forcing"}
+    assert {entry.key for entry in METHODS if entry.step == "renoise"} == renoised
 
 
 def test_diamond_sigmas_come_back() -> None:
@@ -381,6 +413,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "causvid": {"frames": 2, "timesteps": (1000, 500)},
     "self-forcing": {"frames": 1, "timesteps": (1000, 500), "memory": 2},
     "longlive": {"frames": 1, "sink": 1, "recent": 2},
+    "hiar": {"frames": 1, "timesteps": (1000, 500), "memory": 2},
+    "deep-forcing": {"frames": 1, "sink": 2, "recent": 1},
+    "history-guidance": {"frames": 2, "context": 1, "steps": 4, "level": 0.1},
+    "cosmos-predict2": {"frames": 2, "context": 1, "steps": 4},
+    "longcat-video": {"frames": 2, "context": 1, "steps": 4, "shift": 5.0},
     "rolling-sink": {"frames": 1, "sink": 2, "recent": 1},
     "rolling-forcing": {"chunk": 1, "timesteps": (1000, 500)},
     "magi-1": {"chunk": 1, "chunks": 2, "steps": 4},
