@@ -26,7 +26,6 @@ __all__ = ["configure", "run"]
 EXAMPLES = (
     "arvdm advise demo/clip1.mp4 demo/clip2.mp4 demo/clip3.mp4 --modes 2 --evaluations 2 --strides 1,2 "
     "--most-references 2 --frames 16 --draws 2 --out demo/advice",
-    "arvdm ledger --video demo/advice/fitted.npz --plan demo/advice/recommended.json --ar-steps 3",
 )
 # Seconds between two writes of what was computed.
 _PAUSE = 2.0
