@@ -301,8 +301,8 @@ def _network(found: Mapping[str, Any], ar_steps: int, step: str, ledger_step: st
     if not rows:
         return None
     words = [
-        "Averages over true frames: nothing is fed back. SEE and CROSS are of all pixels, E_k of the modes; E_k is "
-        "moment-matched: exact for an affine network, an estimate for any other."
+        "Averages over true frames: nothing is fed back. SEE and CROSS are of all pixels, E_k of the modes; E_k "
+        "is moment-matched: exact for an affine network, an estimate for any other."
     ]
     if check is not None:
         words.append(
