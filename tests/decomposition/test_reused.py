@@ -33,6 +33,7 @@ from arvdm_theory import (
     sticky_chain,
 )
 from arvdm_theory.bounds.saturation import closed_loop
+from arvdm_theory.experiments.claims import same_level_plan
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.plan.file import plan_from_dict, plan_to_dict
@@ -267,6 +268,13 @@ def test_several_modes_and_frames_of_two_entries() -> None:
         one = ledger(ar1(0.8), plan, 3, score=PerturbedScore(0.1))
         for name in ("kl", "ar_step_kl", "trajectory_kl", "mb"):
             assert both.totals[name] == pytest.approx(2 * one.totals[name], rel=1e-10)  # type: ignore[operator]
+
+
+def test_matched_references_are_a_pipeline_whose_frames_see_the_one_before() -> None:
+    """The same sampler as another plan, Δ = 1 with a mask, whose rate comes from recursions."""
+    plan = Plan((6.0,), 1, 6.0, 5, 5, references=References.last(1, noise="matched"))
+    kls = [ledger(ar1(0.8), plan, k, girsanov=False, memory=False).totals["kl"] for k in (29, 30)]
+    assert kls[1] - kls[0] == pytest.approx(float(rates(ar1(0.8), same_level_plan(5)).kl), rel=1e-9)  # type: ignore[operator]
 
 
 # -- what is generated --------------------------------------------------------------------------------
