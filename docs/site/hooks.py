@@ -33,6 +33,17 @@ _FOLDERS = {"../figures/": "figures/", "../experiments/results/": "results/"}
 # -- MkDocs calls these -----------------------------------------------------------------------------------
 
 
+def on_config(config: Any) -> Any:
+    """Pages that mkdocs.yml does not name take their place in how-to, by their own titles."""
+    named = set(re.findall(r"[\w/-]+\.md", str(config["nav"]))) | {"index.md"}
+    how_to = next(part["How to"] for part in config["nav"] if "How to" in part)
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name not in named:
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").strip()
+            how_to.insert(1, {title: path.name})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages, and the repository's figures and tables."""
     for name, make in PAGES.items():
