@@ -211,19 +211,17 @@ def _clips(fit: Mapping[str, Any], video: FittedVideo, plan: Plan, clips: Sequen
         }
         for law, scores in held.items()
     ]
-    caveat = getattr(video, "caveat", None)
-    warnings = [text for text in [caveat(plan) if callable(caveat) else None] if text]
+    warnings = [text for text in [video.caveat(plan)] if text]
     kept = fit.get("variance_kept_held_out")
     held_out = f", {kept:.1%} of those held out" if kept is not None else ""
+    goes_on = f", whose memory goes on to lag {video.order}" if len(video.tail) else ""
     return Section(
         f"The clips as a Gaussian video of {video.frame_dim} modes",
         [
             f"{len(clips)} clips of {clips[0].shape[1]} x {clips[0].shape[2]} pixels; an autoregression of order "
-            f"{video.order}. "
-            f"The modes hold {video.variance_kept:.1%} of the variance of the frames that were fitted{held_out}. "
-            f"Levels of "
-            f"the plan are those of pictures in [-1, 1]; the modes, of scale {video.scale:.3g}, stand at equal "
-            "signal-to-noise."
+            f"{video.head}{goes_on}. The modes hold {video.variance_kept:.1%} of the variance of the frames that "
+            f"were "
+            f"fitted{held_out}. Levels of the plan are those of pictures in [-1, 1]."
         ],
         pd.DataFrame(rows) if rows else None,
         "log-density of frames that were not fitted" if rows else "",

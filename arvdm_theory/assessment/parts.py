@@ -31,6 +31,8 @@ from arvdm_theory.files import read_json, write_json
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.fitted import FitReport, FittedVideo, fit_video
+from arvdm_theory.laws.gaussian import GaussianVideo
+from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.limits import LimitError
 from arvdm_theory.noise import alpha, noised, sigma2, standard_normal
 from arvdm_theory.number import Number
@@ -57,6 +59,8 @@ _GROUPS = 6
 _CLEAR = 4.0
 _WORSE = 1.5
 _LINEAR = 1.1
+# The variance of each direction outside the modes where they hold all of the clips.
+_HARDLY = 1e-6
 
 
 class AssessmentError(ValueError):
@@ -78,6 +82,7 @@ class Parts:
 
     Attributes:
         clips: pixels (frames, height, width, channels) in [-1, 1].
+        pictures: whether levels and network are those of pictures; else those of the fitted modes.
         folder: where parts are kept.
         settings: everything that the numbers depend on, as JSON values.
         modes: of the fitted video.
@@ -92,6 +97,7 @@ class Parts:
     """
 
     clips: Sequence[Array]
+    pictures: bool
     folder: Path
     settings: Mapping[str, Any]
     modes: int
@@ -151,25 +157,41 @@ class Parts:
         self.progress("fit")
         return fit_video(self.clips, self.modes)
 
-    def left_out(self, order: int) -> list[FittedVideo]:
+    def span(self, video: FittedVideo) -> GaussianVideo:
+        """What the exact parts are about: the modes, at the levels of pictures or at their own."""
+        return video.pixels(_any_noise(video)).span if self.pictures else video
+
+    def seen(self, video: FittedVideo, score: Any) -> Any:
+        """A network's score as one of :meth:`span`; of pictures with noise outside the span, drawn anew."""
+        return video.pixels(_any_noise(video)).in_span(score, self.seed) if self.pictures else score
+
+    def left_out(self, video: FittedVideo) -> list[GaussianVideo]:
         """The fits without each group of clips in turn; none of fewer than three clips."""
         groups = min(len(self.clips), _GROUPS)
         if groups < 3:
             return []
         parts = np.array_split(np.arange(len(self.clips)), groups)
         return [
-            fit_video([clip for i, clip in enumerate(self.clips) if i not in part], self.modes, order, 0.0)[0]
+            self.span(
+                fit_video(
+                    [clip for i, clip in enumerate(self.clips) if i not in part],
+                    self.modes,
+                    video.head,
+                    0.0,
+                    memory=len(video.tail) > 0,
+                )[0]
+            )
             for part in parts
         ]
 
-    def memory(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+    def memory(self, fitted: FittedVideo, plan: Plan) -> dict[str, Any]:
         """MB of the last AR step against how many last frames are seen, and against nats of memory."""
-        others = self.left_out(video.order)
+        video, others = self.span(fitted), self.left_out(fitted)
         own = plan.references.most
         counts = sorted({*_CURVE, *([own] if own else [])})
         counts = [r for r in counts if r <= plan.frames_out(self.ar_steps)]
 
-        def bottleneck(of: FittedVideo, references: References) -> float:
+        def bottleneck(of: GaussianVideo, references: References) -> float:
             return float(
                 memory_bottleneck(
                     of, dataclasses.replace(plan, references=references, visible=None), self.ar_steps
@@ -186,7 +208,7 @@ class Parts:
         )
         return {"curve": curve, "own": here, "compression": self._compression(video, plan), "groups": len(others)}
 
-    def _compression(self, video: FittedVideo, plan: Plan) -> list[dict[str, float]]:
+    def _compression(self, video: GaussianVideo, plan: Plan) -> list[dict[str, float]]:
         """What is left of MB with R nats of memory of the past beside the input, at best; of references as they
         are."""
         k, dim = self.ar_steps, video.frame_dim
@@ -216,8 +238,9 @@ class Parts:
         silent = own.advance is not None or own.name in ("ddim", "ddim:0", "ddpm")
         return "exponential" if silent else self.step
 
-    def exact(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+    def exact(self, fitted: FittedVideo, plan: Plan) -> dict[str, Any]:
         """The ledger of the plan with the exact score: what any network of it faces."""
+        video = self.span(fitted)
         found = ledger(
             video, plan, self.ar_steps, step=self.ledger_step, girsanov=False, accumulation=True, attribution=True
         )
@@ -227,16 +250,18 @@ class Parts:
             floor = None
         return {**_account(found), "floor": floor}
 
-    def schedule(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+    def schedule(self, fitted: FittedVideo, plan: Plan) -> dict[str, Any]:
         """The best grid for this video, beside those chosen by hand."""
+        video = self.span(fitted)
         found = optimal_schedule(video, plan, self.ar_steps, "kl", step=self.ledger_step, iterations=60)
         return {
             "value": found.value, "start": found.start, "floor": found.floor, "baselines": dict(found.baselines),
             "ar_levels": [list(row) for row in found.plan.ar_grid], "plan": found.plan.to_dict(),
         }  # fmt: skip
 
-    def context_noise(self, video: FittedVideo, plan: Plan) -> dict[str, Any]:
+    def context_noise(self, fitted: FittedVideo, plan: Plan) -> dict[str, Any]:
         """KL, drift and MB with the references noised alike, beside leaving them as they are."""
+        video = self.span(fitted)
         rows = []
         rule = plan.references
         for level in (0.0, *(level for level in (0.02, 0.1, 0.3, 1.0) if level > plan.floor)):
@@ -254,7 +279,7 @@ class Parts:
 
     # -- the network -------------------------------------------------------------------------------------------
 
-    def check(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+    def check(self, fitted: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
         """The network's own loss on true frames at every level of an AR step, beside that of a constant output.
 
         The loss is that of its prediction type: of ε, x0, v or flow, whichever it says. A constant, which is what
@@ -263,6 +288,7 @@ class Parts:
         Raises:
             AssessmentError: if it is clearly worse than a constant, or clearly better read as another type.
         """
+        video = self.span(fitted)
         stage = plan.stage(self.ar_steps)
         generator = torch.Generator().manual_seed(self.seed)
         frames = list(stage.frames)
@@ -294,9 +320,9 @@ class Parts:
             return found, float(np.mean(logs))
 
         spread = true.square().mean()
-        measured, own = losses(score, kind)
+        measured, own = losses(self.seen(fitted, score), kind)
         ratio = float(np.mean([float(loss.mean()) / constant for loss, constant in measured]))
-        read = {other: losses(changed, other)[1] for other, changed in others.items()}
+        read = {other: losses(self.seen(fitted, changed), other)[1] for other, changed in others.items()}
         best = min(read, key=lambda other: read[other], default="")
         better = best != "" and read[best] < math.log(_LINEAR) and own > math.log(_WORSE)
         if ratio > _WORSE or better:
@@ -316,16 +342,18 @@ class Parts:
         ]  # fmt: skip
         return {"rows": rows, "kind": kind, "ratio": ratio}
 
-    def network(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
-        """The teacher-forced ledger of the network."""
+    def network(self, fitted: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+        """The teacher-forced ledger of the network, of pictures over all their pixels."""
+        video: VideoLaw = fitted.pixels(_any_noise(fitted)) if self.pictures else fitted
         found = ledger(
             video, plan, self.ar_steps, score=score, step=self.ledger_step, girsanov=False, teacher_forced=True,
-            samples=self.samples, seed=self.seed, accumulation=True,
+            samples=self.samples, seed=self.seed,
         )  # fmt: skip
         return _account(found)
 
-    def ar_step_errors(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+    def ar_step_errors(self, fitted: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
         """E_k of the first and the last AR step, and IE, by one stage generated from true inputs."""
+        video, score = self.span(fitted), self.seen(fitted, score)
         rows = []
         for k in sorted({0, 1, self.ar_steps}):
             found = generated_error(
@@ -334,8 +362,9 @@ class Parts:
             rows.append({"ar_step": k, "error": found})
         return {"rows": rows}
 
-    def decay(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+    def decay(self, fitted: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
         """The predicted KL of every AR step's clip, with its bound where the plan allows one."""
+        video, score = self.span(fitted), self.seen(fitted, score)
         columns = (plan.window + (plan.references.most or plan.frames_out(self.ar_steps))) * video.frame_dim
         samples = max(self.samples, 4 * columns)
         found = predicted_clip_kl(
@@ -344,8 +373,9 @@ class Parts:
         )  # fmt: skip
         return {"rows": found.table.to_dict("records"), "notes": dict(found.notes), "samples": samples}
 
-    def quality(self, video: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
+    def quality(self, fitted: FittedVideo, plan: Plan, score: Any) -> dict[str, Any]:
         """The decay of PSNR of continued videos, with an interval or a refusal, from two AR steps."""
+        video, score = self.span(fitted), self.seen(fitted, score)
         found = None
         for j in range(self.ar_steps + 9):
             prompt = plan.init_frames + j * plan.stride
@@ -403,21 +433,20 @@ def _target(kind: str, clean: Tensor, noise: Tensor, a: Tensor, v: Tensor) -> Te
 
 def _alternatives(score: Any) -> tuple[str, dict[str, Any]]:
     """The network's prediction type, and the same network read as others, where it is one that says its type."""
-    path = [score]
-    while (inner := getattr(path[-1], "base", getattr(path[-1], "score", None))) is not None:
-        path.append(inner)
-    own = path[-1]
+    own = getattr(score, "base", score)
     if not isinstance(own, NetworkScore):
         return "epsilon", {}
     if getattr(own.network, "flow", False):
         return "flow", {}  # its output is x̂ already
     if own.prediction not in ("x0", "epsilon", "v") or getattr(own.network, "edm", None) is not None:
         return own.prediction, {}
+    read = {kind: dataclasses.replace(own, prediction=kind) for kind in ("x0", "epsilon", "v")}
+    del read[own.prediction]
+    if own is score:
+        return own.prediction, dict(read)
+    return own.prediction, {kind: dataclasses.replace(score, base=other) for kind, other in read.items()}
 
-    def read_as(kind: str) -> Any:
-        found: Any = dataclasses.replace(own, prediction=kind)  # type: ignore[arg-type]
-        for outer in reversed(path[:-1]):
-            found = dataclasses.replace(outer, **{"base" if hasattr(outer, "base") else "score": found})
-        return found
 
-    return own.prediction, {kind: read_as(kind) for kind in ("x0", "epsilon", "v") if kind != own.prediction}
+def _any_noise(video: FittedVideo) -> float | None:
+    """What stands for noise outside the span where the modes hold all of the clips: hardly any."""
+    return None if video.residual_variance > 0 else _HARDLY

@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 
 from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.video_cost.run import network_cost
 from arvdm_theory.files import write_json
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.provenance import provenance
 from arvdm_theory.tables import read_table, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
+from arvdm_theory.training.devices import resolve_device
 from arvdm_theory.video.decay import DecayError, decay_slope, partial_rank_correlation, rank_agreement
 from arvdm_theory.video.information import information_of_runs
 from arvdm_theory.video.intervals import interval_columns
@@ -48,6 +50,8 @@ __all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep
 
 _WINDOWS_SHOWN = 3
 _ROLLOUTS_SHOWN = 1
+# Of a call that is timed, and how often.
+_VIDEOS_TIMED, _TIMES = 16, 9
 # Frames at the end of a rollout.
 _LAST = 8
 _AGREEMENT = (
@@ -68,9 +72,17 @@ _COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
     ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (16, 40)),
 )  # fmt: skip
 
+_FAR_COMPRESSIONS: tuple[tuple[Compression, int], ...] = (
+    ("spatial", 4), ("spatial", 16), ("temporal", 2), ("temporal", 4), ("tokens", 16),
+)  # fmt: skip
+
 
 def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]:
     return [VideoRun(memory=memory, **fields) for memory in memories]
+
+
+def _compressed(memory: Structure, kinds: Sequence[tuple[Compression, int]], **fields: Any) -> list[VideoRun]:
+    return [VideoRun(memory=memory, compression=kind, compress=factor, **fields) for kind, factor in kinds]
 
 
 SUITES: dict[str, Callable[[], list[VideoRun]]] = {
@@ -90,6 +102,30 @@ SUITES: dict[str, Callable[[], list[VideoRun]]] = {
     "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
     "walking": lambda: _each(preset="cpu-walk"),
     "minecraft": lambda: _each(data="minecraft"),
+    # No view is met twice, and networks are told what actions add up to; worlds that no preset was settled on.
+    "slip": lambda: [
+        run
+        for data in ("dmlab", "doom")
+        for worlds in (1, 2, 3)
+        for run in _each(data=data, preset="cpu-slip", told="reckoned", worlds=worlds)
+    ],
+    "slip-walk": lambda: [
+        run
+        for data in ("dmlab", "doom")
+        for run in _each(data=data, preset="cpu-walk-slip", told="reckoned", worlds=1)
+    ],
+    "doom": lambda: _each(data="doom", worlds=1),
+    # Memories that are long enough for compression to pay.
+    "far": lambda: [
+        *_each(preset="cpu-far", worlds=1),
+        *_compressed("cross", _FAR_COMPRESSIONS, preset="cpu-far", worlds=1),
+        *_compressed("concat", _FAR_COMPRESSIONS[::2], preset="cpu-far", worlds=1),
+        *_compressed("prepend", [("temporal", 4)], preset="cpu-far", worlds=1),
+    ],
+    "farthest": lambda: [
+        *_each(("none", "cross"), preset="cpu-farthest", worlds=1),
+        *_compressed("cross", [("temporal", 4), ("spatial", 16)], preset="cpu-farthest", worlds=1),
+    ],
     "long": lambda: _each(("cross",), preset="cpu-long"),
 }
 """Sets of networks, each of which answers one question; several of them share networks."""
@@ -140,6 +176,7 @@ def sweep(
     if rollouts:
         tables["video-rollouts"] = run_cells("video-rollouts", cells, work.rollouts, folder, seed, progress)
         tables["video-rollout-film"] = _films(by_name, runs, folder, "rollouts", "video-rollout-film")
+        tables["video-network-cost"] = run_cells("video-network-cost", cells, work.cost, folder, seed, progress)
         told = [cell for cell in cells if work.twin(by_name[cell["network"]]) is not None]
         if told:
             tables["video-information"] = run_cells(
@@ -198,6 +235,16 @@ class _Work:
         for name, value in interval_columns("slope", slope).items():
             table.loc[own, name] = value
         return table
+
+    def cost(self, cell: Cell) -> pd.DataFrame:
+        """Beside its uncompressed twin; of a network without compression, beside one without memory."""
+        run = self.runs[cell["network"]]
+        base = replace(run, compress=1, compression="spatial")
+        if run.compress == 1:
+            base = replace(base, memory="none", memory_frames=run.windows.laid_out)
+        found = network_cost(run, base, _VIDEOS_TIMED, _TIMES, resolve_device(run.device))  # type: ignore[arg-type]
+        del found["architecture"]  # the cell's own column
+        return pd.DataFrame([{"beside": "no memory" if run.compress == 1 else "uncompressed", **found}])
 
     def information(self, cell: Cell) -> pd.DataFrame:
         run, store = self.runs[cell["network"]], self.folder / "data"
@@ -281,6 +328,8 @@ def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rolled = rolled[rolled["source"] == SOURCES[0]]
     decay = pd.DataFrame([_decay(part) for _, part in rolled.groupby("network", sort=False)])
     summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
+    columns = ["network", "beside", "seconds_frame", "ratio", "cpu_ratio", "peak_mib", "peak_ratio"]
+    summary = summary.merge(tables["video-network-cost"][columns], on="network", how="left")
     if "video-information" in tables:
         columns = ["network", "nats", "nats_low", "nats_high"]
         summary = summary.merge(tables["video-information"][columns], on="network", how="left")
