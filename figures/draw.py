@@ -11,10 +11,12 @@ from arvdm_theory.report.style import draw_all
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "experiments" / "results"
+# Experiments whose tables lie with another's.
+_ELSEWHERE = {"savings": "schedules", "video-cost": "video"}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or EXPERIMENTS:
-        folder = RESULTS / ("video" if name == "video-cost" else name)
+        folder = RESULTS / _ELSEWHERE.get(name, name)
         figures = {
             figure: each
             for figure, each in EXPERIMENTS[name].figures.items()
