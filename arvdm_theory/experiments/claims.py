@@ -514,7 +514,7 @@ CLAIMS: tuple[Claim, ...] = (
         "clean-context",
         "A video denoised with context at the noise level of the frame itself is as good as one with clean "
         "context.",
-        "HiAR, arXiv 2603.08703; not read, as reported",
+        "HiAR, arXiv 2603.08703; its abstract and its sampler were read",
         _clean_context,
     ),
     Claim(
