@@ -128,14 +128,16 @@ class Number:
         """Numbers of one shape, over the same draws or exact, along a new first axis behind the samples."""
         rows = max(len(number.samples) for number in numbers)
         parts = [number.samples.expand(rows, *number.samples.shape[1:]) for number in numbers]
-        extra = torch.stack(
-            [
-                torch.as_tensor(number.extra, dtype=torch.float64).expand(part.shape[1:]).to(part.device)
-                for number, part in zip(numbers, parts, strict=True)
-            ]
-        )
+        extra: Tensor | float = 0.0
+        if any(number._has_extra for number in numbers):
+            extra = torch.stack(
+                [
+                    torch.as_tensor(number.extra, dtype=torch.float64).expand(part.shape[1:]).to(part.device)
+                    for number, part in zip(numbers, parts, strict=True)
+                ]
+            )
         warnings = tuple(dict.fromkeys(text for number in numbers for text in number.warnings))
-        return cls(torch.stack(parts, 1), extra if bool((extra != 0).any()) else 0.0, method=numbers[0].method,
+        return cls(torch.stack(parts, 1), extra, method=numbers[0].method,
                    freedom=min(number.freedom for number in numbers),
                    n=max(number.n or 1 for number in numbers), warnings=warnings)  # fmt: skip
 
@@ -197,7 +199,11 @@ class Number:
     @property
     def is_exact(self) -> bool:
         """Whether it has no error but rounding."""
-        return len(self.samples) == 1 and not bool(torch.as_tensor(self.extra != 0).any())
+        return len(self.samples) == 1 and not self._has_extra
+
+    @property
+    def _has_extra(self) -> bool:
+        return bool((self.extra != 0).any()) if isinstance(self.extra, Tensor) else self.extra != 0
 
     def ends(self, level: float = LEVEL) -> tuple[Any, Any]:
         """The confidence interval; where an interval of its own is known, that one, whatever the level."""
@@ -247,7 +253,9 @@ class Number:
             raise ValueError(
                 f"numbers over {sorted(rows)} samples are not of the same draws: take plus_independent"
             )
-        extra = torch.hypot(*(torch.as_tensor(each.extra, dtype=torch.float64) for each in (mine, theirs)))
+        extra: Tensor | float = 0.0
+        if mine._has_extra or theirs._has_extra:
+            extra = torch.hypot(*(torch.as_tensor(each.extra, dtype=torch.float64) for each in (mine, theirs)))
         axes = max(mine.samples.ndim, theirs.samples.ndim)
         samples = _aligned(mine.samples, axes) + _aligned(theirs.samples, axes)
         warnings = tuple(dict.fromkeys(mine.warnings + theirs.warnings))
@@ -259,9 +267,11 @@ class Number:
 
     def __mul__(self, factor: Tensor | float) -> Number:
         by = torch.as_tensor(factor, dtype=torch.float64, device=self.samples.device)
-        extra = torch.as_tensor(self.extra, dtype=torch.float64, device=self.samples.device)
+        extra: Tensor | float = 0.0
+        if self._has_extra:
+            extra = abs(torch.as_tensor(self.extra, dtype=torch.float64, device=self.samples.device) * by.detach())
         axes = max(self.samples.ndim, by.ndim + 1)
-        scaled = self._mapped(lambda samples: _aligned(samples, axes) * by, abs(extra * by.detach()))
+        scaled = self._mapped(lambda samples: _aligned(samples, axes) * by, extra)
         if self.interval is None or by.ndim:
             return scaled
         ends = sorted(float(end) * float(by) for end in self.interval)
@@ -288,7 +298,7 @@ class Number:
                       warnings=tuple(dict.fromkeys(self.warnings + other.warnings)))  # fmt: skip
 
     def _error_free(self, what: str) -> None:
-        if bool(torch.as_tensor(self.extra != 0).any()):
+        if self._has_extra:
             raise ValueError(f"{what} of numbers whose errors lie outside the samples is not known: take each")
 
     def sum(self) -> Number:
@@ -307,7 +317,8 @@ class Number:
         return self._mapped(lambda samples: samples.cumsum(-1), 0.0)
 
     def __getitem__(self, index: Any) -> Number:
-        extra = torch.as_tensor(self.extra, dtype=torch.float64)
-        part = extra if extra.ndim == 0 else extra.expand(self.samples.shape[1:])[index]
+        part: Tensor | float = self.extra
+        if isinstance(part, Tensor) and part.ndim:
+            part = part.expand(self.samples.shape[1:])[index]
         return self._mapped(lambda samples: samples[(slice(None), *index) if isinstance(index, tuple)
                                                     else (slice(None), index)], part)  # fmt: skip

@@ -7,7 +7,7 @@ With --hard only the default runs, on the hard tasks: samples as people have the
 
 An interrupted run goes on where it was. The other packages (ennemi, infomeasure, NPEET-plus) run if they are
 installed; see the extra ``bench``. With --publish the tables and their provenance are copied there, and the
-figures drawn from them to figures/.
+figures drawn from them to figures/estimators.
 """
 
 import argparse
@@ -35,7 +35,7 @@ if __name__ == "__main__":
         "--hard", type=int, default=0, metavar="SEEDS", help="the hard tasks, on so many seeds each"
     )
     parser.add_argument("--publish", type=Path, help="folder to copy the finished tables to")
-    parser.add_argument("--figures", type=Path, default=Path("figures"), help="and the pictures to")
+    parser.add_argument("--figures", type=Path, default=Path("figures/estimators"), help="and the pictures to")
     args = parser.parse_args()
     if args.publish:
         require_clean()

@@ -6,7 +6,7 @@ Usage: python experiments/independence.py [--size smoke|small|full] [--seed 0] [
 With --nulls only the level is counted, on every null of arvdm_theory.experiments.independence.nulls.
 
 An interrupted run goes on where it stopped. The tables in experiments/results/independence/ and the picture
-figures/independence.png are copies of what ``--size full`` writes.
+figures/independence/independence.png are copies of what ``--size full`` writes.
 """
 
 import argparse

@@ -4,7 +4,7 @@ Usage: python experiments/video_cost.py [--data dmlab] [--preset cpu] [--plan ou
     [--videos 16] [--repeats 15] [--device auto] [--threads 1] [--seed 0] [--out runs/video-cost] [--publish]
 
 An interrupted run goes on where it stopped. ``--publish`` copies the table to experiments/results/video/ and the
-picture to figures/video-cost.png; those there are of the defaults, on one core.
+picture to figures/video-cost/; those there are of the defaults, on one core.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from arvdm_theory.provenance import require_clean
 from arvdm_theory.report.style import draw_all, publish
 from arvdm_theory.video.simulators import SIMULATORS
 
-RESULTS, PICTURES = Path("experiments/results/video"), Path("figures")
+RESULTS, PICTURES = Path("experiments/results/video"), Path("figures/video-cost")
 
 if __name__ == "__main__":
     default = CostConfig()

@@ -1,24 +1,24 @@
-"""Draws the figures again from the tables of a run. Usage: python figures/draw.py [the run's folder]"""
+"""Draws every published figure again from the committed tables: figures/EXPERIMENT/NAME.png and its caption.
+
+Usage: python figures/draw.py [EXPERIMENT ...]. Of a run of your own: ``arvdm figures RUN``.
+"""
 
 import sys
 from pathlib import Path
 
 from arvdm_theory.experiments import EXPERIMENTS
-from arvdm_theory.report.style import Figures, draw_all
+from arvdm_theory.report.style import draw_all
 
-
-def figures_of(folder: Path) -> Figures:
-    """Of the experiment that most figures can be drawn of, these: two may call one of their tables the same."""
-    sets = [
-        {name: (table, draw) for name, (table, draw) in each.figures.items() if (folder / f"{table}.csv").exists()}
-        for each in EXPERIMENTS.values()
-    ]
-    return max(sets, key=len)
-
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "experiments" / "results"
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/verify")
-    figures = figures_of(folder)
-    if not figures:
-        sys.exit(f"{folder} holds none of the tables that figures are drawn from")
-    print(*draw_all(folder, figures), sep="\n")
+    for name in sys.argv[1:] or EXPERIMENTS:
+        folder = RESULTS / ("video" if name == "video-cost" else name)
+        figures = {
+            figure: each
+            for figure, each in EXPERIMENTS[name].figures.items()
+            if (folder / f"{each[0]}.csv").exists()
+        }
+        if figures:
+            print(*draw_all(folder, figures, HERE / name), sep="\n")

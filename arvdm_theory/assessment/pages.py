@@ -45,6 +45,7 @@ def report_of(
         _plan(found["plan"], plan, ar_steps, ledger_step),
         _network(found, ar_steps, step, ledger_step) if network else None,
         _decay(found.get("decay"), found["plan"], network),
+        _quality(found.get("quality")),
         _schedule(found.get("schedule"), plan),
         _context_noise(found.get("context_noise"), ar_steps),
         Section("What was left out", list(skipped)) if skipped else None,
@@ -102,6 +103,18 @@ def _summary(
             f"estimate "
             "without a bound on its error for any other."
         )
+    if network and (quality := found.get("quality")) is not None:
+        answers = [row for row in quality["rows"] if row["form"] == "predicted" and row["value"] is not None]
+        if answers and "predicted" not in quality["notes"]:
+            last = answers[-1]
+            lines.append(
+                f"Quality: the PSNR of a continued video is predicted to fall by {last['value']:.2g} dB "
+                f"({last['ci_low']:.2g} to {last['ci_high']:.2g}) by AR step {last['ar_step']}."
+            )
+        else:
+            lines.append(
+                "Quality: how far the PSNR of a continued video falls cannot be said here; the page says why."
+            )
     kl = number_of(totals.get("kl"))
     if (schedule := found.get("schedule")) is not None:
         lines.append(
@@ -198,19 +211,17 @@ def _clips(fit: Mapping[str, Any], video: FittedVideo, plan: Plan, clips: Sequen
         }
         for law, scores in held.items()
     ]
-    caveat = getattr(video, "caveat", None)
-    warnings = [text for text in [caveat(plan) if callable(caveat) else None] if text]
+    warnings = [text for text in [video.caveat(plan)] if text]
     kept = fit.get("variance_kept_held_out")
     held_out = f", {kept:.1%} of those held out" if kept is not None else ""
+    goes_on = f", whose memory goes on to lag {video.order}" if len(video.tail) else ""
     return Section(
         f"The clips as a Gaussian video of {video.frame_dim} modes",
         [
             f"{len(clips)} clips of {clips[0].shape[1]} x {clips[0].shape[2]} pixels; an autoregression of order "
-            f"{video.order}. "
-            f"The modes hold {video.variance_kept:.1%} of the variance of the frames that were fitted{held_out}. "
-            f"Levels of "
-            f"the plan are those of pictures in [-1, 1]; the modes, of scale {video.scale:.3g}, stand at equal "
-            "signal-to-noise."
+            f"{video.head}{goes_on}. The modes hold {video.variance_kept:.1%} of the variance of the frames that "
+            f"were "
+            f"fitted{held_out}. Levels of the plan are those of pictures in [-1, 1]."
         ],
         pd.DataFrame(rows) if rows else None,
         "log-density of frames that were not fitted" if rows else "",
@@ -290,11 +301,13 @@ def _network(found: Mapping[str, Any], ar_steps: int, step: str, ledger_step: st
     words = ["Averages over true frames: nothing is fed back. E_k is moment-matched: exact for an affine network, "
              "an estimate for any other."]  # fmt: skip
     if check is not None:
-        worse = [row["level"] for row in check["rows"] if row["worse"]]
-        if worse:
-            words.append(
-                f"The network is worse than the clips' mean at the levels {', '.join(f'{x:.3g}' for x in worse)}."
-            )
+        words.append(
+            f"As a network that predicts {check['kind']!r} its loss on true frames is {check['ratio']:.3g} times "
+            f"that of "
+            "a constant output, in the mean over levels."
+        )
+        if worse := [row["level"] for row in check["rows"] if row["worse"]]:
+            words.append(f"It is worse than a constant at the levels {', '.join(f'{x:.3g}' for x in worse)}.")
     see = number_of(own["totals"]["see"]) if own is not None else None
     return Section(
         f"The network: a score error of {_said(see)} nats (SEE)", words, pd.DataFrame(rows), "of the network"
@@ -327,6 +340,35 @@ def _decay(decay: Mapping[str, Any] | None, exact: Mapping[str, Any], network: b
     return Section(
         title, words, table, "", [Picture(figure, "KL of the clip that each AR step puts out.", "decay")]
     )
+
+
+def _quality(quality: Mapping[str, Any] | None) -> Section | None:
+    if quality is None:
+        return None
+    rows = [row for row in quality["rows"] if row["form"] == "predicted" and row["value"] is not None]
+    reason = quality["notes"].get("predicted")
+    words = [
+        "By how much the PSNR of a continued video falls, in dB, against its first AR step: from one AR step on "
+        "true inputs "
+        "and one on once-generated inputs. The interval reaches over four models of an AR step and their errors; "
+        "it was "
+        "chosen on networks of known videos, and no theorem makes it cover."
+    ]
+    if reason or not rows:
+        return Section("Decay of quality: no answer", words, warnings=[reason or "there is no AR step to predict"])
+    table = pd.DataFrame(
+        [
+            {"AR step": int(row["ar_step"]), "decay, dB": float(row["value"]), "from": float(row["ci_low"]),
+             "to": float(row["ci_high"])}
+            for row in rows
+        ]
+    )  # fmt: skip
+    last = rows[-1]
+    reach = f"{last['ci_low']:.2g} to {last['ci_high']:.2g}"
+    title = f"Decay of quality: {last['value']:.2g} dB by AR step {last['ar_step']} ({reach})"
+    caption = "Predicted decay of PSNR; shaded: the interval; thin: the four models."
+    pictures = [Picture(_quality_figure(quality["rows"]), caption, "quality")]
+    return Section(title, words, table, "predicted, with its interval", pictures)
 
 
 def _schedule(schedule: Mapping[str, Any] | None, plan: Plan) -> Section | None:
@@ -400,6 +442,21 @@ def _memory_figure(
                 xlabel="nats of memory beside them", ylabel="what is left, nats", title="A compressed memory"
             )
             right.set_ylim(bottom=0)
+    return figure
+
+
+def _quality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    table = pd.DataFrame(rows)
+    with style():
+        figure, panel = plt.subplots(figsize=(6.0, 3.0))
+        for form, part in table.groupby("form", sort=False):
+            if form == "predicted":
+                panel.fill_between(part.ar_step, part.ci_low.astype(float), part.ci_high.astype(float), alpha=0.2)
+                panel.plot(part.ar_step, part.value, "o-", ms=4, label="predicted")
+            else:
+                panel.plot(part.ar_step, part.value, lw=0.8, label=str(form))
+        panel.set(xlabel="AR step", ylabel="decay, dB")
+        panel.legend()
     return figure
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from arvdm_theory.adapters.diffusers import plan_from_scheduler, step_from_config
-from arvdm_theory.assessment.bridge import PictureScore, plan_of_modes
 from arvdm_theory.assessment.pages import report_of
 from arvdm_theory.assessment.parts import AssessmentError, Parts
 from arvdm_theory.diffusion.prediction import NetworkScore
@@ -52,13 +51,15 @@ def assess(
     names: Sequence[str] = (),
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
+    without: Sequence[str] = (),
 ) -> Report:
     """What clips, a plan and a network face: memory, the ledger, drift, a better schedule, and what to change
     first.
 
-    The clips become a Gaussian video (:func:`arvdm_theory.laws.fitted.fit_video`), and the network a score of its
-    modes (:mod:`arvdm_theory.assessment.bridge`). Every number is of that video: of the second-order structure of
-    the clips within ``modes`` modes. Parts are kept in ``out/parts`` and not computed twice for the same question.
+    The clips become a Gaussian video (:func:`arvdm_theory.laws.fitted.fit_video`), and a network is asked about
+    its pictures (:class:`arvdm_theory.laws.spanned.SpannedVideo`). Every number is of that video: of the
+    second-order structure of the clips within ``modes`` modes. Parts are kept in ``out/parts`` and not computed
+    twice for the same question.
 
     Args:
         clips: floating-point pixels in [-1, 1], (frames, height, width, channels), or latents.
@@ -84,6 +85,8 @@ def assess(
         names: of the clips, for the report.
         command: that made it, for the report.
         progress: told what is being computed.
+        without: parts to leave out: ``memory``, ``network``, ``ar-step-errors``, ``decay``, ``quality``,
+            ``schedule``, ``context-noise``.
 
     Raises:
         AssessmentError: for clips of different size, a space that is neither, or a network whose loss on true
@@ -101,24 +104,37 @@ def assess(
         "space": space, "modes": modes, "ar_steps": ar_steps, "step": chosen, "samples": samples, "seed": seed,
     }  # fmt: skip
     folder = Path(out)
-    parts = Parts(pictures, folder, settings, modes, ar_steps, chosen, samples, seed, budget, progress)
+    parts = Parts(
+        pictures,
+        space == "pictures",
+        folder,
+        settings,
+        modes,
+        ar_steps,
+        chosen,
+        samples,
+        seed,
+        budget,
+        progress,
+        without,
+    )
     video, fit = _fitted(parts)
-    own = plan if space == "modes" else plan_of_modes(plan, video.scale)
     score = None if network is None else _score(network, scheduler, layout, space, video)
     found: dict[str, Any] = {"fit": fit}
     if score is not None:
-        found["check"] = parts.part("check", lambda: parts.check(video, own, score), optional=False)
-    found["plan"] = parts.part("plan", lambda: parts.exact(video, own), optional=False)
-    found["memory"] = parts.part("memory", lambda: parts.memory(video, own))
+        found["check"] = parts.part("check", lambda: parts.check(video, plan, score), optional=False)
+    found["plan"] = parts.part("plan", lambda: parts.exact(video, plan), optional=False)
+    found["memory"] = parts.part("memory", lambda: parts.memory(video, plan))
     if score is not None:
-        found["network"] = parts.part("network", lambda: parts.network(video, own, score))
-        found["ar_step_errors"] = parts.part("ar-step-errors", lambda: parts.ar_step_errors(video, own, score))
-        found["decay"] = parts.part("decay", lambda: parts.decay(video, own, score))
-    found["schedule"] = parts.part("schedule", lambda: parts.schedule(video, own))
-    found["context_noise"] = parts.part("context-noise", lambda: parts.context_noise(video, own))
+        found["network"] = parts.part("network", lambda: parts.network(video, plan, score))
+        found["ar_step_errors"] = parts.part("ar-step-errors", lambda: parts.ar_step_errors(video, plan, score))
+        found["decay"] = parts.part("decay", lambda: parts.decay(video, plan, score))
+        found["quality"] = parts.part("quality", lambda: parts.quality(video, plan, score))
+    found["schedule"] = parts.part("schedule", lambda: parts.schedule(video, plan))
+    found["context_noise"] = parts.part("context-noise", lambda: parts.context_noise(video, plan))
     config = {key: value for key, value in settings.items() if key != "plan"} | {"clips": list(names)}
     report = report_of(
-        found, video, own, ar_steps, made=provenance(config, seed), command=command, skipped=parts.skipped,
+        found, video, plan, ar_steps, made=provenance(config, seed), command=command, skipped=parts.skipped,
         clips=pictures, network=network is not None, step=chosen, ledger_step=parts.ledger_step,
     )  # fmt: skip
     write_report(report, folder)
@@ -182,7 +198,7 @@ def _fitted(parts: Parts) -> tuple[FittedVideo, dict[str, Any]]:
 
 
 def _score(network: Any, scheduler: Any, layout: str, space: str, video: FittedVideo) -> Any:
-    """The network as a score of the video's modes."""
+    """The network as a score of pictures, or of the fitted modes."""
     own = network
     scores = isinstance(network, NetworkScore | GuidedScore | HasScore)
     if not scores and scheduler is not None:
@@ -191,8 +207,7 @@ def _score(network: Any, scheduler: Any, layout: str, space: str, video: FittedV
             own = NetworkScore.from_diffusers(network, scheduler, layout)
         else:
             own = NetworkScore.from_diffusers(network, scheduler, layout, frame_shape=shape)
-    own = as_score(own, None, affine=False)
-    return PictureScore(own, video) if space == "pictures" else own
+    return as_score(own, None, affine=False)
 
 
 def _name(network: Any) -> str | None:

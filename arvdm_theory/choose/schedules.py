@@ -330,7 +330,11 @@ class _Problem:
         return found if math.isfinite(found) else math.inf
 
     def descend(self, start: NDArray[np.float64], iterations: int) -> tuple[float, NDArray[np.float64]]:
-        """The least value that L-BFGS meets, and where."""
+        """The least value that L-BFGS meets, and where.
+
+        Raises:
+            ValueError: if the objective is finite at the start but has no gradient there.
+        """
         best, kept = math.inf, start
 
         def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -342,7 +346,10 @@ class _Problem:
                 return _REFUSED, np.zeros_like(flat)
             (slope,) = torch.autograd.grad(found, free)
             value = float(found.detach())
-            if not (math.isfinite(value) and bool(torch.isfinite(slope).all())):
+            sloped = bool(torch.isfinite(slope).all())
+            if math.isfinite(value) and not sloped and best == math.inf:
+                raise ValueError("the objective has no gradient in the levels for this reverse step")
+            if not (math.isfinite(value) and sloped):
                 return _REFUSED, np.zeros_like(flat)
             if value < best:
                 best, kept = value, flat.copy()

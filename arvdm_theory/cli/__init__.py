@@ -51,6 +51,7 @@ COMMANDS = {
     "needle": "memory bottleneck and best retrieval rate of a needle in a haystack",
     "estimate": "information or KL divergence of samples, with honest uncertainty",
     "experiment": "train networks on videos whose law is known and hold them against it",
+    "figures": "draw the figures of a run again, for print or for slides",
     "simulate": "make episodes of a stand-in for DMLab or Minecraft, with what must be remembered in them",
     "video": "train networks with memory on first-person video, sample, and score quality and retrieval",
     "demo": "make small inputs for every command, to try them on",

@@ -48,8 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
     from arvdm_theory.executors import executing
     from arvdm_theory.experiments.networks import Setting
+    from arvdm_theory.experiments.pages import write_page
     from arvdm_theory.files import check_folder
-    from arvdm_theory.provenance import require_clean
+    from arvdm_theory.provenance import provenance, require_clean
+    from arvdm_theory.report.page import command_line
     from arvdm_theory.training.devices import resolve_device
 
     for option, place in (("--out", args.out), ("--publish", args.publish)):
@@ -69,13 +71,21 @@ def run(args: argparse.Namespace) -> int:
             tables = module.run(setting)
         print(f"{name} ({args.preset}): {each.shows}")
         print(module.headline(tables))
+        drawn = []
         if not args.no_figures:
             from arvdm_theory.report.style import draw_all
 
-            print("figures: " + ", ".join(str(path) for path in draw_all(folder, each.figures)))
+            drawn = draw_all(folder, each.figures)
+            print("figures: " + ", ".join(str(path) for path in drawn))
+        words = ["arvdm", "experiment", name, "--preset", args.preset, "--seed", str(args.seed), "--out", folder]
+        page = write_page(
+            folder, f"Experiment {name}", [each.shows], module.headline(tables), tables, drawn,
+            command_line(words), provenance({"preset": args.preset}, args.seed, args.device),
+            {figure: table for figure, (table, _) in each.figures.items()},
+        )  # fmt: skip
         if args.publish is not None:
             from arvdm_theory.report.style import publish
 
             publish([*folder.glob("*.csv"), *folder.glob("*.provenance.json")], Path(args.publish))
-        print(f"tables with their provenance, and weights, in {folder}\n")
+        print(f"tables with their provenance, and weights, in {folder}; all of it on one page: {page}\n")
     return 0

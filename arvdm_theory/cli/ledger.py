@@ -174,7 +174,8 @@ def _print_rates(limit: Rates) -> None:
     lines = ["", "at the infinite horizon, in nats a frame:"]
     lines += [f"  {text:<46} {found[key]:.6g}" for key, text in names.items() if found[key] is not None]
     clip = "grows without end" if found["clip"] is None else f"{found['clip']:.6g}"
-    print("\n".join([*lines, f"and the KL of one clip, in nats: {clip}"]))
+    apart = "" if found["clip_w2"] is None else f" (W_2 {found['clip_w2']:.6g})"
+    print("\n".join([*lines, f"and the KL of one clip, in nats: {clip}{apart}"]))
 
 
 def _print(result: Result) -> None:

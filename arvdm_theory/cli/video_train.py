@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from arvdm_theory.video.runs import VideoRun
 
 # As arvdm_theory.video.presets has them, which would import torch.
-PRESETS = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-slip", "cpu-walk-slip", "cpu-long", "gpu")
+PRESETS = (
+    "smoke", "cpu", "cpu-walk", "cpu-between", "cpu-slip", "cpu-walk-slip", "cpu-far", "cpu-farthest", "cpu-long",
+    "gpu",
+)  # fmt: skip
 
 __all__ = ["PRESETS", "add_data_options", "configure", "run", "run_from"]
 
@@ -32,8 +35,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="the frame that an action of its files leads to: of the same number, or the next")  # fmt: skip
     add("--preset", choices=PRESETS, default="cpu",
         help="smoke: does it run; cpu: 16 x 16 pixels, turning in place; cpu-walk: walking; cpu-between: views "
-        "between remembered ones; cpu-slip, cpu-walk-slip: steps slip, no view is met twice; cpu-long: 32 x 32, "
-        "walking; gpu: full size")  # fmt: skip
+        "between remembered ones; cpu-slip, cpu-walk-slip: steps slip, no view is met twice; cpu-far, "
+        "cpu-farthest: 32 and 112 remembered frames; cpu-long: 32 x 32, walking; gpu: full size")  # fmt: skip
     add("--size", type=whole(), metavar="PX", default=None, help="height and width (default: the preset's)")
     add(
         "--memory-frames",

@@ -216,10 +216,17 @@ def stage_errors(question: Question, laws: Sequence[StageLaw], truths: Iterable[
     weights: list[Tensor] = []
     for truth in truths:
         weights += [] if truth.weights is None else [truth.weights]
+        before: StageLaw | None = None
+        errors: dict[str, Tensor] = {}
         for law, column in zip(
             tqdm(laws, "stages", disable=not question.progress or None, leave=False), columns, strict=True
         ):
-            for name, value in _errors(question, law, truth).items():
+            # Averages are over draws of their own at every stage.
+            averaged = law.window is None or question.teacher_forced
+            if averaged or before is None or not _same_stage(before, law, question.score):
+                errors = _reverse_errors(question, law, truth)
+            before = law
+            for name, value in (errors | _bottlenecks(question, law, truth)).items():
                 column.setdefault(name, []).append(value)
     own = torch.cat(weights) if weights else None
     return [
@@ -228,7 +235,7 @@ def stage_errors(question: Question, laws: Sequence[StageLaw], truths: Iterable[
     ]
 
 
-def _errors(question: Question, law: StageLaw, truth: TrueVideos) -> dict[str, Tensor]:
+def _reverse_errors(question: Question, law: StageLaw, truth: TrueVideos) -> dict[str, Tensor]:
     step, bounds = question.reverse, question.bounds(law)
     terms = law.reverse_terms(truth, question.score, step, question.against, question.teacher_forced)
     found = {"nie": law.start_divergence(truth), "de": terms.de, "see": terms.see, "cross": terms.cross}
@@ -244,11 +251,17 @@ def _errors(question: Question, law: StageLaw, truth: TrueVideos) -> dict[str, T
             found["nie_closed"] = law.over_modes(closed_initialisation_bound(window, stage.fresh, stage.horizon))[
                 None
             ]
-    if question.memory and stage.ar_step:
-        found["mb"] = law.memory_bottleneck(truth)
-        if not stage.kept:
-            noised = any(r.level > stage.floor for r in stage.references)
-            found["mb_clean"] = law.memory_bottleneck(truth, clean_references=True) if noised else found["mb"]
+    return found
+
+
+def _bottlenecks(question: Question, law: StageLaw, truth: TrueVideos) -> dict[str, Tensor]:
+    stage = law.stage
+    if not question.memory or not stage.ar_step:
+        return {}
+    found = {"mb": law.memory_bottleneck(truth)}
+    if not stage.kept:
+        noised = any(r.level > stage.floor for r in stage.references)
+        found["mb_clean"] = law.memory_bottleneck(truth, clean_references=True) if noised else found["mb"]
     return found
 
 
@@ -319,13 +332,19 @@ def closed_rollout(question: Question, laws: Sequence[Any], wanted: Collection[s
 
 
 def _same_stage(first: Any, second: Any, score: Any) -> bool:
-    """Whether two stages have the same kernel for an exact score of their video: their windows have one law."""
+    """Whether two AR steps have the same kernel for an exact score of their video: their windows have one law.
+
+    Laws that carry a gradient may have equal values of different derivatives, and are never the same.
+    """
     exact = isinstance(score, ExactScore | PerturbedScore) and score.video in (None, first.video)
-    if not exact:  # another one may look at the frames' numbers
+    if not exact or not first.stage.ar_step:  # another one may look at the frames' numbers
         return False
     one, two = first.window, second.window
+    if any(each.covariance.requires_grad or each.mean.requires_grad for each in (one, two)):
+        return False
     return (
         first.stage.visible == second.stage.visible
+        and first.stage.fresh == second.stage.fresh
         and torch.equal(one.levels, two.levels)
         and torch.equal(first.stage.reference_levels, second.stage.reference_levels)
         and all(

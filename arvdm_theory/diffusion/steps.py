@@ -134,7 +134,8 @@ def _ddim_with_noise(eta: float) -> Callable[[Tensor, Tensor], Coefficients]:
     def coefficients(level: Tensor, target: Tensor) -> Coefficients:
         a, v = transition(level, target)
         variance = eta**2 * v * sigma2(target) / sigma2(level)
-        kept = torch.sqrt((sigma2(target) - variance).clamp(min=0))
+        left = sigma2(target) - variance
+        kept = torch.where(left > 0, torch.sqrt(torch.where(left > 0, left, 1.0)), 0.0)  # with a slope at 0, too
         return Coefficients(1 / a, sigma2(level) / a - kept * torch.sqrt(sigma2(level)), variance)
 
     return coefficients
@@ -162,7 +163,10 @@ def _two_steps(at: Evaluation) -> Tensor:
     moves = (at.level > at.target)[:, None]
     clean = (at.window + s_t**2 * at.score(at.window)) / a_t
     finite = moves & (s_s > 0)
-    h = torch.where(finite, torch.log(torch.where(finite, a_s * s_t / (s_s * a_t), 1.0)), 0.0)
+    # Masked before it is divided by: a gradient passes through what is not chosen as well.
+    h = torch.where(
+        finite, torch.log(torch.where(finite, a_s * s_t / (torch.where(finite, s_s, 1.0) * a_t), 1.0)), 0.0
+    )
     extrapolated = clean
     if at.memory:
         usable = finite & (at.memory["h"] > 0)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["EXPERIMENTS", "TRAINED", "Experiment", "experiment"]
+__all__ = ["EXPERIMENTS", "TRAINED", "Experiment", "drawn_from", "experiment"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "video": Experiment(
         "video", "networks with a memory on first-person video: retrieval, decay, information, and their trade",
         ("structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft",
-         "long"),
+         "slip", "slip-walk", "doom", "far", "farthest", "long"),
         "video sweep", "SUITES",
     ),
     "video-cost": Experiment(
@@ -131,3 +132,21 @@ def experiment(name: str) -> Experiment:
         return EXPERIMENTS[name]
     other = f" ({EXPERIMENTS[name].command} runs that)" if name in EXPERIMENTS else ""
     raise ValueError(f"an experiment is one of {', '.join(TRAINED)} or all, got {name!r}{other}")
+
+
+def drawn_from(folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """The experiment whose tables lie in a folder, and its figures that can be drawn from them.
+
+    That of which most figures can be drawn: two experiments may call one of their tables the same.
+
+    Raises:
+        ValueError: if no experiment's tables lie there.
+    """
+    found = {
+        name: {figure: each for figure, each in one.figures.items() if (folder / f"{each[0]}.csv").is_file()}
+        for name, one in EXPERIMENTS.items()
+    }
+    name = max(found, key=lambda name: len(found[name]))
+    if not found[name]:
+        raise ValueError(f"{folder} holds none of the tables that figures are drawn from")
+    return name, found[name]

@@ -43,7 +43,18 @@ class GaussianSteps:
 
 
 def gaussian_steps(law: WindowLaw, step: ReverseStep) -> GaussianSteps:
-    """The reverse steps of a stage: the true conditionals (in exact form) beside the sampler's kernels."""
+    """The reverse steps of a stage: the true conditionals (in exact form) beside the sampler's kernels.
+
+    Terms and kernel both ask for them: the law keeps the last ones.
+    """
+    kept: tuple[ReverseStep, GaussianSteps] | None = law.__dict__.get("_kept_steps")
+    if kept is None or kept[0] != step:
+        kept = step, _gaussian_steps(law, step)
+        law.__dict__["_kept_steps"] = kept
+    return kept[1]
+
+
+def _gaussian_steps(law: WindowLaw, step: ReverseStep) -> GaussianSteps:
     own = sampler_steps(law.levels, step).spread(law.dim)
     moves = law.levels[:-1] > law.levels[1:]
     a, v = transition(torch.where(moves, law.levels[:-1], 2.0), torch.where(moves, law.levels[1:], 1.0))

@@ -39,8 +39,7 @@ class State:
 
 def frame_indices(frames: Sequence[int] | range, dim: int) -> Tensor:
     """Positions of the entries of ``frames`` in a frame-major vector of frames in R^dim."""
-    start = torch.as_tensor(list(frames), dtype=torch.long)
-    return (start[:, None] * dim + torch.arange(dim)).reshape(-1)
+    return torch.tensor([frame * dim + entry for frame in frames for entry in range(dim)], dtype=torch.long)
 
 
 def noisy_covariance(clean: Tensor, levels: Tensor, ancestor: Tensor, same_frame: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class Section:
         pictures: figures.
         command: the command that makes these numbers.
         warnings: what speaks against them.
+        listing: what a command printed, line by line.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Section:
     pictures: Sequence[Picture] = ()
     command: str = ""
     warnings: Sequence[str] = ()
+    listing: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def to_json(report: Report) -> dict[str, Any]:
                 "words": list(section.words),
                 "warnings": list(section.warnings),
                 "command": section.command,
+                "listing": section.listing,
                 "table": _rows(section.table),
                 "caption": section.caption,
                 "pictures": [{"name": each.name, "caption": each.caption} for each in section.pictures],
@@ -155,6 +158,8 @@ def to_html(report: Report) -> str:
         parts.append(f"<section><h2>{_text(section.title)}</h2>")
         parts += [f"<p>{_text(words)}</p>" for words in section.words]
         parts += [f'<p class="warning">{_text(words)}</p>' for words in section.warnings]
+        if section.listing:
+            parts.append(f'<div class="wide"><pre>{_text(section.listing)}</pre></div>')
         parts += [_picture(each) for each in section.pictures]
         if section.table is not None:
             parts.append(_table(section.table, section.caption))
@@ -241,7 +246,8 @@ _STYLE = """
 --warn-card:#fff4e5}
 @media
 (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4af;--paper:#0d1117;--card:#161b22;--line:#30363d;
---mark:#79b8ff;--warn:#ffb86b;--warn-card:#2b2113}figure img{filter:invert(1) hue-rotate(180deg)}}
+--mark:#79b8ff;--warn:#ffb86b;--warn-card:#2b2113}figure img{filter:invert(1) hue-rotate(180deg);
+mix-blend-mode:screen}}
 *{box-sizing:border-box} body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55
 system-ui,-apple-system,"Segoe UI",Roboto, "Helvetica Neue",Arial,sans-serif;overflow-wrap:anywhere}
 main{max-width:60rem;margin:0 auto;padding:1.25rem}
@@ -256,6 +262,7 @@ padding:1rem 1.25rem}
 .command{color:var(--soft);font-size:.85rem}
 code{font:.95em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--card);padding:.1em .3em;
 border-radius:4px}
+pre{font:.85rem/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:0;overflow-wrap:normal}
 .wide{overflow-x:auto;margin:1rem 0}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums;overflow-wrap:normal}
 caption{text-align:left;color:var(--soft);padding-bottom:.4rem}
@@ -268,7 +275,7 @@ figure img{display:block;width:100%;max-width:48rem;min-width:32rem;height:auto;
 figcaption{color:var(--soft);font-size:.9rem;margin-top:.4rem}
 footer{border-top:1px solid var(--line);color:var(--soft);font-size:.85rem;margin-top:2.5rem}
 @media print{:root{--ink:#000;--soft:#333;--paper:#fff;--card:#fff;--line:#999;--mark:#000;--warn:#000;
---warn-card:#fff}figure img{filter:none;min-width:0}figure{overflow:visible}body{font-size:10.5pt}
-main{max-width:none;padding:0}
-section,figure,tr{break-inside:avoid}.wide{overflow:visible}}
+--warn-card:#fff}figure img{filter:none;mix-blend-mode:normal;min-width:0}figure{overflow:visible}
+body{font-size:10.5pt}main{max-width:none;padding:0}
+section,figure,tr{break-inside:avoid}.wide{overflow:visible}pre{white-space:pre-wrap}}
 """

@@ -14,7 +14,6 @@ side of KL(P ‖ Q): nearest neighbours or a network estimate the latter, with t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -32,6 +31,7 @@ from arvdm_theory.information.estimators import (
     gaussian_divergence,
     knn_divergence,
     log_det_bias,
+    near_zero,
     neural_divergence,
     sample,
 )
@@ -64,7 +64,8 @@ def divergence_from_known(
 
     The standard error is that of the mean of the influence function, right where the KL is well above it. Near
     Q = P, where the estimate's error is quadratic, the variance of the estimate is D (D + 3)/(4m²) while the
-    influence function vanishes with what is estimated: the error is never taken to be below that.
+    influence function vanishes with what is estimated:
+    :func:`arvdm_theory.information.estimators.uncertainty.near_zero` has the error and the upper end there.
 
     Args:
         mean: μ, (D,).
@@ -106,9 +107,9 @@ def divergence_from_known(
     half = solve_triangular(factor, centred.T, lower=True).T
     influence = ((half**2).sum(1) - ((half @ inner) ** 2).sum(1) - (half @ shift) ** 2) / 2 - half @ shift
     stderr, freedom, _ = contribution_error(influence, dependence)
-    stderr = max(stderr, math.sqrt(dim * (dim + 3)) / (2 * m))
+    stderr, above = near_zero(value, stderr, [influence], dim * (dim + 3) / 2, level)
     width = half_width(stderr, freedom, level)
-    return Number.stated(value, stderr, value - width, value + width, method="gaussian-known", n=m)
+    return Number.stated(value, stderr, value - width, max(value + width, above), method="gaussian-known", n=m)
 
 
 def measured_kl(

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from arvdm_theory.number import Number, half_width
 from arvdm_theory.video.metrics import decibel
 
-__all__ = ["DecayError", "RankAgreement", "decay_slope", "rank_agreement"]
+__all__ = ["DecayError", "RankAgreement", "decay_slope", "partial_rank_correlation", "rank_agreement"]
 
 Array = NDArray[np.float64]
 
@@ -129,12 +129,48 @@ def rank_agreement(
         orders = np.concatenate([b[None], drawn])
     shared = int(a @ b)
     pvalue = float((np.abs(orders @ a) >= abs(shared)).mean())
-    value, method = shared / math.sqrt(squares), "Spearman"
-    if shared**2 == squares:
-        return RankAgreement(Number.stated(np.sign(shared), math.nan, method=method, n=n), pvalue, exact)
-    stderr = math.sqrt((1 + value**2 / 2) / (n - 3))
+    # ±1 exactly, where rounding might leave a little less.
+    value = math.copysign(1, shared) if shared**2 == squares else shared / math.sqrt(squares)
+    return RankAgreement(_correlation(value, n, n - 3, "Spearman"), pvalue, exact)
+
+
+def _correlation(value: float, n: int, free: int, method: str) -> Number:
+    """With Fisher's interval and the variance of Bonett and Wright; none for ±1."""
+    if abs(value) == 1:
+        return Number.stated(value, math.nan, method=method, n=n)
+    stderr = math.sqrt((1 + value**2 / 2) / free)
     width = half_width(stderr)
     low, high = (math.tanh(math.atanh(value) + side * width) for side in (-1, 1))
     # tanh' = 1 - tanh².
-    number = Number.stated(value, (1 - value**2) * stderr, low, high, method=method, n=n)
-    return RankAgreement(number, pvalue, exact)
+    return Number.stated(value, (1 - value**2) * stderr, low, high, method=method, n=n)
+
+
+def partial_rank_correlation(one: ArrayLike, other: ArrayLike, given: ArrayLike) -> Number:
+    """Spearman's rank correlation of two measurements of runs, a third one held fixed.
+
+    ρ = (ρ₁₂ - ρ₁₃ρ₂₃)/√((1 - ρ₁₃²)(1 - ρ₂₃²)) with Spearman's correlations of the pairs. The 95 % interval is that
+    of :func:`rank_agreement` with one run fewer.
+
+    Args:
+        one: shape (runs,), 5 or more.
+        other: the same runs.
+        given: what is held fixed.
+
+    Raises:
+        DecayError: as :func:`rank_agreement`, for fewer than 5 runs, or if the third one ranks runs as another.
+
+    Example:
+        >>> found = partial_rank_correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5], [1, 3, 2, 5, 4])
+        >>> round(found.value, 6)  # of 0.8, and 0.8 and 0.3 with what is held fixed
+        0.978399
+    """
+    pairs = [(one, other), (one, given), (other, given)]
+    found = [rank_agreement(*pair, permutations=1).correlation for pair in pairs]
+    n, (ab, ac, bc) = np.size(one), (each.value for each in found)
+    if n < 5:
+        raise DecayError(f"a partial correlation needs 5 or more runs, got {n}")
+    left = (1 - ac**2) * (1 - bc**2)
+    if left <= 1e-12:
+        raise DecayError("what is held fixed ranks the runs as a measurement does: nothing is left to correlate")
+    value = min(max((ab - ac * bc) / math.sqrt(left), -1.0), 1.0)
+    return _correlation(value if abs(value) < 1 - 1e-12 else round(value), n, n - 4, "Spearman, partial")

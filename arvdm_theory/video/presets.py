@@ -14,8 +14,6 @@ from arvdm_theory.video.windows import Queries
 
 __all__ = ["PRESETS", "PRESET_NAMES", "VideoPreset", "preset"]
 
-PRESET_NAMES = ("smoke", "cpu", "cpu-walk", "cpu-between", "cpu-slip", "cpu-walk-slip", "cpu-long", "gpu")
-
 
 @dataclass(frozen=True)
 class VideoPreset:
@@ -120,6 +118,20 @@ _CPU_WALK_SLIP = replace(
     rollout_trajectory=Trajectory("walk", context=16, farthest=48, slip=0.2), least=2,
 )  # fmt: skip
 
+# Rounds of 64 steps, 32 frames, are remembered whole.
+_CPU_FAR = replace(
+    _CPU_WALK, trajectory=Trajectory("walk", frames=128, context=24), memory=32, context=4,
+    rollout_trajectory=Trajectory("walk", context=24, farthest=64),
+    note="one CPU core, 1 GiB, three to twenty minutes of its time a network",
+)  # fmt: skip
+
+_CPU_FARTHEST = replace(
+    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), memory=112, context=4, least=2,
+    training=replace(_CPU.training, batch=16),
+    rollout_trajectory=Trajectory("walk", context=24, farthest=224),
+    note="one CPU core, 2 GiB, a quarter of an hour to an hour of its time a network",
+)  # fmt: skip
+
 _CPU_LONG = replace(
     _CPU_WALK, size=32,
     training=replace(_CPU.training, steps=3200, batch=16, ema=0.995),
@@ -150,14 +162,17 @@ _MINECRAFT_GPU = replace(
     "(cross) or 14 EFLOP (prepend) in all, 3 to 26 hours at 150 TFLOP/s. The decoded episodes take 147 GB of disk",
 )  # fmt: skip
 
+_CPU_PRESETS = {
+    "smoke": _SMOKE, "cpu": _CPU, "cpu-walk": _CPU_WALK, "cpu-between": _CPU_BETWEEN, "cpu-slip": _CPU_SLIP,
+    "cpu-walk-slip": _CPU_WALK_SLIP, "cpu-far": _CPU_FAR, "cpu-farthest": _CPU_FARTHEST, "cpu-long": _CPU_LONG,
+}  # fmt: skip
+
+PRESET_NAMES = (*_CPU_PRESETS, "gpu")
+
 PRESETS: dict[tuple[str, str], VideoPreset] = {
     (data, name): chosen
     for data, gpu in (("dmlab", _DMLAB_GPU), ("minecraft", _MINECRAFT_GPU), ("doom", _DMLAB_GPU))
-    for name, chosen in zip(
-        PRESET_NAMES,
-        (_SMOKE, _CPU, _CPU_WALK, _CPU_BETWEEN, _CPU_SLIP, _CPU_WALK_SLIP, _CPU_LONG, gpu),
-        strict=True,
-    )
+    for name, chosen in {**_CPU_PRESETS, "gpu": gpu}.items()
 }
 """By data and name."""
 

@@ -37,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages, and the repository's figures and tables."""
     for name, make in PAGES.items():
         files.append(File.generated(config, name, content=make()))
-    for folder, pattern, place in (("figures", "*.png", "figures"), ("experiments/results", "**/*", "results")):
+    for folder, pattern, place in (("figures", "*/*.png", "figures"), ("experiments/results", "**/*", "results")):
         for path in sorted((ROOT / folder).glob(pattern)):
             if path.is_file() and path.suffix in (".png", ".csv", ".md", ".json"):
                 target = f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
@@ -144,31 +144,26 @@ def gallery() -> str:
         "`arvdm figures RUN --format pdf --width 5.5 --style paper` draws those of a run for print.",
     ]  # fmt: skip
     for name, each in EXPERIMENTS.items():
-        drawn = [(figure, *rest) for figure, rest in each.figures.items() if _picture(figure) is not None]
+        drawn = [(figure, *rest) for figure, rest in each.figures.items() if _drawn(name, figure).exists()]
         if not drawn:
             continue
         lines += ["", f"## {name}", "", f"{each.shows[0].upper()}{each.shows[1:]}. `{each.runs}`"]
         for figure, table, draw in drawn:
-            picture = _picture(figure)
-            caption = _caption(figure)
+            # What is shown, then what was measured.
+            caption = html.escape(_drawn(name, figure).with_suffix(".txt").read_text(encoding="utf-8").strip())
             source = inspect.getsource(inspect.unwrap(getattr(draw, "func", draw)))
             lines += [
-                "", f"### {figure}", "", '<figure markdown="span">',
-                f"![{html.escape(caption.splitlines()[0])}](figures/{picture})",
-                f"<figcaption>{html.escape(caption)}</figcaption>", "</figure>", "",
+                "", f"### {figure} {{ #{name}-{figure} }}", "", '<figure markdown="span">',
+                f"![{html.escape(figure)}](figures/{name}/{figure}.png)",
+                f"<figcaption>{caption.replace(chr(10) * 2, '<br>')}</figcaption>", "</figure>", "",
                 f'??? note "the code that draws it from {table}.csv"', "", "    ```python",
                 *(f"    {line}" for line in source.splitlines()), "    ```",
             ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _picture(figure: str) -> str | None:
-    return f"{figure}.png" if (ROOT / "figures" / f"{figure}.png").exists() else None
-
-
-def _caption(figure: str) -> str:
-    file = ROOT / "figures" / f"{figure}.txt"
-    return file.read_text(encoding="utf-8").strip() if file.exists() else figure
+def _drawn(experiment: str, figure: str) -> Path:
+    return ROOT / "figures" / experiment / f"{figure}.png"
 
 
 def commands() -> str:

@@ -22,12 +22,12 @@ from arvdm_theory import (
     outpainting,
     predicted_clip_kl,
 )
-from arvdm_theory.assessment.bridge import PictureScore, plan_of_modes
 from arvdm_theory.assessment.parts import AssessmentError
 from arvdm_theory.cli import main
 from arvdm_theory.decomposition.generated import generated_error
 from arvdm_theory.laws.fitted import load_fitted
 
+Assessed = tuple[Path, dict[str, Any], Any]
 PLAN = outpainting(2, References.last(2), 3, 3, 5.0, 0.02)
 ASKED: dict[str, Any] = {"modes": 2, "ar_steps": 2, "samples": 64}
 
@@ -43,43 +43,40 @@ def assessed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, json.loads((folder / "report.json").read_text()), network
 
 
-def test_its_numbers_are_those_of_direct_calls(assessed: tuple[Path, dict[str, Any], Any]) -> None:
+def test_its_numbers_are_those_of_direct_calls(assessed: Assessed) -> None:
     folder, report, network = assessed
-    video = load_fitted(folder / "parts" / "fitted.npz")
-    plan, score, facts = plan_of_modes(PLAN, video.scale), PictureScore(network, video), report["facts"]
-    exact = ledger(video, plan, 2, girsanov=False)
+    law, facts = load_fitted(folder / "parts" / "fitted.npz").pixels(), report["facts"]
+    video = law.span
+    exact = ledger(video, PLAN, 2, girsanov=False)
     for name in ("kl", "mb", "de", "ar_step_kl"):
         assert facts["plan"]["totals"][name]["value"] == pytest.approx(exact.totals[name], rel=1e-12)
-    own = ledger(video, plan, 2, score=score, girsanov=False, teacher_forced=True, samples=64, seed=0)
+    own = ledger(law, PLAN, 2, score=network, girsanov=False, teacher_forced=True, samples=64, seed=0)
     for name in ("see", "cross", "path_kl"):
         assert facts["network"]["totals"][name]["value"] == pytest.approx(own.totals[name], rel=1e-9)
         assert facts["network"]["totals"][name]["stderr"] == pytest.approx(own.stderr[name], rel=1e-9)
     for row in facts["memory"]["curve"]:
-        seen = dataclasses.replace(plan, references=References.last(row["references"]))
+        seen = dataclasses.replace(PLAN, references=References.last(row["references"]))
         assert row["mb"]["value"] == pytest.approx(float(memory_bottleneck(video, seen, 2)), rel=1e-9)
         # Four clips, each left out; beyond the order of the fit all of them say 0.
         assert row["mb"]["stderr"] > 0 or row["mb"]["value"] < 1e-12
+    score = law.in_span(network, 0)
     for row in facts["ar_step_errors"]["rows"]:
         k = row["ar_step"]
-        found = generated_error(video, plan, k, score, samples=64, seed=k)
+        found = generated_error(video, PLAN, k, score, samples=64, seed=k)
         assert row["error"]["value"] == pytest.approx(float(found), rel=1e-9)
-    decay = predicted_clip_kl(video, plan, 2, score, samples=facts["decay"]["samples"])
+    decay = predicted_clip_kl(video, PLAN, 2, law.in_span(network, 0), samples=facts["decay"]["samples"])
     np.testing.assert_allclose([row["value"] for row in facts["decay"]["rows"]], decay.table.value, rtol=1e-9)
     assert facts["schedule"]["value"] < facts["schedule"]["start"]
 
 
-def test_the_compressed_memory_starts_at_the_bottleneck_and_falls(
-    assessed: tuple[Path, dict[str, Any], Any],
-) -> None:
+def test_the_compressed_memory_starts_at_the_bottleneck_and_falls(assessed: Assessed) -> None:
     memory = assessed[1]["facts"]["memory"]
     left = [row["mb"] for row in memory["compression"]]
     assert left[0] == pytest.approx(memory["own"]["value"], rel=1e-6)
     assert all(after <= before for before, after in pairwise(left))
 
 
-def test_the_report_says_what_to_change_first_and_keeps_to_itself(
-    assessed: tuple[Path, dict[str, Any], Any],
-) -> None:
+def test_the_report_says_what_to_change_first_and_keeps_to_itself(assessed: Assessed) -> None:
     folder, report, _ = assessed
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert report["summary"][-2].startswith("Change first: ")
@@ -91,7 +88,7 @@ def test_the_report_says_what_to_change_first_and_keeps_to_itself(
     assert report["provenance"]["seed"] == 0
 
 
-def test_what_is_there_is_not_computed_again(assessed: tuple[Path, dict[str, Any], Any], monkeypatch: Any) -> None:
+def test_what_is_there_is_not_computed_again(assessed: Assessed, monkeypatch: Any) -> None:
     folder, report, network = assessed
     told: list[str] = []
     assess(clips(), network, PLAN, **ASKED, out=folder, progress=told.append)
@@ -104,11 +101,13 @@ def test_what_is_there_is_not_computed_again(assessed: tuple[Path, dict[str, Any
 
 
 def test_a_wrong_prediction_type_is_found_out(tmp_path: Path) -> None:
-    """x̂ read as ε: worse than the clips' mean, and far better read as what it is."""
+    """x̂ read as ε: worse than a constant, and far better read as what it is."""
     assess(clips(), None, PLAN, **ASKED, out=tmp_path, budget=1e-9)
     video = load_fitted(tmp_path / "parts" / "fitted.npz")
     network = NetworkScore(PictureNetwork(video), "epsilon", dtype=torch.float64)  # type: ignore[arg-type]
-    with pytest.raises(AssessmentError, match=r"worse .* than the clips' mean at \d of 3 levels .* read as 'x0'"):
+    with pytest.raises(
+        AssessmentError, match=r"constant output, .* predicts 'epsilon'; read as 'x0' its error is"
+    ):
         assess(clips(), network, PLAN, **ASKED, out=tmp_path / "wrong")
     assert not (tmp_path / "wrong" / "report.html").exists()
 

@@ -185,3 +185,13 @@ def test_what_cannot_be_held_is_refused() -> None:
     with pytest.raises(ValueError, match="positive and finite"):
         choice.compress(0.0)
     assert MemoryChoice.of(reference_video(), outpainting(2), 4, most=3).past == 3
+
+
+def test_the_numbers_that_the_page_on_choosing_tells() -> None:
+    choice = MemoryChoice.of(reference_video(), outpainting(2), 8)
+    told = {(1, 2): 0.680, (1, 6): 0.511, (1, 2, 3, 4): 0.490, (1, 4, 6, 9): 0.233}
+    assert choice.total == pytest.approx(1.489, abs=5e-4)
+    for lags, left in told.items():
+        assert choice.total - choice.information(lags) == pytest.approx(left, abs=5e-4)
+    assert choice.select(2).lags == (1, 6)
+    assert choice.select(4).lags == (1, 4, 6, 9)

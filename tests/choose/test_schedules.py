@@ -138,6 +138,23 @@ def test_any_reverse_step_can_be_scheduled(step: str) -> None:
     assert plan_floor(ar1(0.8), plan, 1) - 1e-12 <= found.value <= min(found.baselines.values())
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.01])
+@pytest.mark.parametrize(
+    "step", ["exponential", "euler", "ancestral", "ddpm", "ddim", "ddim:0.5", "renoise", "heun", "dpm++2m"]
+)
+def test_gradients_in_the_levels_are_differences_for_every_reverse_step(step: str, floor: float) -> None:
+    """Also where the last level is 0, at which roots and logarithms of it have no slope."""
+    plan = outpainting(1, References.last(1), reverse_steps=3, init_steps=2, horizon=3.0, floor=floor)
+    plan = hand_grids(plan)["cosine"]
+    levels = torch.tensor(plan.ar_grid, dtype=torch.float64)
+
+    def value(inner: torch.Tensor) -> torch.Tensor:
+        grid = torch.cat([levels[:1], inner, levels[-1:]])
+        return objective_value(ar1(0.8), plan, 1, step=step, ar_grid=grid)
+
+    assert torch.autograd.gradcheck(value, levels[1:-1].clone().requires_grad_(), eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
 def test_frames_on_levels_of_their_own_do_no_worse() -> None:
     plan = outpainting(2, References.last(2), reverse_steps=3, init_steps=3)
     both = optimal_schedule(reference_video(), plan, 1, iterations=16, starts=())

@@ -14,6 +14,7 @@ from arvdm_theory.experiments.verify import finite
 from arvdm_theory.experiments.verify import run as main_job
 from arvdm_theory.experiments.verify.cases import SIZES, Size
 from arvdm_theory.experiments.verify.sweeps import SWEEPS
+from arvdm_theory.files import read_json
 from arvdm_theory.tables import read_table
 
 TINY = Size(("AR(1) 0.8",), ("outpainting, last 1", "FIFO, last 3"), ("exponential",), (0.05,), 2, 3, 3, 2, 20)
@@ -35,7 +36,11 @@ def test_verify_passes_writes_tables_and_draws_every_figure(
     shown = capsys.readouterr().out
     assert "checks hold" in shown
     assert "FAIL" not in shown
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {*EXPERIMENTS["verify"].figures, "needle"}
+    figures = {*EXPERIMENTS["verify"].figures, "needle"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == figures
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert "http" not in page
     checks = read_table(tmp_path / "checks.csv")
     terms = {plan: set(rows.term) for plan, rows in checks[checks.kind == "check"].groupby("plan")}
     assert len(terms["FIFO, last 3"]) == 13
@@ -61,6 +66,7 @@ def test_a_violated_bound_is_noticed(
     assert "2 of" in shown
     assert "VIOLATED" in shown
     assert not (tmp_path / "figures").exists()
+    assert read_json(tmp_path / "report.json")["summary"][0].startswith("2 of ")
 
 
 def test_a_verdict_is_made_of_the_numbers() -> None:

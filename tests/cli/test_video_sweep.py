@@ -49,7 +49,15 @@ def test_a_sweep_goes_on_where_it_stopped(
     assert "preset" not in shown  # both networks have the same
 
     names = sorted(path.name for path in published.iterdir())
-    tables = ("video-agreement", "video-information", "video-rollouts", "video-summary", "video")
+    tables = (
+        "video-agreement",
+        "video-claims",
+        "video-information",
+        "video-network-cost",
+        "video-rollouts",
+        "video-summary",
+        "video",
+    )
     films = ("video-film.csv", "video-rollout-film.csv")
     assert names == sorted([*films, *(f"{name}{end}" for name in tables for end in (".csv", ".provenance.json"))])
     table = pd.read_csv(published / "video.csv")
@@ -94,6 +102,10 @@ def test_a_sweep_goes_on_where_it_stopped(
         # Constant errors make no slope but that of the frames within one window, and the first frame is foretold.
         assert curve["predicted_constant"].iloc[0] == pytest.approx(curve["predicted_linear_response"].iloc[0])
         assert len(curve["predicted_constant"].round(9).unique()) == 4
+    costs = pd.read_csv(published / "video-network-cost.csv").set_index("memory")
+    assert costs["beside"].tolist() == ["no memory"] * 2
+    assert costs.loc["none", "peak_ratio"] == 1 < costs.loc["cross", "peak_ratio"]
+    assert summary.loc["cross", "peak_mib"] == costs.loc["cross", "peak_mib"]
     told = pd.read_csv(published / "video-information.csv")
     assert told["memory"].tolist() == ["cross"]
     assert summary.loc["cross", "nats"] == told["nats"].iloc[0]
@@ -101,6 +113,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     # Two networks: at least one is best on an axis, and there are too few to rank.
     assert summary["front_rate"].any()
     assert pd.read_csv(published / "video-agreement.csv").empty
+    assert pd.read_csv(published / "video-claims.csv").empty
 
 
 def test_the_same_network_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ SIX_DIGITS = 0.5e-6 + 1e-9
 FIVE_DIGITS = 0.5e-5 + 1e-9
 FOUR_DIGITS = 0.5e-4 + 1e-9
 THREE_DIGITS = 0.5e-3 + 1e-9
+TWO_DIGITS = 0.5e-2 + 1e-9
 
 # Case E, AR(1) with 0.95: reference level ρ, clean KL, clip KL of AR steps 1 and 12, MB_12.
 DIAL = (

@@ -10,7 +10,7 @@ from reference_cases import MORE_PLANS, PLANS, Array, ar1, random_video
 from scipy.optimize import minimize
 from torch import Tensor
 
-from arvdm_theory import ArrayVideo, Number, PerturbedScore, Plan, ledger, ledger_terms
+from arvdm_theory import ArrayVideo, Number, PerturbedScore, Plan, References, ledger, ledger_terms, outpainting
 from arvdm_theory.decomposition.terms import LedgerTerms
 from arvdm_theory.decomposition.trajectory import trajectory_kl
 
@@ -218,3 +218,21 @@ def test_a_video_on_the_gpu_has_the_same_ledger() -> None:
     there = ledger(ArrayVideo(torch.from_numpy(covariance).cuda(), 2, mean), plan, AR_STEPS, score=score)
     assert there.terms.of("de").value.is_cuda
     np.testing.assert_allclose(there.table.value, here.table.value, rtol=1e-9, atol=1e-12)
+
+
+def test_ar_steps_that_are_alike_by_value_keep_derivatives_of_their_own() -> None:
+    """A stationary covariance, moved in the entry of its last two frames alone: only the last AR step sees it."""
+    plan, base = outpainting(1, References.last(1), 3, 3), torch.from_numpy(ar1(6, 0.8))
+
+    def value(covariance: Tensor) -> Tensor:
+        terms = ledger_terms(ArrayVideo(covariance, 1), plan, 5)
+        numbers = [terms.kl, terms.ar_step_errors, terms.total("de"), terms.total("nie"), terms.girsanov]
+        return torch.stack([tensor(number).sum() for number in numbers if number is not None])
+
+    move = torch.zeros_like(base)
+    move[4, 5] = move[5, 4] = 1.0
+
+    def moved(by: Tensor) -> Tensor:
+        return value(base + by * move)
+
+    check(moved, torch.zeros((), dtype=torch.float64, requires_grad=True))

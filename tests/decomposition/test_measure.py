@@ -5,6 +5,7 @@ import pytest
 import torch
 from oracle_score import OracleScore
 from reference_cases import PLANS, random_video
+from scipy.stats import binom
 
 from arvdm_theory import (
     ArrayVideo,
@@ -64,6 +65,17 @@ def test_near_no_divergence_it_is_as_conservative_as_stated() -> None:
     assert claimed == pytest.approx(2 * d * (d + 3) / (4 * m**2), rel=0.25)
 
 
+@pytest.mark.parametrize(("dim", "shift"), [(1, 0.1), (1, 0.2), (2, 0.2)])
+def test_near_no_divergence_its_intervals_cover_on_both_sides(dim: int, shift: float) -> None:
+    """Values are skewed there: symmetric intervals held 87 % in one dimension, and missed on one side."""
+    runs, m = 400, 300
+    mean = np.eye(dim)[0] * shift
+    draws = np.random.default_rng(5).normal(size=(runs, m, dim)) + mean
+    found = [divergence_from_known(np.zeros(dim), np.eye(dim), draw) for draw in draws]
+    covered = sum(each.ci_low <= shift**2 / 2 <= each.ci_high for each in found)
+    assert covered >= binom.ppf(1e-3, runs, 0.95)
+
+
 def test_knowing_p_leaves_out_its_noise() -> None:
     rng = np.random.default_rng(3)
     p = rng.multivariate_normal(P_MEAN, P_COV, size=2000)
@@ -107,6 +119,8 @@ def test_measured_clips_meet_the_exact_ledger(name: str) -> None:
     near = measured_clip_kl(video, made, plan, 3, method="knn").table
     assert list(near.form) == ["measured_knn"] * 3
     assert (np.abs(near.value - truth) < 4 * near.stderr + 0.05).all()
+    # The error comes from subsamples: of their few degrees of freedom the interval is Student's.
+    assert ((near.ci_high - near.value) / near.stderr > 2.0).all()
 
 
 def test_a_finite_state_videos_clips_are_held_against_its_own_states_at_the_floor() -> None:

@@ -314,6 +314,8 @@ def test_rates_are_the_increments_at_large_k(plan: str, seed: int) -> None:
     for name in ("nie", "de", "see", "cross", "mb"):
         assert float(long.of(name).value[-1].sum()) / d == pytest.approx(float(getattr(rate, name)), abs=1e-11)  # type: ignore[union-attr]
     assert float(long.clips.value[-1]) == pytest.approx(float(rate.clip), abs=1e-11)  # type: ignore[union-attr, arg-type]
+    # W_2² is a difference of traces of some units: its root keeps 1e-8 where W_2 is of order 1e-1.
+    assert float(long.clips_w2.value[-1]) == pytest.approx(float(rate.clip_w2), abs=1e-8)  # type: ignore[union-attr, arg-type]
 
 
 def test_where_only_clean_frames_are_handed_on_the_rates_add_up() -> None:

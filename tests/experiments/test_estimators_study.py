@@ -133,4 +133,22 @@ def test_hard_tables_count_coverage_refusals_and_widths(tmp_path: Path, monkeypa
     below = [0.001, 0.028, 0.271, 1.0][int(covered.sum())]
     assert summary.below["gaussian, n 60"] == pytest.approx(below)
     assert summary.width["the same law"] == (table.ci_high - table.ci_low)[table.task == "the same law"].median()
+    # Beside it what one would do who knew that the law is Gaussian, and nothing where there is nothing to know.
+    assert summary.aware["gaussian, n 60"] == "gaussian"
+    own = gaussian_information(*hard_run.HARD_TASKS["gaussian, n 60"].draw(60, int(given.seed.iloc[0])))
+    assert (given.aware_low.iloc[0], given.aware_high.iloc[0]) == (own.ci_low, own.ci_high)
+    ratios = summary.width / summary.aware_width
+    pd.testing.assert_series_equal(summary.law_aware.iloc[:-1], ratios.iloc[:-1], check_names=False)
+    assert summary.law_aware["together"] == ratios.iloc[:-1].median()
+    assert math.isnan(summary.law_aware["X with X"])
     assert (tmp_path / "hard.provenance.json").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, task in hard_run.HARD_TASKS.items() if task.aware])
+def test_what_is_undone_leaves_the_information_that_it_was(name: str) -> None:
+    task = hard_run.HARD_TASKS[name]
+    if task.n > 2000 or not math.isfinite(task.truth):
+        pytest.skip("as another of its family")
+    low, high = hard_run._law_aware(task, task.draw(task.n, 7), True)
+    # A sanity check of the map, not of coverage: the truth lies within three intervals' reach.
+    assert abs(task.truth - (low + high) / 2) < 1.5 * (high - low) + 0.05 * task.truth

@@ -111,12 +111,16 @@ def test_the_null_study_counts_every_null(tmp_path: Path, monkeypatch: pytest.Mo
     chosen = {name: nulls.NULLS[name] for name in ("no condition", "2y")}
     # And one that is none: it is rejected every time.
     chosen["dependent"] = (lambda rng: 2 * (rng.standard_normal(100),), "independent")
+    chosen["beyond"] = chosen["dependent"]
     monkeypatch.setattr(nulls, "NULLS", chosen)
+    monkeypatch.setattr(nulls, "BEYOND", ("beyond",))
+    monkeypatch.setattr(nulls, "_BATCH", 8)
     table = nulls.null_study(20, tmp_path, progress=False).set_index("null")
     assert table.rate["dependent"] == 1
     assert table.rejections["no condition"] <= 5
     assert table.draws["all together"] == 60
-    assert table.rejections["all together"] == table.rejections[list(chosen)].sum()
+    assert table.draws.drop("all together").eq(20).all()
+    assert table.rejections["all together"] == table.rejections[list(chosen)].drop("beyond").sum()
     low, high = wilson(table.rejections.to_numpy(), table.draws.to_numpy())
     assert table.low.tolist() == low.tolist()
     assert table.high.tolist() == high.tolist()

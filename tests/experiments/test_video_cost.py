@@ -222,7 +222,7 @@ def test_a_run_goes_on_where_it_stopped_and_draws_its_figure(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a finished cell was measured again")
 
-    monkeypatch.setattr(study, "_measured", never)
+    monkeypatch.setattr(study, "network_cost", never)
     pd.testing.assert_frame_equal(study.video_cost(SMOKE, tmp_path, progress=False), table)
     assert [path.name for path in draw_all(tmp_path, figure_of_cost.FIGURES)] == ["video-cost.png"]
 

@@ -5,12 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 from arvdm_theory.experiments.estimators.hard import (
     DIVERGENCE_TASKS,
     HARD_TASKS,
     channel_information,
+    folded_information,
     rectified_information,
     rounded_information,
 )
@@ -104,6 +105,7 @@ def test_ties_are_broken_within_themselves_and_continuous_columns_left() -> None
         "16 clusters in 10 dimensions", "8 clusters in 5 dimensions", "8 clusters in 5 dimensions given noise",
          "sin 6x, n 1000", "XY given Y, n 1000",
         "sin 8y confounds, n 1000", "spread exp(1.5 y), n 1000",
+        "20 folds of a unit interval", "5 folds of a unit interval",
         "Z = X + 0.01 noise", "Z = X + 0.005 noise", "given a class, noise 0.02",
         "gaussian, n 20", "gaussian, n 60", "gaussian, n 150", "autocorrelated null",
     ],
@@ -123,6 +125,35 @@ def test_links_faster_than_the_samples_are_mostly_covered(name: str) -> None:
     found = [estimate_information(*task.draw(task.n, seed)) for seed in range(5)]
     # At 90 % the chance of less than three of five is 0.9 %; a standard error of sampling alone covered none.
     assert sum(each.ci_low <= task.truth <= each.ci_high for each in found) >= 3
+
+
+def test_what_grows_the_faster_the_more_samples_is_no_number() -> None:
+    task = HARD_TASKS["20 folds of a unit interval"]
+    found = estimate_information(*task.draw(task.n, 3))
+    assert "only the lower end says something" in told(found)
+    assert found.ci_low < 1.0 < task.truth < found.ci_high == pytest.approx(math.log(task.n / 3))
+    # Neither a smooth law nor a fold that the samples show is told so.
+    for name in ("gaussian, n 150", "5 folds of a unit interval", "one side rounded to 0.25, rho 0.6, n 1000"):
+        other = HARD_TASKS[name]
+        assert "only the lower end" not in told(estimate_information(*other.draw(other.n, 3)))
+
+
+def test_neighbours_that_see_more_than_the_default_s_steps_are_covered() -> None:
+    task = HARD_TASKS["4 clusters in 2 dimensions"]
+    found = estimate_information(*task.draw(task.n, 100))
+    assert "plain nearest neighbours see 1.39 nats" in told(found)
+    assert found.ci_low < task.truth < found.ci_high
+
+
+def test_the_truth_of_folds_against_a_mean_of_log_ratios() -> None:
+    noise, rng = 0.05, np.random.default_rng(0)
+    u, rest = rng.random(200_000), noise * rng.standard_normal(200_000)
+    z = u + rest
+    # log p(z | u)/p(z); folds are the same for every monotone piece.
+    density = norm.cdf(z / noise) - norm.cdf((z - 1) / noise)
+    ratios = norm.logpdf(rest / noise) - math.log(noise) - np.log(density)
+    error = ratios.std() / math.sqrt(len(ratios))
+    assert folded_information(noise) == pytest.approx(ratios.mean(), abs=4 * error)
 
 
 @pytest.mark.parametrize(

@@ -253,8 +253,10 @@ def test_wide_samples_and_conditions() -> None:
     assert independence_test(x, z, y, permutations=19).p_value > 0.05
 
 
-@pytest.mark.parametrize("name", ["y1², 2 columns", "Σy²/√2d, 5 columns", "series, spread e^0.7y"])
-def test_the_level_holds_under_smooth_causes_of_several_columns_and_spreads(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["y1², 2 columns", "Σy²/√2d, 5 columns", "series, spread e^0.7y", "a step in 2 columns",
+                                  "opposite quadrants"])  # fmt: skip
+def test_the_level_holds_under_causes_of_several_columns_spreads_and_jumps(name: str) -> None:
     draw, dependence = NULLS[name]
     # Of 40 runs at 0.05, 2 + 3 √(40 · 0.05 · 0.95) = 6.1 reject at most; a regression that leaves the cause in
     # both rejects in 38 of them.
@@ -269,6 +271,7 @@ def test_a_regression_finds_what_kind_of_link_it_is() -> None:
         "square": (y**2).sum(1),
         "sine": np.sin(3 * y[:, 0]),
         "step": 2.0 * (y[:, 1] > 0.3),
+        "corner": 2.0 * ((y[:, 1] > 0.3) & (y[:, 2] < 0.5)),
     }
     for name, link in links.items():
         regression = independence._Regression(y)

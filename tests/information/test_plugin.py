@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom, ncx2
 
 from arvdm_theory.information import gaussian
-from arvdm_theory.information.estimators import EstimationWarning, SampleError
+from arvdm_theory.information.estimators import EstimationWarning, SampleError, near_zero
 from arvdm_theory.information.estimators.plugin import (
     copula_information,
     discrete_information,
@@ -17,6 +18,7 @@ from arvdm_theory.information.estimators.plugin import (
     log_det_bias,
     normal_scores,
 )
+from arvdm_theory.number import Number
 
 pytestmark = pytest.mark.filterwarnings("ignore::arvdm_theory.information.estimators.EstimationWarning")
 
@@ -30,6 +32,44 @@ def covariance(seed: int = 0) -> np.ndarray:
 
 def exact(matrix: np.ndarray, given: list[int]) -> float:
     return float(gaussian.conditional_mutual_information(torch.from_numpy(matrix), X, Z, given))
+
+
+def covers(found: Number, truth: float) -> bool:
+    return bool(found.ci_low <= truth <= found.ci_high)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.06, 0.1])
+def test_intervals_near_independence_cover(rho: float) -> None:
+    """The influence function vanishes there: its error alone held a truth of 0 in 40 to 80 of 100 intervals."""
+    rng, runs, n = np.random.default_rng(0), 120, 500
+    truth = -0.5 * math.log1p(-(rho**2))
+    table = np.array([0.25 + rho / 4, 0.25 - rho / 4, 0.25 - rho / 4, 0.25 + rho / 4])
+    of_table = float((table * np.log(4 * table)).sum())
+    covered = np.zeros(4)
+    for _ in range(runs):
+        x, noise, other = rng.normal(size=(3, n, 1))
+        z = rho * x + math.sqrt(1 - rho**2) * noise
+        cells = rng.choice(4, size=n, p=table)
+        found = gaussian_information(x, z), copula_information(x, z), discrete_information(cells // 2, cells % 2)
+        shifted = gaussian_divergence(x + math.sqrt(2 * truth), other)
+        covered += [
+            *(covers(each, truth) for each in found[:2]),
+            covers(found[2], of_table),
+            covers(shifted, truth),
+        ]
+    assert (covered >= binom.ppf(1e-3, runs, 0.95)).all(), covered / runs
+
+
+def test_the_upper_end_near_zero_is_that_of_noncentral_chi_square() -> None:
+    influence = np.random.default_rng(1).normal(size=400) * 1e-3
+    alone = float(influence.std(ddof=1)) / 20
+    for value, nu in ((-0.001, 1.0), (0.0, 2.0), (0.02, 5.0)):
+        stderr, above = near_zero(value, alone, [influence], nu, 0.95)
+        assert ncx2.cdf(2 * 400 * value + nu, nu, 2 * 400 * above) == pytest.approx(0.025, abs=1e-9)
+        assert stderr == pytest.approx(math.sqrt(nu / 2) / 400)  # the standard deviation of χ²_ν/2n
+    # A series whose mean has twice the error is worth a quarter of the samples; two kinds of samples nm/(n + m).
+    assert near_zero(0.0, 2 * alone, [influence], 2.0, 0.95)[0] == pytest.approx(max(2 * alone, 4 / 400))
+    assert near_zero(0.0, 1e-6, [influence, influence[:100]], 2.0, 0.95)[0] == pytest.approx(1 / 80)
 
 
 def test_log_det_bias_is_the_wishart_expectation() -> None:

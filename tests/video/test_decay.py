@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import permutation_test, spearmanr
+from scipy.stats import permutation_test, rankdata, spearmanr
 
-from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
+from arvdm_theory.video.decay import DecayError, decay_slope, partial_rank_correlation, rank_agreement
 
 Array = NDArray[np.float64]
 
@@ -115,6 +115,27 @@ def test_a_perfect_order_has_no_interval() -> None:
         found = rank_agreement([1, 2, 4, 8], [sign * v for v in (3, 5, 7, 9)]).correlation
         assert found.value == sign
         assert np.isnan([found.stderr, found.ci_low, found.ci_high]).all()
+
+
+def test_a_partial_correlation_is_that_of_the_residuals_of_ranks() -> None:
+    rng = np.random.default_rng(17)
+    for n in (7, 9, 30):
+        shared, one, other = rng.normal(size=(3, n))
+        x, y = shared + one, shared + other
+        ranks = [rankdata(values) - (n + 1) / 2 for values in (x, y, shared)]
+        left = [own - ranks[2] * (own @ ranks[2]) / (ranks[2] @ ranks[2]) for own in ranks[:2]]
+        expected = left[0] @ left[1] / np.sqrt((left[0] @ left[0]) * (left[1] @ left[1]))
+        assert partial_rank_correlation(x, y, shared).value == pytest.approx(expected, abs=1e-12)
+    # What both owe to a third one is no correlation of their own.
+    shared, one, other = rng.normal(size=(3, 2000))
+    alone = partial_rank_correlation(shared + one, shared + other, shared)
+    assert rank_agreement(shared + one, shared + other, permutations=1).correlation.value > 0.4
+    assert alone.ci_low < 0.05
+    assert alone.ci_high > -0.05
+    with pytest.raises(DecayError, match="nothing is left"):
+        partial_rank_correlation(x, y, x)
+    with pytest.raises(DecayError, match="5 or more"):
+        partial_rank_correlation([1, 2, 3, 4], [2, 1, 3, 4], [1, 3, 2, 4])
 
 
 def test_curves_and_runs_that_say_nothing_are_refused() -> None:

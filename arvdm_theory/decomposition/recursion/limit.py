@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from arvdm_theory.decomposition.question import FULL_VIEW, Question
@@ -29,7 +30,8 @@ class Rates:
         kl: of the KL of all clean frames; ``ar_step`` of the errors E_k of whole AR steps; ``trajectory`` of the
             ledger's sum.
         girsanov, closed: of the upper bounds; None where not defined.
-        clip: the KL of one clip in the end, in nats; None where the sampler's loop does not contract.
+        clip, clip_w2: KL, in nats, and W_2, in units of the frames, of one clip in the end; None where the
+            sampler's loop does not contract.
         errors: of one AR step, as the ledger has them.
     """
 
@@ -45,6 +47,7 @@ class Rates:
     girsanov: Tensor | None
     closed: Tensor | None
     clip: Tensor | None
+    clip_w2: Tensor | None
     errors: StageErrors
 
     def to_dict(self) -> dict[str, float | None]:
@@ -134,8 +137,9 @@ def rates(
         None if path is None or start is None else rate(path.sum() + start.sum()) + mb  # type: ignore[operator]
         for path, start in ((errors.girsanov, errors.nie), (errors.closed, errors.nie_closed))
     ]
+    last = (None, None) if clip is None else (law.over_modes(clip[0]), torch.sqrt(law.over_modes(clip[1])))
     return Rates(
         nie, de, see, cross, mb, floor, law.over_modes(increment) / plan.stride,
         law.ar_step_error(kernels[0])[0] / plan.stride, nie + de + see + cross + mb,
-        upper[0], upper[1], None if clip is None else law.over_modes(clip), errors,
+        upper[0], upper[1], last[0], last[1], errors,
     )  # fmt: skip

@@ -256,8 +256,10 @@ class SamplerFilter:
         )
         return Rollout(increments, clips, apart, rounding)
 
-    def settled(self, local: Local, kernel: Kernel) -> tuple[Tensor, Tensor | None]:
-        """The increment and the clip's KL at the infinite horizon, (modes,); None of a clip that never settles.
+    def settled(self, local: Local, kernel: Kernel) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The increment, and the clip's KL and squared W_2, at the infinite horizon, (modes,).
+
+        The clip's are None where it never settles.
 
         Raises:
             ValueError: if what the sampler's filter says of the noisy window never settles.
@@ -278,4 +280,5 @@ class SamplerFilter:
         x = self.clip
         on = Affine(handing.on[:, x:], handing.constant[:, x:], handing.noise[:, x:, x:])
         mean, covariance = handing(*on.over(forgets)(*self.handed))
-        return increment, kl_divergence(*self.true_clip(local), mean[:, :x], covariance[:, :x, :x])
+        pair = (*self.true_clip(local), mean[:, :x], covariance[:, :x, :x])
+        return increment, (kl_divergence(*pair), wasserstein2(*pair))

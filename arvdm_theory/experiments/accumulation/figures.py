@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, legend_below
 
 __all__ = ["FIGURES", "clip_curves", "slopes"]
 
@@ -22,7 +23,7 @@ _GREY = "0.45"
 
 
 def clip_curves(table: pd.DataFrame, bound: bool = True) -> Figure:
-    """Clip KL over AR steps, a row a plan and a column a video.
+    """Clip KL over AR steps, a column a plan and a row a video.
 
     Args:
         table: ``accumulation``.
@@ -30,10 +31,10 @@ def clip_curves(table: pd.DataFrame, bound: bool = True) -> Figure:
     """
     videos, plans = list(table.video.unique()), list(table.plan.unique())
     figure, axes = plt.subplots(
-        len(plans), len(videos), figsize=(2.9 * len(videos) + 0.5, 2.6 * len(plans) + 0.9), squeeze=False
+        len(videos), len(plans), figsize=(4.0 * len(plans), 2.4 * len(videos) + 0.9), squeeze=False
     )
-    for row, plan in zip(axes, plans, strict=True):
-        for panel, video in zip(row, videos, strict=True):
+    for row, video in zip(axes, videos, strict=True):
+        for panel, plan in zip(row, plans, strict=True):
             part = table[(table.video == video) & (table.plan == plan)]
             _curves(panel, part, bound)
             if bound:
@@ -42,11 +43,14 @@ def clip_curves(table: pd.DataFrame, bound: bool = True) -> Figure:
                 panel.set_ylim(bottom=max(1e-3, panel.get_ylim()[0]))
             else:
                 panel.set_ylim(bottom=0.0)
-            panel.set_title(f"“{video}”\n{plan}", fontsize=9)
+            panel.set_title(f"{video}: {plan}")
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        row[0].set_ylabel("KL of the clip (nats)")
+        row[0].set_ylabel("clip KL (nats)")
     for panel in axes[-1]:
         panel.set_xlabel("AR step")
+    figure.suptitle(
+        "No clip comes near its bound" if bound else "Clip KL: predicted on true data, and measured on rollouts"
+    )
     _legend(figure, bound, "decoded" in set(table.curve), 3 if len(videos) > 2 else 2)
     return figure
 
@@ -94,17 +98,22 @@ def _legend(figure: Figure, bound: bool, decoded: bool, columns: int) -> None:
     if bound:
         add("bound, no rollout", color="black", linestyle="--")
     add("exact score, closed form", color=_GREY, linestyle=":")
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    legend_below(figure, handles, labels, columns)
 
 
 def slopes(table: pd.DataFrame) -> Figure:
-    """Growth an AR step as predicted without a rollout, against the growth of measured clip KL."""
+    """Growth an AR step as predicted without a rollout, against the growth of measured clip KL (± 2 se)."""
     figure, panel = plt.subplots(figsize=(6.4, 4.2))
     keys = ["video", "plan", "denoiser"]
     value = table.pivot_table(index=keys, columns="curve", values="slope", sort=False)
     error = table.pivot_table(index=keys, columns="curve", values="stderr", sort=False)
     videos, plans = list(table.video.unique()), list(table.plan.unique())
     markers = dict(zip(videos, ("o", "s", "^", "D"), strict=False))
+    # A point whose error bar is wider than all points together says nothing: it is named, not drawn.
+    spread = float(np.ptp(value[["measured", "linear"]].to_numpy()))
+    wide = 4 * error[["measured", "linear"]].max(axis=1) > spread
+    left_out = [f"{video}, {plan}, {denoiser}" for video, plan, denoiser in value.index[wide]]
+    value, error = value[~wide], error[~wide]
     for names in value.index:
         video, plan, denoiser = names
         colour = _COLOURS[denoiser]
@@ -113,28 +122,31 @@ def slopes(table: pd.DataFrame) -> Figure:
             fmt=markers[video], color=colour, markerfacecolor=colour if plan == plans[0] else "white", capsize=2,
             elinewidth=0.8, markersize=6,
         )  # fmt: skip
-    # Points set the limits: a long error bar may leave the panel.
-    points = value[["measured", "linear"]].to_numpy()
-    margin = 0.2 * float(points.max() - points.min())
-    limits = (float(points.min()) - margin, float(points.max()) + margin)
+    bars = 2 * error[["measured", "linear"]]
+    points = value[["measured", "linear"]]
+    limits = (float((points - bars).min().min()), float((points + bars).max().max()))
+    margin = 0.05 * (limits[1] - limits[0])
+    limits = (limits[0] - margin, limits[1] + margin)
+    text = f"Not drawn, since their error bars span all the others: {'; '.join(left_out)}." if left_out else ""
     panel.plot(limits, limits, color=_GREY, linewidth=0.8, zorder=0)
     panel.set(
         xlim=limits,
         ylim=limits,
+        title="Growth predicted without a rollout is the growth measured on rollouts",
         xlabel="growth of measured clip KL (nats an AR step)",
         ylabel="growth predicted by linear response\n(nats an AR step)",
     )
     handles: list[Artist] = [
         Line2D([], [], color="black", marker=marker, linestyle="") for marker in markers.values()
     ]
-    labels = [f"“{video}”" for video in videos]
+    labels = [str(video) for video in videos]
     for denoiser, colour in _COLOURS.items():
         handles.append(Line2D([], [], color=colour, linewidth=4))
         labels.append("linear denoiser" if denoiser == "linear" else "nonlinear network")
     for plan, face in zip(plans, ("black", "white"), strict=False):
         handles.append(Line2D([], [], color="black", marker="o", markerfacecolor=face, linestyle=""))
         labels.append(plan)
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_below(figure, handles, labels, 3, text)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, legend_below
 
 __all__ = ["FIGURES", "windows"]
 
@@ -31,7 +31,7 @@ def windows(table: pd.DataFrame) -> Figure:
     sized = table[(table.quantity == "fd") & (table.source == "trained")]
     size = float(sized["size"].max())
     figure, grid = plt.subplots(
-        3, len(videos), figsize=(max(3.7 * len(videos), 8.5), 7.2), squeeze=False, height_ratios=(1, 1, 0.35)
+        3, len(videos), figsize=(max(3.7 * len(videos), 8.5), 8.6), squeeze=False, height_ratios=(1, 1, 0.5)
     )
     axes, below = grid[:2], grid[2]
     for column, place, video in zip(axes.T, below, videos, strict=True):
@@ -49,7 +49,9 @@ def windows(table: pd.DataFrame) -> Figure:
         column[1].set_xlabel("length L of the window (frames)")
     for panel, label in zip(axes[:, 0], _LABELS.values(), strict=True):
         panel.set_ylabel(label)
-    figure.legend(handles=_shared(size), loc="outside lower center", ncols=3 if len(videos) > 2 else 2)
+    figure.suptitle("Short windows do not see what is forgotten")
+    handles = _shared(size)
+    legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 3)
     return figure
 
 
@@ -87,11 +89,11 @@ def _legend(panel: Axes, part: pd.DataFrame, memories: list[int]) -> None:
     lost = part[part.quantity == "mb"].set_index("memory").value
     handles = []
     for memory, colour in zip(memories, _COLOURS, strict=False):
-        name = "no reference" if memory == 0 else f"last {memory} frame{'s' if memory > 1 else ''}"
-        handles.append(Line2D([], [], color=colour, label=f"{name}: Σ MB = {lost[memory]:.2g} nats"))
+        name = f"last {memory}"
+        handles.append(Line2D([], [], color=colour, label=f"{name}: {lost[memory]:.2g} nats"))
     panel.axis("off")
     # The place is made for it: were the legend to claim room of its own, nothing would be left for the panels.
-    panel.legend(handles=handles, loc="center").set_in_layout(False)
+    panel.legend(handles=handles, loc="center", title="references: Σ MB").set_in_layout(False)
 
 
 def _shared(size: float) -> list[Line2D | Patch]:

@@ -18,7 +18,6 @@ def context_noise(table: pd.DataFrame) -> Figure:
     last = int(table.ar_step.max())
     for panel, video in zip(axes[0], videos, strict=True):
         part = table[table.video == video]
-        place = {level: i for i, level in enumerate(sorted(part.level.unique()))}
         perfect = "exact" if ((part.quantity == "clip_kl") & (part.source == "exact")).any() else "exact score"
         lines = (
             ("clip_kl", perfect, 1, "#0072b2", ":", "clip KL, first AR step"),
@@ -30,7 +29,7 @@ def context_noise(table: pd.DataFrame) -> Figure:
                 rows = part[(part.quantity == quantity) & (part.source == of) & (part.ar_step == step)]
                 if rows.empty:
                     continue
-                at = [place[level] for level in rows.level]
+                at = rows.level
                 if marker:
                     filled = colour if dash == "-" else "white"
                     panel.errorbar(
@@ -40,8 +39,13 @@ def context_noise(table: pd.DataFrame) -> Figure:
                 else:
                     panel.plot(at, rows.value, dash, color=colour, label=label + ", exact score")
         panel.set(title=video, xlabel="level ρ of the references", ylabel="nats")
-        panel.set_xticks(list(place.values()), [f"{level:g}" for level in place])
+        levels = sorted(part.level.unique())
+        # Linear up to the least level above 0, logarithmic from there: levels stand where they are.
+        panel.set_xscale("symlog", linthresh=levels[1] if len(levels) > 1 else 1.0, linscale=0.5)
+        panel.set_xticks(levels, [f"{level:g}" for level in levels])
+        panel.minorticks_off()
         panel.set_ylim(bottom=min(0.0, *panel.get_ylim()))
+    figure.suptitle("Noised references stop the drift of clips, and the memory bottleneck takes its place")
     shared_legend(figure, axes[0, 0], 2)
     return figure
 

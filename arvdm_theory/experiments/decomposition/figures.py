@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures, stack
+from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures, legend_below, stack
 
 __all__ = ["FIGURES", "decomposition", "excess"]
 
@@ -21,13 +21,14 @@ _NAMES = {**TERM_NAMES, "ie": "first input (bound of IE)"}
 
 
 def decomposition(table: pd.DataFrame) -> Figure:
-    """A row a video, a column a method: the trained network's terms and, paler, the exact score's."""
+    """A column a video, a row a method: the trained network's terms and, paler, the exact score's."""
 
     def draw(panel: Axes, place: int, rows: dict[str, pd.DataFrame]) -> None:
         for source, shift in (("trained", -_WIDTH / 2 - 0.02), ("exact", _WIDTH / 2 + 0.02)):
             _bar(panel, place + shift, rows[source], source == "trained")
 
     figure = _panels(table, draw)
+    figure.suptitle("Trained or exact, the sum of terms is far above the KL that is measured")
     grey = "#595959"
     own: dict[str, Artist] = {
         "left: trained network": Rectangle((0, 0), 1, 1, color=grey),
@@ -62,6 +63,7 @@ def excess(table: pd.DataFrame) -> Figure:
         )  # fmt: skip
 
     figure = _panels(table, draw)
+    figure.suptitle("What training leaves: the excess of terms, and of the measured KL")
     names = {"excess of the first input's bound": "ie", _NAMES["see"]: "see", _NAMES["cross"]: "cross"}
     own: dict[str, Artist] = {
         "excess KL of all clean frames, measured (± 2 standard errors)": Line2D(
@@ -73,14 +75,14 @@ def excess(table: pd.DataFrame) -> Figure:
 
 
 def _panels(table: pd.DataFrame, draw: Callable[[Axes, int, dict[str, pd.DataFrame]], None]) -> Figure:
-    """A row of panels a video, one a method; ``draw`` fills the place of a number of steps in one of them."""
+    """A column of panels a video, one a method; ``draw`` fills the place of a number of steps in one of them."""
     videos, methods = list(table.video.unique()), list(table.method.unique())
     figure, axes = plt.subplots(
-        len(videos), len(methods), figsize=(2.7 * len(methods) + 0.6, 2.9 * len(videos) + 1.1), sharey="row",
+        len(methods), len(videos), figsize=(4.0 * len(videos), 2.3 * len(methods) + 1.1), sharey="col",
         squeeze=False,
     )  # fmt: skip
-    for row, video in zip(axes, videos, strict=True):
-        for panel, method in zip(row, methods, strict=True):
+    for column, video in zip(axes.T, videos, strict=True):
+        for panel, method in zip(column, methods, strict=True):
             part = table[(table.video == video) & (table.method == method)]
             steps = sorted(part.steps_a_frame.unique())
             for place, number in enumerate(steps):
@@ -89,9 +91,10 @@ def _panels(table: pd.DataFrame, draw: Callable[[Axes, int, dict[str, pd.DataFra
             panel.axhline(0.0, color="0.3", linewidth=0.8)
             panel.set_xticks(range(len(steps)), [f"{number:g}" for number in steps])
             panel.grid(axis="x", visible=False)
-            panel.set_title(f"“{video}”, {_frames(part)} frames\n{method}", fontsize=9)
+            panel.set_title(f"{video}, {_frames(part)} frames: {method}")
             panel.margins(y=0.08)
-        row[0].set_ylabel("nats")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("nats")
     for panel in axes[-1]:
         panel.set_xlabel("reverse steps a frame")
     return figure
@@ -119,7 +122,7 @@ def _legend(figure: Figure, colours: dict[str, str], own: dict[str, Artist]) -> 
     """Filled boxes for terms, then a figure's own handles."""
     boxes: dict[str, Artist] = {name: Rectangle((0, 0), 1, 1, color=colour) for name, colour in colours.items()}
     shown = boxes | own
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=4)
+    legend_below(figure, list(shown.values()), list(shown), 4)
 
 
 FIGURES: Figures = {

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from arvdm_theory.experiments.estimators.run import coverage_summary
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, shared_legend
 
 __all__ = ["FIGURES"]
 
@@ -77,7 +77,7 @@ def seconds(table: pd.DataFrame) -> Figure:
     axis.set(xscale="log", yscale="log", xlabel="CPU seconds an estimate", ylabel="median |error| / truth",
              title="Error against seconds (small: a task; large: the median of all tasks)")  # fmt: skip
     _plain_ticks(axis.yaxis)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    shared_legend(figure, axis, 4)
     return figure
 
 
@@ -100,7 +100,7 @@ def tasks(table: pd.DataFrame) -> Figure:
     axis.set(xscale="log", xlabel="median |error| (nats)", title=f"Tasks that are not Gaussian, {number} samples")
     if len(medians):
         _plain_ticks(axis.xaxis)
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        shared_legend(figure, axis, 4)
     return figure
 
 
@@ -122,7 +122,7 @@ def coverage(table: pd.DataFrame) -> Figure:
     names = [f"{row.task}, {row.method} ({row.replicates})" for row in rows.itertuples()]
     axis.set_yticks(y, names)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel="coverage of nominal 95 % intervals (in brackets: replicates)", ylim=(-0.7, len(rows) - 0.3))
+    axis.set(xlabel="coverage of 95 % intervals (in brackets: replicates)", ylim=(-0.7, len(rows) - 0.3))
     axis.set_title("Do the intervals cover? (shaded: 92 % to 98 %)")
     axis.set_xlim(min(0.8, float(rows.low.min()) - 0.02), 1.01)
     axis.legend(loc="upper left")

@@ -3,7 +3,8 @@
 Rounded and byte columns, atoms (black pixels, rectified values), repeated rows, functions of one another,
 clusters, links that oscillate faster than the samples, spreads that a condition sets, strong dependence, few
 samples; and pairs of laws for divergences that a Gaussian fit does not describe. Truths are closed forms or
-quadratures."""
+quadratures. Beside each stands what one would do who knew the kind of law: undo the map that hides a simple law,
+and take the method that is made for what is left."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from scipy.special import ndtr
 
 from arvdm_theory.information.estimators import Dependence
 
-__all__ = ["DIVERGENCE_TASKS", "HARD_TASKS", "HardTask", "channel_information", "rectified_information",
-           "rounded_information"]  # fmt: skip
+__all__ = ["DIVERGENCE_TASKS", "HARD_TASKS", "HardTask", "channel_information", "folded_information",
+           "rectified_information", "rounded_information"]  # fmt: skip
 
 Array = NDArray[np.float64]
 Samples = tuple[Array, ...]
@@ -36,6 +37,8 @@ class HardTask:
         n: samples.
         draw: (n, seed) → (x, z), (x, z, y) or (p, q).
         family: what tables group by.
+        aware: the method of one who knows the kind of law; none where the divergence is infinite or shows nothing.
+        undo: what that one does to the samples first: it changes no information.
         dependence: of the samples.
     """
 
@@ -43,6 +46,8 @@ class HardTask:
     n: int
     draw: Callable[[int, int], Samples]
     family: str
+    aware: str | None
+    undo: Callable[..., Samples]
     dependence: Dependence = "independent"
 
 
@@ -123,9 +128,22 @@ def _pair(rng: np.random.Generator, n: int, rho: float = RHO, d: int = 1) -> tup
     return x, rho * x + math.sqrt(1 - rho**2) * noise
 
 
-def _made(truth: float, n: int, family: str, draw: Callable[[np.random.Generator, int], Samples],
-          dependence: Dependence = "independent") -> HardTask:  # fmt: skip
-    return HardTask(truth, n, lambda n, seed: draw(np.random.default_rng(seed), n), family, dependence)
+def _as_it_is(*samples: Array) -> Samples:
+    return samples
+
+
+def _made(
+    truth: float,
+    n: int,
+    family: str,
+    draw: Callable[[np.random.Generator, int], Samples],
+    aware: str | None = "gaussian",
+    undo: Callable[..., Samples] = _as_it_is,
+    dependence: Dependence = "independent",
+) -> HardTask:
+    return HardTask(
+        truth, n, lambda n, seed: draw(np.random.default_rng(seed), n), family, aware, undo, dependence
+    )
 
 
 def _rounded(rng: np.random.Generator, n: int, rho: float, step: float, step_z: float | None) -> Samples:
@@ -179,6 +197,42 @@ def _link(signal: Callable[[Array], Array], noise: float) -> Callable[[np.random
     return draw
 
 
+def _bent(signal: Callable[[Array], Array], x: Array, z: Array) -> Samples:
+    return signal(x), z
+
+
+def _folds(x: Array, count: int) -> Array:
+    """A unit interval folded so often: up and down between 0 and 1."""
+    return np.asarray(1 - np.abs((count * x) % 2 - 1), dtype=np.float64)
+
+
+def _folded(rng: np.random.Generator, n: int, count: int, noise: float) -> Samples:
+    x = rng.random((n, 1))
+    return x, _folds(x, count) + noise * rng.standard_normal((n, 1))
+
+
+def folded_information(noise: float) -> float:
+    """h(U + σN) - h(σN), U uniform on the unit interval, by quadrature: however often it is folded."""
+    z = np.linspace(-8 * noise, 1 + 8 * noise, 200_001)
+    density = ndtr(z / noise) - ndtr((z - 1) / noise)
+    inside = density > 1e-300
+    entropy = -(density[inside] * np.log(density[inside])).sum() * (z[1] - z[0])
+    return float(entropy) - 0.5 * math.log(2 * math.pi * math.e * noise**2)
+
+
+def _less_sine(x: Array, z: Array, y: Array, speed: float) -> Samples:
+    return x - np.sin(speed * y), z - np.sin(speed * y)
+
+
+def _evened(x: Array, z: Array, y: Array, power: float) -> Samples:
+    return x * np.exp(-power * y), z * np.exp(-power * y)
+
+
+def _once(x: Array, z: Array) -> Samples:
+    rows = np.unique(np.hstack([x, z]), axis=0)
+    return rows[:, :1], rows[:, 1:]
+
+
 def _confounded(rng: np.random.Generator, n: int, speed: float) -> Samples:
     y, a, b = rng.standard_normal((3, n, 1))
     return np.sin(speed * y) + 0.3 * a, np.sin(speed * y) + 0.3 * b, y
@@ -205,11 +259,16 @@ def _discrete_condition(rng: np.random.Generator, n: int, noise: float) -> Sampl
     return x, x * (1 + y) + noise * rest * (1 + y), y
 
 
-def _swirl(rng: np.random.Generator, n: int, speed: float) -> Samples:
-    x, z = _pair(rng, n, 0.9, 2)
+def _turned(x: Array, speed: float) -> Array:
+    """Turned by an angle that grows with the length."""
     angle = speed * np.hypot(x[:, 0], x[:, 1])
     turn = np.stack([np.cos(angle), np.sin(angle)])
-    return np.stack([turn[0] * x[:, 0] - turn[1] * x[:, 1], turn[1] * x[:, 0] + turn[0] * x[:, 1]], 1), z
+    return np.stack([turn[0] * x[:, 0] - turn[1] * x[:, 1], turn[1] * x[:, 0] + turn[0] * x[:, 1]], 1)
+
+
+def _swirl(rng: np.random.Generator, n: int, speed: float) -> Samples:
+    x, z = _pair(rng, n, 0.9, 2)
+    return _turned(x, speed), z
 
 
 def _strong(rng: np.random.Generator, n: int, noise: float) -> Samples:
@@ -273,41 +332,59 @@ def _hard_tasks() -> dict[str, HardTask]:
     ):
         name = f"{'both' if both else 'one'} rectified at {at}, rho {rho}"
         truth = rectified_information(rho, at, both) if rho else 0.0
-        tasks[name] = _made(truth, 2000, "atoms", partial(_rectified, rho=rho, at=at, both=both))
+        tasks[name] = _made(truth, 2000, "atoms", partial(_rectified, rho=rho, at=at, both=both), "mixed")
     for rho in (0.0, 0.8):
         name = f"black pixels (half), rho {rho}"
         truth = rectified_information(rho) if rho else 0.0
-        tasks[name] = _made(truth, 3000, "atoms", partial(_black, rho=rho))
-    tasks["each row ten times"] = _made(GAUSSIAN, 4000, "repeats", partial(_repeated, times=10))
-    tasks["each row twice"] = _made(GAUSSIAN, 1000, "repeats", partial(_repeated, times=2))
+        tasks[name] = _made(truth, 3000, "atoms", partial(_black, rho=rho), "mixed")
+    tasks["each row ten times"] = _made(GAUSSIAN, 4000, "repeats", partial(_repeated, times=10), undo=_once)
+    tasks["each row twice"] = _made(GAUSSIAN, 1000, "repeats", partial(_repeated, times=2), undo=_once)
     functions: dict[str, Callable[[Array], Array]] = {
         "X with X": lambda x: x, "X with |X|": np.abs, "X with (sign X, X)": lambda x: np.hstack([np.sign(x), x]),
         "X with sin 3X": lambda x: np.sin(3 * x), "X with max(X, 0)": lambda x: np.maximum(x, 0),
     }  # fmt: skip
     for name, map_ in functions.items():
-        tasks[name] = _made(math.inf, 1000, "infinite", _function(map_))
-    tasks["X with sign X"] = _made(math.log(2), 1000, "finite function", _function(np.sign))
+        tasks[name] = _made(math.inf, 1000, "infinite", _function(map_), None)
+    tasks["X with sign X"] = _made(
+        math.log(2), 1000, "finite function", _function(np.sign), "miller-madow", lambda x, z: (np.sign(x), z)
+    )
     for count, d, apart, n, given in (
         (16, 10, 20.0, 2000, False), (8, 5, 20.0, 1000, False), (8, 5, 20.0, 1000, True), (4, 2, 10.0, 500, False)
     ):  # fmt: skip
         name = f"{count} clusters in {d} dimensions{' given noise' if given else ''}"
         draw = partial(_clusters, count=count, d=d, apart=apart, given=given)
-        tasks[name] = _made(math.log(count), n, "clusters", draw)
+        tasks[name] = _made(math.log(count), n, "clusters", draw, "ksg1")
     for speed, n in ((6.0, 200), (6.0, 1000), (3.0, 200)):
         signal = partial(_sine, speed=speed)
         tasks[f"sin {speed:.0f}x, n {n}"] = _made(
-            channel_information(signal, 0.2), n, "oscillating", _link(signal, 0.2)
+            channel_information(signal, 0.2), n, "oscillating", _link(signal, 0.2), "ksg1", partial(_bent, signal)
         )
-    tasks["swirl, n 200"] = _made(-math.log1p(-0.81), 200, "oscillating", partial(_swirl, speed=3.0))
-    tasks["swirl, n 1000"] = _made(-math.log1p(-0.81), 1000, "oscillating", partial(_swirl, speed=3.0))
-    tasks["XY given Y, n 200"] = _made(_product_information(0.3), 200, "oscillating", partial(_product, noise=0.3))
-    tasks["XY given Y, n 1000"] = _made(
-        _product_information(0.3), 1000, "oscillating", partial(_product, noise=0.3)
-    )
-    tasks["sin 8y confounds, n 1000"] = _made(0.0, 1000, "confounded", partial(_confounded, speed=8.0))
-    tasks["sin 3y confounds, n 500"] = _made(0.0, 500, "confounded", partial(_confounded, speed=3.0))
+    for count, n in ((20, 1000), (5, 1000)):
+        signal = partial(_folds, count=count)
+        tasks[f"{count} folds of a unit interval"] = _made(
+            folded_information(0.01), n, "oscillating", partial(_folded, count=count, noise=0.01), "ksg1",
+            partial(_bent, signal),
+        )  # fmt: skip
+    for n in (200, 1000):
+        tasks[f"swirl, n {n}"] = _made(
+            -math.log1p(-0.81),
+            n,
+            "oscillating",
+            partial(_swirl, speed=3.0),
+            undo=lambda x, z: (_turned(x, -3.0), z),
+        )
+        tasks[f"XY given Y, n {n}"] = _made(
+            _product_information(0.3), n, "oscillating", partial(_product, noise=0.3), "ksg1",
+            lambda x, z, y: (x * y, z, y),
+        )  # fmt: skip
+    for speed, n in ((8.0, 1000), (3.0, 500)):
+        tasks[f"sin {speed:.0f}y confounds, n {n}"] = _made(
+            0.0, n, "confounded", partial(_confounded, speed=speed), undo=partial(_less_sine, speed=speed)
+        )
     for power in (0.5, 1.5):
-        tasks[f"spread exp({power} y), n 1000"] = _made(0.0, 1000, "confounded", partial(_scale_null, power=power))
+        tasks[f"spread exp({power} y), n 1000"] = _made(
+            0.0, 1000, "confounded", partial(_scale_null, power=power), undo=partial(_evened, power=power)
+        )
     for noise in (0.05, 0.01, 0.005):
         tasks[f"Z = X + {noise} noise"] = _made(
             _strong_information(noise), 1000, "strong", partial(_strong, noise=noise)
@@ -318,10 +395,11 @@ def _hard_tasks() -> dict[str, HardTask]:
             1000,
             "strong" if noise < 0.1 else "ties",
             partial(_discrete_condition, noise=noise),
+            undo=lambda x, z, y: (x, z / (1 + y)),
         )
     for n in (20, 60, 150):
         tasks[f"gaussian, n {n}"] = _made(GAUSSIAN, n, "small", _small)
-    tasks["autocorrelated null"] = _made(0.0, 1000, "series", _walk_null, "autocorrelated")
+    tasks["autocorrelated null"] = _made(0.0, 1000, "series", _walk_null, dependence="autocorrelated")
     tasks["autocorrelated null, taken for independent"] = _made(0.0, 1000, "series", _walk_null)
     return tasks
 
@@ -414,21 +492,25 @@ def _divergence_tasks() -> dict[str, HardTask]:
         truth = -math.log(factor) + factor - 1
         for law in ("exponential", "laplace"):
             draw = partial(_scaled_up, factor=factor, law=law)
-            tasks[f"{law} {factor:.0f} to 1, n {n}"] = _made(truth, n, "wide", draw)
+            tasks[f"{law} {factor:.0f} to 1, n {n}"] = _made(truth, n, "wide", draw, "knn")
     for d, n in ((5, 1000), (1, 1000), (2, 2000)):
         draw = partial(_against_moments, d=d, forward=True)
-        tasks[f"bimodal to gaussian, {d} columns"] = _made(d * _bimodal_divergence(0.4, True), n, "modes", draw)
+        tasks[f"bimodal to gaussian, {d} columns"] = _made(
+            d * _bimodal_divergence(0.4, True), n, "modes", draw, "knn of each column"
+        )
     draw = partial(_against_moments, d=1, forward=False)
-    tasks["gaussian to bimodal, 1 column"] = _made(_bimodal_divergence(0.4, False), 2000, "modes", draw)
-    tasks["5 % contamination at 4"] = _made(_contamination(0.05, 4.0), 1000, "modes", _contaminated_against_clean)
-    tasks["4 of 8 clusters in 6 dimensions"] = _made(math.log(2), 1000, "modes", _half_of_clusters)
+    tasks["gaussian to bimodal, 1 column"] = _made(_bimodal_divergence(0.4, False), 2000, "modes", draw, "knn")
+    tasks["5 % contamination at 4"] = _made(
+        _contamination(0.05, 4.0), 1000, "modes", _contaminated_against_clean, "knn"
+    )
+    tasks["4 of 8 clusters in 6 dimensions"] = _made(math.log(2), 1000, "modes", _half_of_clusters, "knn")
     for d, scale in ((1, 0.8), (3, 0.8), (8, 0.9)):
         truth = d * (-math.log(scale) + (scale**2 - 1) / 2)
         tasks[f"gaussian, narrower, {d} columns"] = _made(
             truth, 1000, "smooth", partial(_against_normal, d=d, scale=scale)
         )
     tasks["the same law"] = _made(0.0, 500, "smooth", partial(_against_normal, d=2, scale=1.0))
-    tasks["a file against itself"] = _made(0.0, 500, "repeats", _itself)
+    tasks["a file against itself"] = _made(0.0, 500, "repeats", _itself, None)
     tasks["bytes against bytes"] = _made(0.0, 2000, "ties", _byte_pair)
     return tasks
 

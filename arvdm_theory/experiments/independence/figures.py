@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from arvdm_theory.experiments.independence.run import ALPHA, CASES
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, legend_below
 
 __all__ = ["FIGURES", "independence"]
 
@@ -20,10 +20,10 @@ _MARKERS = {"independent": "o", "autocorrelated": "s"}
 def independence(table: pd.DataFrame) -> Figure:
     """Rejection rates at level 0.05 with their 95 % Wilson intervals, from the study's table of rates.
 
-    To the left the null cases, magnified; to the right rate against strength, a panel a statistic.
+    Above the null cases, magnified; below the rate against strength, a panel a statistic.
     """
-    figure = plt.figure(figsize=(12.4, 4.6))
-    level, *powers = figure.subplots(1, 3, width_ratios=(1.0, 1.15, 1.15))
+    figure, panels = plt.subplot_mosaic([["level", "level"], ["one", "other"]], figsize=(8, 7.6))
+    level, *powers = panels.values()
     cases = [case for case in CASES if case in set(table["case"])]
     colours = dict(zip(CASES, sns.color_palette("colorblind", len(CASES)), strict=True))
     _level(level, table[table.strength == 0])
@@ -36,10 +36,10 @@ def independence(table: pd.DataFrame) -> Figure:
                 fmt=_MARKERS[CASES[case].dependence] + ("-" if CASES[case].dependence == "independent" else "--"),
             )  # fmt: skip
         axes.axhline(ALPHA, color="0.35", lw=0.9, ls=":")
-        axes.set(ylim=(-0.02, 1.03), xlabel="dependence strength (correlation of the noises)",
+        axes.set(ylim=(-0.02, 1.03), xlabel="correlation of the noises",
                  ylabel="rejection rate" if axes is powers[0] else "", title=f"Power: {title}")  # fmt: skip
     handles, labels = powers[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
+    legend_below(figure, handles, labels, 4, handlelength=2.6)
     figure.suptitle(f"Is X independent of Z given Y?  n = {int(table.n.iloc[0])}, tests at level {ALPHA}")
     return figure
 

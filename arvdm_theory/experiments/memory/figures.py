@@ -51,6 +51,7 @@ def memory_length(table: pd.DataFrame) -> Figure:
         panel.margins(x=0.15)
         panel.axhline(0, color="0.4", lw=0.8)
     axes[0, 0].set_ylabel("nats")
+    figure.suptitle("The losses of two networks give the memory bottleneck")
     shared_legend(figure, axes[0, 0], 2)
     return figure
 

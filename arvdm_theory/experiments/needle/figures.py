@@ -31,14 +31,16 @@ def retrieval(table: pd.DataFrame) -> Figure:
     for row, given in zip(axes, behind, strict=True):
         for panel, video in zip(row, videos, strict=True):
             _panel(panel, table[(table.video == video) & (table.behind == given)])
-            panel.set_title(f"{video}\n{_TITLES[given]}" if given == behind[0] else _TITLES[given])
+            panel.set_title(f"{video},\n{_TITLES[given]}")
             latent = not video.startswith(("ring", "torus"))
-            panel.set_ylabel("correlation with the latent" if latent else "retrieval rate of revisits")
+            if latent or panel is row[0]:
+                panel.set_ylabel("correlation with the latent" if latent else "retrieval rate of revisits")
     for panel in axes[-1]:
-        panel.set_xlabel("memory length m (last m frames)")
+        panel.set_xlabel("last m frames seen")
         panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.03)
+    figure.suptitle("Trained networks retrieve about what a true sampler with their memory does")
     shared_legend(figure, axes[0, 0], 4)
     return figure
 

@@ -6,8 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from arvdm_theory.report.style import FRONT_KEY, Figures, front
+from arvdm_theory.report.style import FRONT_KEY, Figures, front, legend_below
 
 __all__ = ["FIGURES", "pareto"]
 
@@ -31,13 +32,17 @@ def pareto(table: pd.DataFrame) -> Figure:
                     mfc=colour if point.level == 0 else "white",
                 )  # fmt: skip
             panel.set(title=video, xlabel="memory bottleneck (nats a frame)")
-        row[1].set(ylabel="NIE + DE + SEE + cross (nats a frame)", yscale="log")
+        row[1].set(ylabel="NIE + DE + SEE + cross\n(nats a frame)", yscale="log")
+        row[1].yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
+        row[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        row[1].yaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("growth of the pair KL (nats)")
         row[0].axhline(0, color="0.4", lw=0.8)
         best = part[part.front].sort_values("mb")
         front(row[0], best.mb, best.growth)
-    figure.legend(handles=_key(list(table.method.unique()), size, bool((table.level > 0).any())),
-                  loc="outside lower center", ncols=4)  # fmt: skip
+    figure.suptitle("Growth of errors, and the sum of path terms, against the memory bottleneck")
+    handles = _key(list(table.method.unique()), size, bool((table.level > 0).any()))
+    legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 4)
     return figure
 
 

@@ -22,7 +22,11 @@ def linear_law(table: pd.DataFrame) -> Figure:
         rows = table[table.source == name]
         panel.errorbar(rows.pairs, rows.value, 2 * rows.stderr, fmt=marker, color=colour, capsize=2, label=name)
     panel.set(
-        xscale="log", yscale="log", xlabel="training videos n", ylabel="Σ SEE (nats)", title="Linear denoiser"
+        xscale="log",
+        yscale="log",
+        xlabel="training videos n",
+        ylabel="Σ SEE (nats)",
+        title="A linear denoiser errs as the exact law says",
     )
     panel.legend()
     return figure
@@ -47,6 +51,7 @@ def trained_trends(table: pd.DataFrame) -> Figure:
         panel.set_xticks([*ticks, 4 * known.max()] if endless else ticks, [*names, "∞"] if endless else names)
     panels[0].set_ylabel("Σ SEE (nats)")
     panels[-1].legend()
+    figure.suptitle("The score's error falls with each, until another one limits it")
     return figure
 
 

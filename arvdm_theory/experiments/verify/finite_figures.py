@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures
+from arvdm_theory.report.style import TERM_COLOURS, TERM_NAMES, Figures, legend_below
 
 __all__ = ["FIGURES", "multimodal"]
 
@@ -19,12 +20,13 @@ _BAR = 0.36
 
 def multimodal(table: pd.DataFrame) -> Figure:
     """Stacked AR terms of a multi-modal video beside those of the Gaussian with its mean and covariance."""
-    figure = Figure(figsize=(11, 5.2))
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 3.6), squeeze=False)[0]
-    left.suptitle("a frame at δ", fontsize=11)
-    for axes, law in zip(left.subplots(2, 1), _LAWS, strict=True):
-        _cloud(axes, table[(table.method == "frames") & (table.law == law)], law)
-    _bars(right.subplots(), table[table.method != "frames"])
+    figure, axes = plt.subplot_mosaic(
+        [["multi-modal", "Gaussian"], ["bars", "bars"]], figsize=(8, 8), height_ratios=(1, 2.4)
+    )
+    for law in _LAWS:
+        _cloud(axes[law], table[(table.method == "frames") & (table.law == law)], law)
+    _bars(figure, axes["bars"], table[table.method != "frames"])
+    figure.suptitle("With a score error of -eW, SEE and CROSS see the covariance alone; DE and MB see the law")
     return figure
 
 
@@ -34,10 +36,10 @@ def _cloud(axes: Axes, rows: pd.DataFrame, law: str) -> None:
     axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xticks=[], yticks=[])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("walker on a circle" if law == "multi-modal" else "Gaussian, same\nmean and covariance")
+    axes.set_title(f"a frame at δ: {'walker on a circle' if law == 'multi-modal' else 'Gaussian of its moments'}")
 
 
-def _bars(axes: Axes, table: pd.DataFrame) -> None:
+def _bars(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
     methods, tallest = list(dict.fromkeys(table.method)), 0.0
     for law, (_, hatch) in _LAWS.items():
         rows = table[table.law == law]
@@ -58,20 +60,20 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
             axes.errorbar(x + 0.13, value["total"], 2 * error["total"], fmt="none", ecolor="0.1", capsize=3)
         for where, top, bottleneck in zip(x, bottom, value["mb"], strict=True):
             shown = f"{bottleneck:.2f}" if bottleneck >= 0.005 else "≈ 0"
-            axes.annotate(f"MB {shown}", (where, top), xytext=(0, 9), textcoords="offset points", ha="center",
+            axes.annotate(shown, (where, top), xytext=(0, 9), textcoords="offset points", ha="center",
                           fontsize=8, color=TERM_COLOURS["mb"])  # fmt: skip
         tallest = max(tallest, float(bottom.max()))
-    axes.set_xticks(range(len(methods)), methods)
+    axes.set_xticks(range(len(methods)), [name.replace(", ", "\n").replace(" ", "\n", 1) for name in methods])
     axes.set_ylabel("nats, all AR steps (6 frames)")
-    axes.set_ylim(0, 1.36 * tallest)
+    axes.set_ylim(0, 1.12 * tallest)
+    axes.set_title("above each bar: its memory bottleneck")
     axes.grid(axis="x", visible=False)
-    axes.set_title("With a score error of -eW, SEE and CROSS see the covariance alone; DE and MB see the law")
     handles = [Patch(facecolor=TERM_COLOURS[term], label=TERM_NAMES[term]) for term in reversed(_TERMS)]
     handles += [
         Patch(facecolor="0.75", label="multi-modal video, ± 2 standard errors"),
         Patch(facecolor="0.75", hatch="////", edgecolor="white", label="its moment-matched Gaussian, exact"),
     ]
-    axes.legend(handles=handles, loc="upper right", ncols=2)
+    legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 2)
 
 
 FIGURES: Figures = {"multimodal": ("multimodal", multimodal)}

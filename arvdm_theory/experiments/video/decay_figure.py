@@ -58,7 +58,7 @@ def decay(table: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], color="0.35", ls=(0, (1, 1)), lw=0.9, label="shown true frames alone"))
     if _PREDICTED in part:
         handles.append(Line2D([], [], color="0.35", ls="--", lw=0.9, label="predicted from one AR step"))
-    titled(figure, part)
+    titled(figure, part, "Rollouts decay with every memory")
     structure_legend(figure, part, *handles, ncols=3)
     return figure
 

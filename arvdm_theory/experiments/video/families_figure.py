@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, legend_below
 from arvdm_theory.video.simulators import SIMULATORS
 
 __all__ = [
@@ -148,13 +148,14 @@ def error_bars(part: pd.DataFrame, name: str) -> NDArray[np.float64]:
     return ends
 
 
-def titled(figure: Figure, part: pd.DataFrame) -> None:
-    """Says above the panels what the data set and preset of the networks are about."""
+def titled(figure: Figure, part: pd.DataFrame, finding: str) -> None:
+    """Says above the panels what is found, and what the data set and preset of the networks are about."""
     first = part.iloc[0]
-    figure.suptitle(setting(first["data"], first["preset"]), fontsize=11)
+    figure.suptitle(f"{finding} ({setting(first['data'], first['preset'])})")
 
 
-def structure_legend(figure: Figure, part: pd.DataFrame, *others: Line2D, ncols: int = 4, **look: float) -> None:
+def structure_legend(figure: Figure, part: pd.DataFrame, *others: Line2D, ncols: int = 4, **look: Any) -> None:
     """The legend below the panels: the colour of every structure in ``part``, and other entries."""
     colours = [Line2D([], [], color=COLOURS[name], lw=3, label=NAMES[name]) for name in structures(part)]
-    figure.legend(handles=[*colours, *others], loc="outside lower center", ncols=ncols, **look)
+    handles = [*colours, *others]
+    legend_below(figure, handles, [str(handle.get_label()) for handle in handles], ncols, **look)

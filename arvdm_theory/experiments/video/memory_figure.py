@@ -55,7 +55,7 @@ def length(table: pd.DataFrame) -> Figure:
     part = _own(alike(main_setting(table), "memory_frames"))
     if part.loc[part["memory"] != "none", "memory_frames"].nunique() < 2:
         raise NothingToDraw("networks that remember more or fewer frames are missing")
-    figure, axes = _panels(part)
+    figure, axes = _panels(part, "More remembered frames, more retrieved")
     memories = [memory for memory in structures(part) if memory != "none"]
     # What remembers nothing is where every structure starts.
     start = part[part["memory"] == "none"]
@@ -91,7 +91,7 @@ def compression(table: pd.DataFrame) -> Figure:
     remembered = part[part["memory"] != "none"]
     if not (remembered.groupby("memory")["compress"].nunique() > 1).any():
         raise NothingToDraw("networks with and without a compressed memory are missing")
-    figure, axes = _panels(part)
+    figure, axes = _panels(part, "What is compressed is retrieved less")
     memories = structures(remembered)
     pairs = [(memory, kind) for memory in memories for kind in COMPRESSIONS]
     for panel, name in axes:
@@ -129,14 +129,14 @@ def _own(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["source"] == SOURCES[0]) & (table["ahead"] == 0)]
 
 
-def _panels(part: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, str]]]:
+def _panels(part: pd.DataFrame, finding: str) -> tuple[Figure, list[tuple[Axes, str]]]:
     shown = [name for name in measures(part) if name != "ssim"]
     figure, axes = plt.subplots(1, len(shown), figsize=(4.8 * len(shown), 4.4), squeeze=False)
     for panel, name in zip(axes[0], shown, strict=True):
         panel.set_ylabel(MEASURES[name])
     if "rate" in shown:
         axes[0, 0].set_ylim(-0.03, 1.05)
-    titled(figure, part)
+    titled(figure, part, finding)
     return figure, list(zip(axes[0], shown, strict=True))
 
 

@@ -39,7 +39,7 @@ VARIANTS: dict[str, str] = {
 
 _LABELS = {
     "rate": "1 - retrieval rate (less is better)",
-    "nats": "information of the memory (nats a frame; more, to the left, is better)",
+    "nats": "memory (nats a frame; left is better)",
 }
 
 
@@ -64,8 +64,8 @@ def pareto(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(shown), figsize=(5.4 * len(shown), 5.4), squeeze=False, sharey=True)
     for panel, name in zip(axes[0], shown, strict=True):
         _panel(panel, part, name)
-    axes[0, 0].set_ylabel("slope of the PSNR (dB a frame; more is better)")
-    titled(figure, part)
+    axes[0, 0].set_ylabel("slope of the PSNR\n(dB a frame; more is better)")
+    titled(figure, part, "Decay of rollouts against what is remembered")
     handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=variant)
         for variant, marker in VARIANTS.items()

@@ -27,19 +27,19 @@ _PLANS = {"outpainting": ("outpainting", "o"), "fifo": ("FIFO", "^")}
 _TITLES = {
     "linear_response": "linear response",
     "error_gain": "gain of put-in errors",
-    "constant": "error of an AR step on true frames",
+    "constant": "error on true frames",
 }
 _MEASURES = {
-    "slope": "slope of the PSNR (dB a frame)",
-    "end": "PSNR at the end of the rollout (dB)",
+    "slope": "slope (dB a frame)",
+    "end": "PSNR at the end (dB)",
 }
 
 
 def prediction(table: pd.DataFrame) -> Figure:
-    """Measured decay against the predicted one: slope of the PSNR above, PSNR at the end below; a column a proxy.
+    """Measured decay against the predicted one: slope of the PSNR left, PSNR at the end right; a row a proxy.
 
     On the dotted line both are equal. Titles give Spearman's rank correlation of a plan's networks with its 95 %
-    interval and permutation p-value, as ``video-agreement`` has it. An error that stays constant has no slope.
+    interval; ``video-agreement`` has its p-value. An error that stays constant has no slope.
 
     Args:
         table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
@@ -53,25 +53,24 @@ def prediction(table: pd.DataFrame) -> Figure:
     if not any(titles.values()):
         raise NothingToDraw("four networks of one plan, whose decay can be ranked, are missing")
     figure, axes = plt.subplots(
-        len(_MEASURES), len(PROXIES), figsize=(4.2 * len(PROXIES), 3.9 * len(_MEASURES)), squeeze=False
+        len(PROXIES), len(_MEASURES), figsize=(4.2 * len(_MEASURES), 3.2 * len(PROXIES)), squeeze=False
     )
-    for row, (measure, label) in zip(axes, _MEASURES.items(), strict=True):
-        for panel, proxy in zip(row, PROXIES, strict=True):
+    for column, (measure, label) in zip(axes.T, _MEASURES.items(), strict=True):
+        for panel, proxy in zip(column, PROXIES, strict=True):
             if part[f"{measure}_{proxy}"].isna().all():
                 panel.set_axis_off()
                 continue
             _points(panel, part, measure, f"{measure}_{proxy}")
-            panel.set_title("\n".join([_TITLES[proxy], *titles[measure, proxy]]), fontsize=9)
-            panel.xaxis.set_major_locator(MaxNLocator(5))
-            panel.set_xlabel(f"predicted {label}")
-        row[0].set_ylabel(f"measured {label}")
+            panel.set_title("\n".join([_TITLES[proxy], *titles[measure, proxy]]))
+            panel.xaxis.set_major_locator(MaxNLocator(3))
+            panel.set(xlabel=f"predicted {label}", ylabel=f"measured {label}")
     handles = [
         Line2D([], [], ls="", marker=marker, color="0.35", label=name)
         for plan, (name, marker) in _PLANS.items()
         if plan in set(part["plan"])
     ]
     handles.append(Line2D([], [], color="0.35", ls=":", lw=1.0, label="predicted = measured"))
-    titled(figure, part)
+    titled(figure, part, "Decay that one AR step predicts, against what rollouts show")
     structure_legend(figure, part, *handles)
     return figure
 
@@ -98,5 +97,5 @@ def _agreement(part: pd.DataFrame, measure: str, proxy: str, seed: int) -> list[
         rho = found.correlation
         interval = f" [{rho.ci_low:.2f}, {rho.ci_high:.2f}]" if np.isfinite(rho.ci_low) else ""
         name, _ = _PLANS[str(plan)]
-        lines.append(f"{name}: ρ = {rho.value:.2f}{interval}, p = {found.pvalue:.2g}, n = {rho.n}")
+        lines.append(f"{name}: {rho.value:.2f}{interval}")
     return lines

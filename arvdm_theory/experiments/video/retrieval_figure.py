@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from arvdm_theory.experiments.video.families_figure import (
     COLOURS,
     MEASURES,
-    NAMES,
     alike,
     error_bars,
     measures,
@@ -46,16 +45,21 @@ def retrieval(table: pd.DataFrame) -> Figure:
     rows = list(table.groupby(["data", "preset"], sort=False))
     shown = measures(table)
     panels = len(shown) + ("rate" in shown)
-    figure, axes = plt.subplots(len(rows), panels, figsize=(3.5 * panels, 3.2 * len(rows) + 0.8), squeeze=False)
+    figure, axes = plt.subplots(len(rows), panels, figsize=(3.5 * panels, 3.0 * len(rows) + 0.8), squeeze=False)
     for row, ((data, preset), part) in zip(axes, rows, strict=True):
         for panel, name in zip(row, shown, strict=False):
             _points(panel, part[part["ahead"] == 0], name)
         if "rate" in shown:
             _by_place(row[-1], part[part["ahead"] > 0])
-        row[0].set_title(setting(data, preset), loc="left")
+            row[-1].set_xlabel("" if row is not axes[-1] else "frames after the last given")
+        name = row[0].annotate(setting(data, preset), (0, 1.05), xycoords="axes fraction", fontweight="bold")
+        name.set_in_layout(False)
     handles = [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
     if "rate" in shown:
         handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
+    figure.suptitle(
+        "With a memory networks retrieve; without one they do not\n"
+    )  # the names of rows stand below it
     structure_legend(figure, table, *handles)
     return figure
 
@@ -76,8 +80,7 @@ def _points(panel: Axes, part: pd.DataFrame, name: str) -> None:
     if name == "rate":
         panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
         panel.set_ylim(-0.03, 1.05)
-    labels = [NAMES[memory].replace(" ", "\n") for memory in memories]
-    panel.set_xticks(range(len(memories)), labels, fontsize=7)
+    panel.set_xticks([])  # the colours are those of the legend
     panel.set_xlim(-0.6, len(memories) - 0.4)
     panel.set_ylabel(MEASURES[name])
 
@@ -93,7 +96,7 @@ def _by_place(panel: Axes, part: pd.DataFrame) -> None:
         )  # fmt: skip
     panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
     panel.set_xticks(sorted(own["ahead"].unique()))
-    panel.set(xlabel="frames after the last given one", ylabel=MEASURES["rate"], ylim=(-0.03, 1.05))
+    panel.set(xlabel="frame", ylabel="rate", ylim=(-0.03, 1.05))
 
 
 RETRIEVAL: Figures = {

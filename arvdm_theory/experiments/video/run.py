@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.video_cost.run import network_cost
 from arvdm_theory.files import write_json
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.provenance import provenance
 from arvdm_theory.tables import read_table, write_table
 from arvdm_theory.training.checkpoint import load_denoiser
-from arvdm_theory.video.decay import DecayError, decay_slope, rank_agreement
+from arvdm_theory.training.devices import resolve_device
+from arvdm_theory.video.decay import DecayError, decay_slope, partial_rank_correlation, rank_agreement
 from arvdm_theory.video.information import information_of_runs
 from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
@@ -48,10 +50,18 @@ __all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep
 
 _WINDOWS_SHOWN = 3
 _ROLLOUTS_SHOWN = 1
+# Of a call that is timed, and how often.
+_VIDEOS_TIMED, _TIMES = 16, 9
 # Frames at the end of a rollout.
 _LAST = 8
 _AGREEMENT = (
     "data", "preset", "plan", "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
+)  # fmt: skip
+# Networks are compared with one another on the same videos alone, made by one plan and told the same.
+_CONDITION = ["data", "preset", "plan", "told"]
+_CLAIM = (
+    *_CONDITION, "forgetting", "degradation", "networks", "spearman", "low", "high", "pvalue", "partial",
+    "partial_low", "partial_high",
 )  # fmt: skip
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
@@ -62,9 +72,17 @@ _COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
     ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (16, 40)),
 )  # fmt: skip
 
+_FAR_COMPRESSIONS: tuple[tuple[Compression, int], ...] = (
+    ("spatial", 4), ("spatial", 16), ("temporal", 2), ("temporal", 4), ("tokens", 16),
+)  # fmt: skip
+
 
 def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]:
     return [VideoRun(memory=memory, **fields) for memory in memories]
+
+
+def _compressed(memory: Structure, kinds: Sequence[tuple[Compression, int]], **fields: Any) -> list[VideoRun]:
+    return [VideoRun(memory=memory, compression=kind, compress=factor, **fields) for kind, factor in kinds]
 
 
 SUITES: dict[str, Callable[[], list[VideoRun]]] = {
@@ -84,6 +102,30 @@ SUITES: dict[str, Callable[[], list[VideoRun]]] = {
     "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
     "walking": lambda: _each(preset="cpu-walk"),
     "minecraft": lambda: _each(data="minecraft"),
+    # No view is met twice, and networks are told what actions add up to; worlds that no preset was settled on.
+    "slip": lambda: [
+        run
+        for data in ("dmlab", "doom")
+        for worlds in (1, 2, 3)
+        for run in _each(data=data, preset="cpu-slip", told="reckoned", worlds=worlds)
+    ],
+    "slip-walk": lambda: [
+        run
+        for data in ("dmlab", "doom")
+        for run in _each(data=data, preset="cpu-walk-slip", told="reckoned", worlds=1)
+    ],
+    "doom": lambda: _each(data="doom", worlds=1),
+    # Memories that are long enough for compression to pay.
+    "far": lambda: [
+        *_each(preset="cpu-far", worlds=1),
+        *_compressed("cross", _FAR_COMPRESSIONS, preset="cpu-far", worlds=1),
+        *_compressed("concat", _FAR_COMPRESSIONS[::2], preset="cpu-far", worlds=1),
+        *_compressed("prepend", [("temporal", 4)], preset="cpu-far", worlds=1),
+    ],
+    "farthest": lambda: [
+        *_each(("none", "cross"), preset="cpu-farthest", worlds=1),
+        *_compressed("cross", [("temporal", 4), ("spatial", 16)], preset="cpu-farthest", worlds=1),
+    ],
     "long": lambda: _each(("cross",), preset="cpu-long"),
 }
 """Sets of networks, each of which answers one question; several of them share networks."""
@@ -134,6 +176,7 @@ def sweep(
     if rollouts:
         tables["video-rollouts"] = run_cells("video-rollouts", cells, work.rollouts, folder, seed, progress)
         tables["video-rollout-film"] = _films(by_name, runs, folder, "rollouts", "video-rollout-film")
+        tables["video-network-cost"] = run_cells("video-network-cost", cells, work.cost, folder, seed, progress)
         told = [cell for cell in cells if work.twin(by_name[cell["network"]]) is not None]
         if told:
             tables["video-information"] = run_cells(
@@ -193,6 +236,16 @@ class _Work:
             table.loc[own, name] = value
         return table
 
+    def cost(self, cell: Cell) -> pd.DataFrame:
+        """Beside its uncompressed twin; of a network without compression, beside one without memory."""
+        run = self.runs[cell["network"]]
+        base = replace(run, compress=1, compression="spatial")
+        if run.compress == 1:
+            base = replace(base, memory="none", memory_frames=run.windows.laid_out)
+        found = network_cost(run, base, _VIDEOS_TIMED, _TIMES, resolve_device(run.device))  # type: ignore[arg-type]
+        del found["architecture"]  # the cell's own column
+        return pd.DataFrame([{"beside": "no memory" if run.compress == 1 else "uncompressed", **found}])
+
     def information(self, cell: Cell) -> pd.DataFrame:
         run, store = self.runs[cell["network"]], self.folder / "data"
         twin = self.twin(run)
@@ -222,19 +275,61 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
                 rows.append((data, preset, plan, proxy, measure, *values))
     agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
-    for name in ("video-summary", "video-agreement"):
+    claims = _claims(summary, seed)
+    write_table(claims, folder / "video-claims.csv")
+    for name in ("video-summary", "video-agreement", "video-claims"):
         write_json(folder / f"{name}.provenance.json", provenance({"from": sorted(tables)}, seed))
-    return {"video-summary": summary, "video-agreement": agreement}
+    return {"video-summary": summary, "video-agreement": agreement, "video-claims": claims}
+
+
+def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Do networks that forget less degrade more? A row a condition, measure of forgetting and of degradation.
+
+    ``spearman`` (95 % interval ``low``, ``high``; permutation ``pvalue``) is the rank correlation of the two over
+    networks, positive if those that forget more degrade more; ``partial`` (``partial_low``, ``partial_high``) the
+    same at equal PSNR of the first generated frame: a network that is bad has less to lose.
+    """
+    lost = summary["psnr_first"] - summary["end"]
+    forgotten = {"1 - rate": 1 - summary["rate"]} | ({"- nats": -summary["nats"]} if "nats" in summary else {})
+    rows = []
+    for condition, group in summary.groupby(_CONDITION, sort=False):
+        named = dict(zip(_CONDITION, condition, strict=True))
+        for forgetting, values in forgotten.items():
+            for degradation, fall in {"dB lost": lost, "- slope": -summary["slope"]}.items():
+                one, other, first = (
+                    column.loc[group.index].to_numpy() for column in (values, fall, summary["psnr_first"])
+                )
+                try:
+                    found = rank_agreement(one, other, seed=seed)
+                except DecayError:
+                    continue  # too few networks to rank, or one that has no such measure
+                whole = found.correlation
+                row = {**named, "forgetting": forgetting, "degradation": degradation, "networks": whole.n}
+                row |= {
+                    "spearman": whole.value,
+                    "low": whole.ci_low,
+                    "high": whole.ci_high,
+                    "pvalue": found.pvalue,
+                }
+                try:
+                    alone = partial_rank_correlation(one, other, first)
+                    row |= {"partial": alone.value, "partial_low": alone.ci_low, "partial_high": alone.ci_high}
+                except DecayError:
+                    row |= dict.fromkeys(("partial", "partial_low", "partial_high"), math.nan)
+                rows.append(row)
+    return pd.DataFrame(rows, columns=list(_CLAIM))
 
 
 def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A row a network: retrieval, quality, decay and information; ``front_rate`` and ``front_nats`` say whether no
-    other network of the same data and preset is better on both axes."""
+    other network of the same condition is better on both axes."""
     own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
     rolled = tables["video-rollouts"]
     rolled = rolled[rolled["source"] == SOURCES[0]]
     decay = pd.DataFrame([_decay(part) for _, part in rolled.groupby("network", sort=False)])
     summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
+    columns = ["network", "beside", "seconds_frame", "ratio", "cpu_ratio", "peak_mib", "peak_ratio"]
+    summary = summary.merge(tables["video-network-cost"][columns], on="network", how="left")
     if "video-information" in tables:
         columns = ["network", "nats", "nats_low", "nats_high"]
         summary = summary.merge(tables["video-information"][columns], on="network", how="left")
@@ -243,7 +338,7 @@ def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for axis in ("rate", "nats"):
         if axis in summary:
             summary[f"front_{axis}"] = False
-            for _, group in summary.groupby(["data", "preset"], sort=False):
+            for _, group in summary.groupby(_CONDITION, sort=False):
                 summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
     return summary
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from arvdm_theory.experiments.video.families_figure import COLOURS, NAMES
+from arvdm_theory.experiments.video.families_figure import COLOURS, NAMES, setting
 from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS, LINES
 from arvdm_theory.experiments.video_cost.run import BASELINE
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, legend_below
 
 __all__ = ["FIGURES", "cost"]
 
@@ -58,7 +58,8 @@ def cost(table: pd.DataFrame) -> Figure:
     right.set(ylabel="peak memory of a call (MiB)", title="Memory, beyond weights and inputs")
     _legend(figure, kinds, int(table["compress"].max()))
     first = table.iloc[0]
-    figure.suptitle(f"{first['data']}, {first['preset']} preset: {first['architecture']} on {first['device']}")
+    where = f"{first['architecture']}, {first['device']}, {setting(first['data'], first['preset'])}"
+    figure.suptitle(f"What a memory costs, and what compression saves ({where})")
     return figure
 
 
@@ -78,7 +79,7 @@ def _legend(figure: Figure, kinds: list[tuple[str, str]], factor: int) -> None:
         if name in shown[1]:
             text = label if name == "none" else f"{label}, {factor} to 1"
             handles.append(Line2D([], [], color="0.35", lw=1.4, ms=4, mfc="white", label=text, **_LINES[name]))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=3.2)
+    legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 4, handlelength=3.2)
 
 
 FIGURES: Figures = {"video-cost": ("video-cost", cost)}

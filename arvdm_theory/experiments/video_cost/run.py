@@ -37,6 +37,7 @@ __all__ = [
     "Seconds",
     "alternating_seconds",
     "calls_a_frame",
+    "network_cost",
     "step_inputs",
     "video_cost",
 ]
@@ -118,7 +119,7 @@ def video_cost(config: CostConfig, folder: Path, seed: int = 0, progress: bool =
         - ``baseline_seconds_frame`` of the network without memory that took turns with it, the ``ratio`` of the
           two, and ``cpu_ratio``, that of the processor's seconds;
         - ``peak_mib``: :func:`~arvdm_theory.experiments.video_cost.peak_memory.peak_bytes` of a call on one
-          video, in MiB.
+          video, in MiB, and its ratio to the other network's, ``peak_ratio``.
 
     Raises:
         ValueError: if there is no such preset or device, or no plan for so many frames.
@@ -127,7 +128,7 @@ def video_cost(config: CostConfig, folder: Path, seed: int = 0, progress: bool =
 
     def compute(cell: Cell) -> pd.DataFrame:
         own, base = _run(cell), _run({**cell, **_kind(BASELINE)})
-        return pd.DataFrame([_measured(own, base, cell["videos"], cell["repeats"], device, seed)])
+        return pd.DataFrame([network_cost(own, base, cell["videos"], cell["repeats"], device, seed)])
 
     return run_cells("video-cost", _cells(config, device), compute, folder, seed, progress)
 
@@ -175,9 +176,21 @@ def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _measured(
-    run: VideoRun, base: VideoRun, videos: int, repeats: int, device: torch.device, seed: int
+def network_cost(
+    run: VideoRun, base: VideoRun, videos: int, repeats: int, device: torch.device, seed: int = 0
 ) -> dict[str, Any]:
+    """What a run's network costs, taking turns with another's: columns of :func:`video_cost`, and ``peak_ratio``.
+
+    Weights are random: neither seconds nor bytes depend on them.
+
+    Args:
+        run: the network.
+        base: of the network that it takes turns with.
+        videos: in a timed call.
+        repeats: timed calls a network.
+        device: where.
+        seed: of weights and inputs.
+    """
     own, other = _network(run, device, seed), _network(base, device, seed)
     windows, others = run.windows, base.windows
     with torch.no_grad():
@@ -186,7 +199,10 @@ def _measured(
             "base": _call(other, step_inputs(others, other.config, videos, device, seed)),
         }
         seconds = alternating_seconds(timed, repeats, device)
-        peak = peak_bytes(_call(own, step_inputs(windows, own.config, 1, device, seed)), device)
+        peak, base_peak = (
+            peak_bytes(_call(network, step_inputs(each, network.config, 1, device, seed)), device)
+            for network, each in ((own, windows), (other, others))
+        )
     share, base_share = (calls_a_frame(each.plan) / videos for each in (windows, others))
     mine, theirs = seconds["own"], seconds["base"]
     return {
@@ -199,6 +215,7 @@ def _measured(
         "ratio": mine.wall * share / (theirs.wall * base_share),
         "cpu_ratio": mine.cpu * share / (theirs.cpu * base_share),
         "peak_mib": peak / 2**20,
+        "peak_ratio": peak / base_peak,
     }
 
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         block_length,
         conclude_mean,
         contribution_error,
+        near_zero,
         subsampled,
     )
 
@@ -101,6 +102,7 @@ __all__ = [
     "log_det_bias",
     "memory",
     "mixed_information",
+    "near_zero",
     "neural_divergence",
     "neural_information",
     "sample",
@@ -123,7 +125,7 @@ _MODULES = {
     "residual": "calibrated_information student_information",
     "result": "EstimationWarning conclude",
     "samples": "SampleError sample",
-    "uncertainty": "Dependence block_length conclude_mean contribution_error subsampled",
+    "uncertainty": "Dependence block_length conclude_mean contribution_error near_zero subsampled",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -39,7 +39,7 @@ _SMALLEST = 15
 _PARTS, _FASTEST = 4, 0.5
 # So many times more samples of P than of Q in a ball that reaches Q's neighbours: Q is hardly there. A share
 # of P that is told of, and how much rarer than can be seen, in nats, Q may be there.
-_MANY, _BEYOND, _RARER = 6, 0.05, 8.0
+_MANY, _BEYOND, _RARER = 6, 0.05, 7.0
 # Least nats, and share of the claim, by which a Gaussian fit overclaims that count.
 _OVERCLAIM, _OF_CLAIM = 0.1, 0.1
 
@@ -183,7 +183,7 @@ def calibrated_divergence(
         if smaller is not None:
             ahead = still_to_come(value, smaller[:, column], stderr, min(_FASTEST, 1 / d))
             moved = float(np.min([balls, radii] - smaller[:, :2].mean(0)))
-            ahead = max(ahead, _absent(moved + stderr / 3, beyond), key=abs)
+            ahead = max(ahead, _absent(moved, stderr, beyond), key=abs)
         # The truth lies between where the estimate is and where it is going.
         reach = half_width(stderr, freedom, level) + abs(ahead) / 2
         found.append((value + ahead / 2 - reach, value + ahead / 2 + reach, stderr))
@@ -216,14 +216,15 @@ def calibrated_divergence(
     return conclude((low + high) / 2, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
 
 
-def _absent(moved: float, beyond: float) -> float:
+def _absent(moved: float, stderr: float, beyond: float) -> float:
     """What may be missing where Q has hardly a sample.
 
     Where Q is not seen at all, log P/Q of a ball grows as log n: by log 4 from quarters of the samples to all.
-    By as much of that as the estimate moved, over the share of P that lies so, Q may be rarer there than is seen.
+    By as much of that as the estimate moved, and half its error, over the share of P that lies so, Q may be rarer
+    there than is seen.
     """
-    unseen = min(1.0, max(0.0, moved) / (beyond * math.log(_PARTS))) if beyond else 0.0
-    return float(_RARER * beyond * unseen**1.5)
+    unseen = min(1.0, max(0.0, moved + stderr / 2) / (beyond * math.log(_PARTS))) if beyond else 0.0
+    return float(_RARER * beyond * unseen**1.25)
 
 
 def _warn_of_absence(seen: _Seen) -> list[str]:

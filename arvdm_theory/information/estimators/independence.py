@@ -33,7 +33,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.spatial.distance import cdist
 from scipy.special import digamma
 
@@ -56,11 +56,13 @@ _FEWEST_SHIFTS, _FEWEST_MEMORIES = 20, 8
 # penalties per sample; a trace of one on all keeps the equations solvable.
 _SAMPLES_PER_TERM, _SAMPLES_PER_BUMP, _FEWEST_BUMPS, _MOST_BUMPS = 8, 4, 5, 200
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
-_PENALTIES, _TRACE = (1e-6, 1e-4, 1e-2), 1e-10
+_PENALTIES, _TRACE, _JITTER = (1e-5, 1e-4, 1e-3, 1e-2), 1e-10, 1e-6
 # A fit is as good as the best up to this factor of its error, and uses at most this share of the samples.
-_AS_GOOD, _MOST_FREEDOM = 1.04, 0.4
+_AS_GOOD, _MOST_FREEDOM = 1.07, 0.4
 # Jumps that a column may have, and how many times log n a split must gain in units of the residual's variance.
-_MOST_JUMPS, _JUMP = 3, 4
+_MOST_JUMPS, _JUMP, _FEWEST_BEYOND = 4, 4, 5
+# Edges along one column, and along all, within whose sides jumps along others are looked for.
+_EDGES, _MOST_EDGES = 15, 60
 # Share of the variance of log |residual| that Y must tell for the spread to be Y's.
 _UNEVEN = 0.05
 # Standard deviations up to which coordinates are all but linear.
@@ -262,7 +264,7 @@ class _Regression:
 
     The candidates are linear in Y; quadratic; that with n/4 (at most 200) Gaussian bumps of five widths and three
     penalties, or half as many along the single columns; and with indicators of where the column jumps; all by
-    least squares. Of those whose leave-one-out error is within 4 % of the least the most flexible counts: every
+    least squares. Of those whose leave-one-out error is within 7 % of the least the most flexible counts: every
     arrangement of X goes through it, so overfitting costs power and hardly the level, while what stays of a common
     cause in both X and Z costs the level. For the same reason all columns enter in smooth coordinates,
     5 arsinh(y/5) of the standardised column, which tame heavy tails and leave the rest as it is. As a function of
@@ -279,11 +281,14 @@ class _Regression:
         self.points = points = _coordinates(y)
         linear = np.hstack([np.ones((n, 1)), points])
         bases = [linear]
-        if d * (d + 1) // 2 <= n // _SAMPLES_PER_TERM:
-            pairs = [points[:, i] * points[:, j] for i in range(d) for j in range(i + 1)]
+        for least in (lambda i: 0, lambda i: i):  # all pairs of columns, or squares alone
+            pairs = [points[:, i] * points[:, j] for i in range(d) for j in range(least(i), i + 1)]
+            if len(pairs) > n // _SAMPLES_PER_TERM:
+                continue
             # Two values have no square of their own.
             kept = [pair for pair in pairs if len(np.unique(pair)) > 2 or d > 1]
             bases.append(np.hstack([linear, np.column_stack(kept)]) if kept else linear)
+            break
         self.fits = [_Fit(basis, 1, _TRACE) for basis in bases]
         self.plain = len(bases) - 1
         bumps = min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS)
@@ -292,9 +297,12 @@ class _Regression:
         # Centres evenly spaced in rank along the first column: their choice needs no chance.
         ranked = np.argsort(points[:, 0], kind="stable")
         centres = points[ranked[np.linspace(0, n - 1, bumps).round().astype(int)]]
-        squares = cdist(points, centres, "sqeuclidean")
+        squares, among = (cdist(each, centres, "sqeuclidean") for each in (points, centres))
         for width in _WIDTHS:
-            basis = np.hstack([bases[-1], np.exp(-squares / (2 * width**2 * d))])
+            bumps_at, own = (np.exp(-each / (2 * width**2 * d)) for each in (squares, among))
+            # Of functions that interpolate, the penalty is on the norm that the kernel gives them.
+            factor = np.linalg.cholesky(own + _JITTER * np.eye(len(own)))
+            basis = np.hstack([bases[-1], solve_triangular(factor, bumps_at.T, lower=True).T])
             self.fits += [_Fit(basis, bases[-1].shape[1], penalty) for penalty in _PENALTIES]
         single = min(n // (2 * _SAMPLES_PER_BUMP * d), _MOST_BUMPS // d)
         if d == 1 or single < _FEWEST_BUMPS:
@@ -325,22 +333,50 @@ class _Regression:
         return int(np.where(errors <= _AS_GOOD * errors.min(), freedom, -1.0).argmax())
 
     def _jumps(self, column: Array) -> Array:
-        """Indicators of Y's columns beyond where the column jumps, found one after the other, (n, at most 3)."""
-        n = len(column)
+        """Indicators of boxes of Y beyond whose sides the column jumps, found one after the other, (n, few).
+
+        Each is one side of an edge along one column of Y, within all samples, a box found before, the rest of it,
+        or one side of an edge along another column: a jump in a product of columns need not show in one alone.
+        """
+        n, d = self.points.shape
         plain, found = self.fits[self.plain], np.empty((n, 0))
+        places = min(_EDGES, _MOST_EDGES // d) if d > 1 else 0
+        edges = np.quantile(self.points, np.arange(1, places + 1) / (places + 1), axis=0)
+        sides = (self.points[:, None] > edges).reshape(n, -1).astype(np.float64)
         for _ in range(_MOST_JUMPS):
             left = _Fit(np.hstack([found, plain.basis]), plain.free + found.shape[1], plain.penalty)(column)[:, 0]
-            order = np.argsort(self.points, axis=0, kind="stable")
-            sums = np.cumsum(left[order], axis=0)[:-1]
-            below = np.arange(1, n)[:, None]
-            apart = np.diff(np.take_along_axis(self.points, order, 0), axis=0) > 0
-            gain = np.where(apart, sums**2 * n / (below * (n - below)), 0.0) / left.var()
-            at, side = np.unravel_index(int(gain.argmax()), gain.shape)
-            if gain[at, side] < _JUMP * math.log(n):
+            within = np.hstack([np.ones((n, 1)), found, 1 - found, sides, 1 - sides])
+            gain, which, half = self._half(left, within)
+            if gain < left.var() * (_JUMP * math.log(n) + 2 * math.log(within.shape[1])):
                 break
-            edge = self.points[order[at, side], side]
-            found = np.hstack([found, (self.points[:, side, None] > edge).astype(np.float64)])
+            box = within[:, which] * half
+            if which > 2 * found.shape[1]:  # the other edge, so far of the grid, moves to its best place
+                along = (which - 1 - 2 * found.shape[1]) % d
+                box = half * self._half(left, half[:, None], along)[2]
+            found = np.column_stack([found, box])
         return found
+
+    def _half(self, left: Array, within: Array, along: int | None = None) -> tuple[float, int, Array]:
+        """The side of an edge whose part of a box tells most of what is left: (squares explained, box, side).
+
+        The indicator of N of n samples with the sum S explains S²/(N (1 - N/n)), less its mean.
+        """
+        n, best = len(left), (0.0, 0, np.ones(len(left)))
+        for column in range(self.points.shape[1]) if along is None else (along,):
+            order = np.argsort(self.points[:, column], kind="stable")
+            place = self.points[order, column]
+            sizes, sums = (np.cumsum(part[order], axis=0) for part in (within, within * left[:, None]))
+            for beyond in (False, True):
+                size, total = (part[-1] - part if beyond else part for part in (sizes, sums))
+                gain = np.where(
+                    (size >= _FEWEST_BEYOND) & (size <= n - _FEWEST_BEYOND), total**2, 0.0
+                ) / np.maximum(size * (1 - size / n), 1e-9)  # fmt: skip
+                gain[:-1][place[1:] == place[:-1]] = 0.0
+                at, which = np.unravel_index(int(gain.argmax()), gain.shape)
+                if gain[at, which] > best[0]:
+                    above = self.points[:, column] > place[at]
+                    best = float(gain[at, which]), int(which), (above if beyond else ~above).astype(np.float64)
+        return best
 
     def spread(self, left: Array) -> Array:
         """How large Y makes each residual: the exponential of a fit to the logarithm of its size."""

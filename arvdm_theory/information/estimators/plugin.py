@@ -29,6 +29,7 @@ from arvdm_theory.information.estimators.uncertainty import (
     conclude_mean,
     contribution_error,
     cuts,
+    near_zero,
     still_to_come,
 )
 from arvdm_theory.number import LEVEL, Number, half_width
@@ -100,8 +101,9 @@ def gaussian_information(
     notes = [*_warn_of_few(joint), *warn_of_heavy_tails(joint)]
     value, contributions = _gaussian(*arrays)
     return conclude_mean(
-        contributions, value=value, method="gaussian", notes=notes, dependence=dependence, level=level
-    )
+        contributions, value=value, method="gaussian", notes=notes, dependence=dependence, level=level,
+        ratio=arrays[0].shape[1] * arrays[1].shape[1],
+    )  # fmt: skip
 
 
 def copula_information(
@@ -132,7 +134,9 @@ def copula_information(
     value, contributions = of_scores(slice(None))
     n = len(joint)
     stderr, freedom, more = contribution_error(contributions, dependence)
-    reach = half_width(stderr, freedom, level)
+    pairs = arrays[0].shape[1] * arrays[1].shape[1]
+    stderr, above = near_zero(value, stderr, [contributions], pairs, level)
+    reach = max(half_width(stderr, freedom, level), above - value)
     if n >= _PARTS * _SAMPLES_PER_DIMENSION * joint.shape[1]:
         # Ranks of n samples cannot hold a dependence much tighter than 1/n: the value then grows with n.
         parts = cuts(n, _PARTS, dependence, np.random.default_rng(0))
@@ -220,9 +224,12 @@ def gaussian_divergence(
     error_p, freedom_p, notes_p = contribution_error(from_p, dependence)
     error_q, freedom_q, notes_q = contribution_error(from_q, dependence)
     stderr = math.hypot(error_p, error_q)
+    d = of_p.shape[1]
+    stderr, above = near_zero(value, stderr, [from_p, from_q], d * (d + 3) / 2, level)
+    reach = max(half_width(stderr, min(freedom_p, freedom_q), level), above - value)
     tails = warn_of_heavy_tails(np.vstack([of_p, of_q]), "use the classifier, which works on ranks")
     return conclude(
-        value, stderr, half_width(stderr, min(freedom_p, freedom_q), level), method="gaussian", n=len(of_p),
+        value, stderr, reach, method="gaussian", n=len(of_p),
         notes=[*_warn_of_few(of_p), *_warn_of_few(of_q), *tails, *notes_p, *notes_q],
     )  # fmt: skip
 
@@ -285,7 +292,7 @@ def discrete_information(
     sizes = tuple(int(code.max()) + 1 for code in codes)
     cells, where, counts = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True, return_counts=True)
     in_x, in_z, in_y = np.unravel_index(cells, sizes)
-    occupied = len(cells)
+    occupied, freedom = len(cells), 0
     if correction == "shrinkage":
         table = _shrunk(cells, counts, sizes, n)
         value = information_of_blocks(table)[0]
@@ -299,7 +306,8 @@ def discrete_information(
         terms = np.log(counts) + np.log(of_y) - np.log(xy) - np.log(zy)
         value = float((counts * terms).sum()) / n
         if correction == "miller-madow":
-            value += (n_xy + n_zy - n_y - occupied) / (2 * n)
+            freedom = occupied + n_y - n_xy - n_zy
+            value -= freedom / (2 * n)
     notes: list[str] = []
     if n < _SAMPLES_PER_CELL * occupied:
         notes.append(
@@ -308,8 +316,9 @@ def discrete_information(
         )
     method = "plug-in" if correction == "none" else correction
     return conclude_mean(
-        terms[where.reshape(-1)], value=value, method=method, notes=notes, dependence=dependence, level=level
-    )
+        terms[where.reshape(-1)], value=value, method=method, notes=notes, dependence=dependence, level=level,
+        ratio=freedom if freedom > 0 else None,
+    )  # fmt: skip
 
 
 def _pooled(

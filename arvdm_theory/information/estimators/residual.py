@@ -45,7 +45,8 @@ b(n/4); if b falls like n^{-γ}, then b(n) = D/(4^γ - 1), D the estimate's move
 Without step 3 the interval reaches to where the estimate is going, and the value is its middle; D counts as far
 as it is no noise, and γ = min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
 is extrapolated by γ = ½ (so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ =
-min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. The standard error that
+min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. (c) What plain neighbours
+see on the columns of step 2 and their error, where that lies beyond (a) and (b). The standard error that
 is given is the one whose interval this is. So intervals on laws that no baseline has are wide, and cover more
 often than their level says.
 """
@@ -65,7 +66,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import digamma, gammaln, ndtri, stdtrit
 from scipy.stats import rankdata
 
-from arvdm_theory.information.estimators.knn import ksg_contributions, warn_of_ceiling, warn_of_width
+from arvdm_theory.information.estimators.knn import (
+    ksg_contributions,
+    standardised,
+    warn_of_ceiling,
+    warn_of_width,
+)
 from arvdm_theory.information.estimators.plugin import log_det_bias, normal_scores
 from arvdm_theory.information.estimators.regression import FEWEST_TO_FIT, held_out_predictions, residuals
 from arvdm_theory.information.estimators.result import conclude
@@ -77,7 +83,13 @@ from arvdm_theory.information.estimators.samples import (
     warn_of_deterministic_relations,
 )
 from arvdm_theory.information.estimators.ties import untied
-from arvdm_theory.information.estimators.uncertainty import Dependence, cuts, still_to_come, subsample_error
+from arvdm_theory.information.estimators.uncertainty import (
+    Dependence,
+    contribution_error,
+    cuts,
+    still_to_come,
+    subsample_error,
+)
 from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = [
@@ -207,21 +219,49 @@ def calibrated_information(
     rate = min(_SLOW, 1 / d) if turn is None and d <= _SLOW_COLUMNS else min(_FASTEST, 2 / d)
     reach = half_width(stderr, freedom, level)
     if enough and (turn is not None or loads[1] > 0):
-        smaller = []
-        for cut in cuts(n, _PARTS, dependence, np.random.default_rng(seed)):
-            x_part, z_part, y_part = (array[cut] for array in arrays)
-            part = residuals(x_part, z_part, y_part, dependence)
-            smaller.append(pieces(*(part if turn is None else turned(*part, dependence, turn.backwards).columns)))
-        on_parts = np.array(smaller) @ loads
+
+        def on_smaller(parts: int) -> Array:
+            found = []
+            for cut in cuts(n, parts, dependence, np.random.default_rng(seed)):
+                x_part, z_part, y_part = (array[cut] for array in arrays)
+                part = residuals(x_part, z_part, y_part, dependence)
+                found.append(
+                    pieces(*(part if turn is None else turned(*part, dependence, turn.backwards).columns))
+                )
+            return np.asarray(np.array(found) @ loads, dtype=np.float64)
+
+        on_parts = on_smaller(_PARTS)
         if turn is None:
             # The truth lies between where the estimate is and where it is going.
             ahead = still_to_come(value, on_parts, stderr, rate)
+            speeds_up = ahead > 0 and n >= _PARTS**2 * max(k + 2, 2 * d + 3) and _speeds_up(
+                value, stderr, on_parts, on_smaller(_PARTS**2)
+            )  # fmt: skip
             value, reach = value + ahead / 2, reach + abs(ahead) / 2
+            if speeds_up:
+                notes.append(
+                    f"the estimate grows the faster the more samples there are ({on_parts.mean():.2f} nats from "
+                    f"quarters of them, {float(loads @ found):.2f} from all), as for a dependence finer than they "
+                    "show: only the lower end says something; use more samples."
+                )
+                low, high = value - reach, max(value + reach, math.log(n / k))
+                value, reach = (low + high) / 2, (high - low) / 2
         else:
             moved = value - float(on_parts.mean())
             stderr = math.hypot(stderr, float(on_parts.std(ddof=1)) / math.sqrt(_PARTS))
             value += moved / (_PARTS**_FASTEST - 1)
             reach = half_width(stderr, freedom, level) + abs(moved) / (_PARTS**rate - 1)
+    # Plain neighbours, on columns without maps or predictions, are another kind of method, and err downwards.
+    by_x, by_z, by_y = (standardised(part) if part.shape[1] else part for part in whole)
+    plain = ksg_contributions(by_x, by_z, by_y, k).contributions
+    seen, own = float(plain.mean()), half_width(contribution_error(plain, dependence)[0], level=level)
+    if seen - value > math.hypot(reach, own):
+        notes.append(
+            f"plain nearest neighbours see {seen:.2f} nats, the default's steps {value:.2f}, more apart than the "
+            "error: the interval covers both."
+        )
+        low, high = value - reach, seen + own
+        value, reach = (low + high) / 2, (high - low) / 2
     if not calibrate:
         notes.append(
             f"a Gaussian fit claims more information ({first.baseline:.2f} nats) than re-paired samples bear out, "
@@ -233,6 +273,18 @@ def calibrated_information(
     # One uncertainty: the standard error is the one whose interval this is.
     stderr = reach / half_width(1.0, freedom, level)
     return conclude(value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
+
+
+def _speeds_up(value: float, stderr: float, quarters: Array, sixteenths: Array) -> bool:
+    """Whether the estimate moves further from quarters of the samples to all than from sixteenths to quarters.
+
+    A bias that falls like a power of n moves it less and less. By more than two standard errors of the difference.
+    """
+    means, errors = zip(
+        *((part.mean(), part.std(ddof=1) / math.sqrt(len(part))) for part in (quarters, sixteenths)), strict=True
+    )
+    more = value - 2 * means[0] + means[1]
+    return bool(more > _WORTHWHILE_ERRORS * math.sqrt(stderr**2 + 4 * errors[0] ** 2 + errors[1] ** 2))
 
 
 def _pieces(

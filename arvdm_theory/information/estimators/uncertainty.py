@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chndtrinc
 
 from arvdm_theory.information.estimators.result import EstimationWarning, conclude, issue
 from arvdm_theory.number import LEVEL, Number, half_width
@@ -27,6 +28,7 @@ __all__ = [
     "conclude_mean",
     "contribution_error",
     "cuts",
+    "near_zero",
     "still_to_come",
     "subsample_error",
     "subsampled",
@@ -113,6 +115,7 @@ def conclude_mean(
     notes: Sequence[str] = (),
     dependence: Dependence = "independent",
     level: float = LEVEL,
+    ratio: float | None = None,
 ) -> Number:
     """The estimate whose value is the mean of one contribution a sample, with that mean's error.
 
@@ -124,12 +127,42 @@ def conclude_mean(
         notes: warnings found on the way.
         dependence: of the samples.
         level: of the confidence interval.
+        ratio: degrees of freedom, if the value is that of a likelihood ratio: see :func:`near_zero`.
     """
     stderr, freedom, more = contribution_error(contributions, dependence)
-    return conclude(
-        float(contributions.mean()) if value is None else value, stderr, half_width(stderr, freedom, level),
-        method=method, n=len(contributions), k=k, notes=[*notes, *more],
-    )  # fmt: skip
+    value = float(contributions.mean()) if value is None else value
+    reach = half_width(stderr, freedom, level)
+    if ratio is not None:
+        stderr, above = near_zero(value, stderr, [contributions], ratio, level)
+        reach = max(half_width(stderr, freedom, level), above - value)
+    return conclude(value, stderr, reach, method=method, n=len(contributions), k=k, notes=[*notes, *more])
+
+
+def near_zero(
+    value: float, stderr: float, influences: Sequence[Array], freedom: float, level: float
+) -> tuple[float, float]:
+    """Error and upper end of an estimate I whose influence function vanishes with what is estimated.
+
+    Of a log-likelihood ratio with ν degrees of freedom less its mean under the null, 2n I + ν is noncentral χ²
+    with the noncentrality 2n times the truth (Wald 1943): the error is never below √(ν/2)/n, and the upper end is
+    the truth under which so low an estimate has the chance (1 - level)/2. A normal interval misses it there, as χ²
+    is skewed.
+
+    Args:
+        value: I.
+        stderr: from the influence function.
+        influences: contributions of the samples, (n,), or of either of two kinds of samples, (n,) and (m,), which
+            together are as one of nm/(n + m). Autocorrelated ones are worth fewer.
+        freedom: ν.
+        level: of the interval.
+
+    Returns:
+        the standard error and the upper end.
+    """
+    independent = sum(float(own.var(ddof=1)) / len(own) for own in influences if len(own) > 1)
+    worth = min(1.0, independent / stderr**2 if stderr > 0 else 1.0) / sum(1 / len(own) for own in influences)
+    above = chndtrinc(max(2 * worth * value + freedom, 0.0), freedom, (1 - level) / 2) / (2 * worth)
+    return max(stderr, math.sqrt(freedom / 2) / worth), float(np.nan_to_num(above, nan=value))
 
 
 def _short_blocks(n: int, b: int) -> list[str]:

@@ -41,7 +41,11 @@ def test_smoke(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert len(read_table(tmp_path / f"{table}.csv")) > 0
         told = json.loads((tmp_path / f"{table}.provenance.json").read_text())
         assert {"config", "seed", "versions", "commit", "device"} <= set(told)
-    assert list((tmp_path / "figures").glob("*.png"))
+    figures = list((tmp_path / "figures").glob("*.png"))
+    assert figures
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert json.loads((tmp_path / "report.json").read_text())["provenance"]["config"] == {"preset": "smoke"}
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert main([*words, "--no-figures"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == written
