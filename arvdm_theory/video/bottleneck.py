@@ -498,7 +498,7 @@ def _words(rows: Sequence[dict[str, Any]], report: FitReport) -> list[str]:
     returns = [r for r in rows if r["route"] == "revisits" and r["ci_low"] > 0 and r["p_value"] <= _SURE]
     if returns:
         listed = ", ".join(str(row["references"]) for row in returns)
-        words.append(f"revisits tell something beyond {listed} references that no law of second order holds")
+        words.append(f"revisits tell something beyond {listed} references that frames of other clips do not")
     gained = report.memory()
     if gained is not None:
         error = "" if gained[1] is None else f" ± {gained[1]:.4f}"
