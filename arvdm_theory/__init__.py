@@ -42,6 +42,7 @@ _HOMES = {
     "plan.methods": ("METHODS", "fifo", "method", "outpainting"),
     "plan.plan": ("Plan",),
     "plan.references": ("PlanError", "References"),
+    "rollout.decay": ("measured_decay", "predicted_decay"),
     "rollout.measure": ("measured_clip_kl",),
     "rollout.predict": ("predicted_clip_kl",),
 }

@@ -62,6 +62,8 @@ from arvdm_theory.plan.methods import outpainting as outpainting
 from arvdm_theory.plan.plan import Plan as Plan
 from arvdm_theory.plan.references import PlanError as PlanError
 from arvdm_theory.plan.references import References as References
+from arvdm_theory.rollout.decay import measured_decay as measured_decay
+from arvdm_theory.rollout.decay import predicted_decay as predicted_decay
 from arvdm_theory.rollout.measure import measured_clip_kl as measured_clip_kl
 from arvdm_theory.rollout.predict import predicted_clip_kl as predicted_clip_kl
 

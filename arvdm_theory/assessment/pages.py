@@ -88,7 +88,7 @@ def _summary(
         )
     clip = [row["value"] for row in found["plan"]["rows"] if row["term"] == "CLIP_KL"]
     if clip:
-        grows = "grows" if clip[-1] > 1.05 * clip[0] else "stays"
+        grows = "grows" if clip[-1] > clip[0] else "falls"
         lines.append(
             f"Drift that any network faces: with a perfect score the KL of a clip {grows} from {clip[0]:.3g} to "
             f"{clip[-1]:.3g} nats over {ar_steps} AR steps, by discretisation and forgetting alone."
@@ -112,9 +112,8 @@ def _summary(
                 f"({last['ci_low']:.2g} to {last['ci_high']:.2g}) by AR step {last['ar_step']}."
             )
         else:
-            lines.append(
-                "Quality: how far the PSNR of a continued video falls cannot be said here; the page says why."
-            )
+            reason = quality["notes"].get("predicted", "there is nothing to predict")
+            lines.append(f"Quality: how far the PSNR of a continued video falls cannot be said here: {reason}.")
     kl = number_of(totals.get("kl"))
     if (schedule := found.get("schedule")) is not None:
         lines.append(
@@ -157,7 +156,7 @@ def _changes(found: Mapping[str, Any], plan: Plan, ar_steps: int) -> list[dict[s
     if errors is not None and exact:
         last = number_of(errors["rows"][-1]["error"])
         if last is not None:
-            options.append({"what": "the network itself: its score's error costs more than anything else",
+            options.append({"what": "the network itself, whose score errs",
                             "gain": float(last) - exact[-1]["value"], "stderr": float(last.stderr),
                             "how": "more training"})  # fmt: skip
     better = [option for option in options if option["gain"] > 2 * option["stderr"] and option["gain"] > 1e-3]
@@ -285,11 +284,14 @@ def _network(found: Mapping[str, Any], ar_steps: int, step: str, ledger_step: st
     own, errors, check = found.get("network"), found.get("ar_step_errors"), found.get("check")
     rows = []
     if own is not None:
-        for name, text in {"see": "score estimation (SEE)", "cross": "cross term", "de": "discretisation (DE)",
-                           "mb": "memory bottleneck (MB)",
-                           "path_kl": "sum of the ledger, IE by its bound"}.items():  # fmt: skip
+        for name, text in {"see": "score estimation (SEE)", "cross": "cross term"}.items():
             if own["totals"].get(name) is not None:
-                rows.append({"number": f"{text}, {ledger_step} steps", "nats": number_of(own["totals"][name])})
+                rows.append(
+                    {
+                        "number": f"{text}, all AR steps, {ledger_step} steps",
+                        "nats": number_of(own["totals"][name]),
+                    }
+                )
     exact = {r["ar_step"]: r["value"] for r in found["plan"]["rows"] if r["term"] == "AR_STEP"}
     for row in [] if errors is None else errors["rows"]:
         k = int(row["ar_step"])
@@ -298,8 +300,10 @@ def _network(found: Mapping[str, Any], ar_steps: int, step: str, ledger_step: st
         rows.append({"number": f"{name}, {step} steps{beside}", "nats": number_of(row["error"])})
     if not rows:
         return None
-    words = ["Averages over true frames: nothing is fed back. E_k is moment-matched: exact for an affine network, "
-             "an estimate for any other."]  # fmt: skip
+    words = [
+        "Averages over true frames: nothing is fed back. SEE and CROSS are of all pixels, E_k of the modes; E_k "
+        "is moment-matched: exact for an affine network, an estimate for any other."
+    ]
     if check is not None:
         words.append(
             f"As a network that predicts {check['kind']!r} its loss on true frames is {check['ratio']:.3g} times "

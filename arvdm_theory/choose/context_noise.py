@@ -29,7 +29,7 @@ from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import PlanError, References
 
-__all__ = ["CRITERIA", "DIAL", "context_noise", "lags_of", "noised_lags"]
+__all__ = ["CRITERIA", "DIAL", "context_noise", "lags_of", "noised_lags", "plan_costs"]
 
 DIAL = (0.0, 0.02, 0.1, 0.3, 1.0)
 """The levels of a reference that are tried, if no others are given."""
@@ -133,7 +133,7 @@ def context_noise(
     def compute(profiles: Iterable[tuple[float, ...]]) -> None:
         for profile in profiles:
             if profile not in found and len(found) < most:
-                found[profile] = _costs(video, noised_lags(plan, profile), ar_steps, score, step)
+                found[profile] = plan_costs(video, noised_lags(plan, profile), ar_steps, score, step)
                 bar.update()
 
     with tqdm(
@@ -147,9 +147,10 @@ def context_noise(
     return _table(found, lags, criteria, exhaustive)
 
 
-def _costs(
+def plan_costs(
     video: GaussianVideo, plan: Plan, ar_steps: int, score: Any, step: str | ReverseStep
 ) -> dict[str, float]:
+    """KL of all clean frames and of the first and last clips, their drift, and MB_K of a plan, in nats."""
     question = Question(video, plan, ar_steps, score=as_score(score, video), step=step).prepared()
     with torch.no_grad():
         laws = question.laws()

@@ -28,7 +28,7 @@ from arvdm_theory.noise import NoiseSchedule, clock_from_flow, clock_from_sigma
 from arvdm_theory.plan.levels import scaled_linear_schedule
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["DDPM_SCHEDULES", "EXPORTS", "export_schedule", "import_schedule"]
+__all__ = ["DDPM_SCHEDULES", "EXPORTS", "check_export", "export_schedule", "import_schedule"]
 
 EXPORTS = ("sigma", "flow", "timesteps", "diffusers", "diffusers-flow")
 """The formats that :func:`export_schedule` knows."""
@@ -58,6 +58,31 @@ def _ddpm(named: str | NoiseSchedule) -> NoiseSchedule:
     return dataclasses.replace(table, first=-1.0)
 
 
+def check_export(plan: Plan, kind: str, schedule: str | NoiseSchedule = "linear", per_frame: bool = False) -> None:
+    """Refuses what no grid between the plan's ends can be exported as, before one is looked for.
+
+    Args:
+        plan: the plan.
+        kind, schedule: as of :func:`export_schedule`.
+        per_frame: whether frames that the plan keeps at one level may get levels of their own.
+
+    Raises:
+        ValueError: as :func:`export_schedule`, but for levels that are the same timestep.
+    """
+    if kind not in EXPORTS:
+        raise ValueError(f"a format is one of {', '.join(EXPORTS)}, got {kind!r}")
+    if kind in ("timesteps", "diffusers"):
+        _within(plan.horizon, _ddpm(schedule), schedule if isinstance(schedule, str) else "given")
+    if kind == "diffusers" and not isinstance(schedule, str):
+        raise ValueError(f"the scheduler's betas are those of one of {', '.join(DDPM_SCHEDULES)}")
+    if kind.startswith("diffusers") and (per_frame or any(len(set(row)) > 1 for row in plan.ar_grid)):
+        raise ValueError("diffusers' schedulers have one level for all frames; this plan's frames differ")
+    if kind == "diffusers-flow" and plan.floor > 0:
+        raise ValueError(
+            f"FlowMatchEulerDiscreteScheduler always ends at 0, and the plan at its floor {plan.floor:g}"
+        )
+
+
 def export_schedule(plan: Plan, kind: str = "sigma", schedule: str | NoiseSchedule = "linear") -> dict[str, Any]:
     """The grids of both stages in a sampler's units.
 
@@ -79,8 +104,7 @@ def export_schedule(plan: Plan, kind: str = "sigma", schedule: str | NoiseSchedu
         >>> export_schedule(Plan((1.0,), 1, 1.0, 2, 1), "timesteps")["denoising_step_list"]
         [306, 213]
     """
-    if kind not in EXPORTS:
-        raise ValueError(f"a format is one of {', '.join(EXPORTS)}, got {kind!r}")
+    check_export(plan, kind, schedule)
     content: dict[str, Any] = {"format": _FORMAT, "kind": kind}
     stages = {"": plan.ar_grid, "init_": plan.init_grid}
     if kind == "timesteps":
@@ -98,17 +122,11 @@ def export_schedule(plan: Plan, kind: str = "sigma", schedule: str | NoiseSchedu
         content[f"{stage}{'times' if flow else 'sigmas'}"] = _flat(numbers.tolist())
     if kind.startswith("diffusers"):
         name = "times" if flow else "sigmas"
-        if any(isinstance(content[f"{stage}{name}"][0], list) for stage in stages):
-            raise ValueError("diffusers' schedulers have one level for all frames; this plan's frames differ")
         content["scheduler_config"] = {"_class_name": "FlowMatchEulerDiscreteScheduler", **_FLOW_CONFIG}
         if not flow:
-            content["scheduler_config"] = _euler_config(schedule, plan.horizon)
+            content["scheduler_config"] = _euler_config(str(schedule))
         # What set_timesteps(sigmas=...) is given: with the end for σ, without it for flow times.
         content["set_timesteps"] = {"sigmas": content[name][: -1 if flow else None]}
-        if flow and plan.ar_grid[-1][0] > 0:
-            raise ValueError(
-                f"FlowMatchEulerDiscreteScheduler always ends at 0, and the plan at its floor {plan.floor:g}"
-            )
     return content
 
 
@@ -189,10 +207,7 @@ def _flat(rows: Sequence[Sequence[Any]]) -> list[Any]:
 _FLOW_CONFIG = {"num_train_timesteps": _TRAINED, "shift": 1.0, "use_dynamic_shifting": False}
 
 
-def _euler_config(schedule: str | NoiseSchedule, horizon: float) -> dict[str, Any]:
-    if not isinstance(schedule, str):
-        raise ValueError(f"the scheduler's betas are those of one of {', '.join(DDPM_SCHEDULES)}")
-    _within(horizon, _ddpm(schedule), schedule)
+def _euler_config(schedule: str) -> dict[str, Any]:
     start, end, kind = DDPM_SCHEDULES[schedule]
     return {
         "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": _TRAINED, "beta_start": start,

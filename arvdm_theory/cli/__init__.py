@@ -44,6 +44,7 @@ COMMANDS = {
     "schedule": "the noise levels of reverse steps that are best for a video and a plan, and their export",
     "context-noise": "how noisy each lag of the references should be: the front of KL, drift and memory",
     "memory": "which past frames to hold and how finely, under a budget of frames or nats, and what none beats",
+    "advise": "which plan for one's own clips, at a fixed cost of network evaluations a frame",
     "plans": "list the published methods as plans, with their requirement checks",
     "lint": "what is wrong with a plan file, a timestep matrix or a scheduler config, and the fix",
     "claims": "what is claimed of auto-regressive video diffusion: a verdict a claim, with its numbers",

@@ -41,6 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what the network takes: pictures, or the fitted video's modes")  # fmt: skip
     add("--stride", type=whole(1), metavar="Δ", help="new frames an AR step, with --scheduler (the window)")
     add("--step", metavar="STEP", help="the reverse step (the scheduler's, or exponential)")
+    add("--region", metavar="X,Y,W,H", help="this part of the picture (all of it)")
+    add("--left-half", action="store_true", help="the left half of a picture that shows two side by side")
     add("--grey", action="store_true", help="brightness, not colour")
     add("--size", metavar="HxW", help="average pictures down to this size")
     add("--modes", type=whole(1), default=8, metavar="K", help="spatial modes of the fitted video")
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from arvdm_theory.assessment.run import assess
-    from arvdm_theory.data.clips import ClipError, parse_size, prepare, read_frames
+    from arvdm_theory.data.clips import ClipError, Region, parse_size, prepare, read_frames
     from arvdm_theory.files import check_folder, read_json
     from arvdm_theory.limits import require
     from arvdm_theory.report.page import command_line
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--budget must be positive, got {args.budget}")
     check_folder("--out", args.out)
     size = None if args.size is None else parse_size(args.size)
+    region = None if args.region is None else Region.parse(args.region)
     scheduler = None if args.scheduler is None else read_json(args.scheduler)
     plan = _plan(args, scheduler)
     network = None if args.network is None else _made(args.network)
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         frames = read_frames(path)
         require(f"assessing {len(frames)} frames of {path}", memory=4 * 8.0 * frames.size)
         try:
-            clips.append(prepare(frames, grey=args.grey, size=size))
+            clips.append(prepare(frames, region=region, left_half=args.left_half, grey=args.grey, size=size))
         except ClipError as error:
             raise ClipError(f"{path}: {error}") from error
         require(f"a fit of {path}", memory=6 * 8.0 * sum(clip.size for clip in clips))

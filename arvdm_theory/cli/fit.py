@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from arvdm_theory.cli.arguments import whole
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from arvdm_theory.laws.fitted import FitReport, FittedVideo
 
-__all__ = ["configure", "run"]
+__all__ = ["add_clips", "clip_files", "configure", "read_clips", "run"]
 
 # Modes that lose so much of the variance on held-out frames were fitted to what is particular to the others.
 _LOST = 0.25
@@ -33,14 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "same frames stay together. The paper's own "
         "clips show the truth on the left and a model's frames on the right: fit them with --left-half."
     )
+    add_clips(parser)
     add = parser.add_argument
-    add("clips", nargs="+", metavar="CLIP",
-        help="a video (mp4, ...), an .npz with the array 'video', an .npy, or a folder of such")  # fmt: skip
-    add("--region", metavar="X,Y,W,H", help="fit this part of the picture (default: all of it)", default=None)
-    add("--left-half", action="store_true", help="fit the left half of a picture that shows two side by side")
-    add("--size", metavar="HxW", help="average the picture, or the part of it, down to this size", default=None)
-    add("--grey", action="store_true", help="fit brightness, not colour")
-    add("--modes", type=whole(), default=8, metavar="K", help="spatial modes, the dimension of a frame")
     add("--order", default="auto", metavar="P", help="order of the autoregression, or 'auto' (cross-validated)")
     add("--memory", default="auto", choices=("auto", "long", "short"),
         help="long: memory goes on beyond the order, up to 64 frames; short: it ends there; auto: long, unless "
@@ -54,53 +49,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", default=None, metavar="FILE", help="write the report there too")
 
 
+def add_clips(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which clips, and what of them; :func:`read_clips` reads them."""
+    add = parser.add_argument
+    add("clips", nargs="+", metavar="CLIP",
+        help="a video (mp4, ...), an .npz with the array 'video', an .npy, or a folder of such")  # fmt: skip
+    add("--region", metavar="X,Y,W,H", help="fit this part of the picture (default: all of it)", default=None)
+    add("--left-half", action="store_true", help="fit the left half of a picture that shows two side by side")
+    add("--size", metavar="HxW", help="average the picture, or the part of it, down to this size", default=None)
+    add("--grey", action="store_true", help="fit brightness, not colour")
+    add("--modes", type=whole(), default=8, metavar="K", help="spatial modes, the dimension of a frame")
+
+
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the video, then prints the scores."""
-    from tqdm import tqdm
-
-    from arvdm_theory.data.clips import ClipError, Region, looks_side_by_side, parse_size, prepare, read_frames
     from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.laws.fitted import fit_video
-    from arvdm_theory.limits import require
 
     order, references = _order(args.order), _references(args.bottleneck)
-    region = None if args.region is None else Region.parse(args.region)
-    size = None if args.size is None else parse_size(args.size)
-    paths = _files(args.clips)
+    paths = clip_files(args.clips)
     check_outputs({"--out": args.out, "--json": args.json}, paths)
-
-    clips, wide = [], []
-    seen: dict[str, str] = {}
-    for path in tqdm(paths, "reading clips", disable=None, leave=False):
-        frames = read_frames(path)
-        _once(path, frames, seen)
-        # The floats, a copy of them while they are fitted, and their moments.
-        require(f"fitting {len(frames)} frames of {path}", memory=4 * 8.0 * frames.size)
-        try:
-            clips.append(prepare(frames, region=region, left_half=args.left_half, grey=args.grey, size=size))
-        except ClipError as error:
-            raise ClipError(f"{path}: {error}") from error
-        if clips[-1].shape[1:] != clips[0].shape[1:]:
-            raise ClipError(
-                f"{path} has pictures of shape {clips[-1].shape[1:]}, {paths[0]} of {clips[0].shape[1:]}; "
-                "--size brings them to one size"
-            )
-        if region is None and not args.left_half and looks_side_by_side(frames):
-            wide.append(path)
-    if wide:
-        print(
-            f"arvdm fit: warning: the picture of {wide[0]} is twice as wide as high; if it shows two side by "
-            "side, fit one with --left-half",
-            file=sys.stderr,
-        )
-    source = {
-        "clips": paths,
-        "region": args.region,
-        "left_half": args.left_half,
-        "size": args.size,
-        "grey": args.grey,
-        "held_out": args.held_out,
-    }
+    clips, source = read_clips(args, paths)
+    source["held_out"] = args.held_out
     memory = {"auto": None, "long": True, "short": False}[args.memory]
     video, report = fit_video(clips, args.modes, order, args.held_out, source, memory, progress=True)
     video.save(args.out)
@@ -139,7 +109,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(paths: list[str]) -> list[str]:
+def read_clips(args: argparse.Namespace, paths: list[str]) -> tuple[list[NDArray[np.float64]], dict[str, Any]]:
+    """The pictures of every clip, and what they are, in words.
+
+    Raises:
+        ValueError: naming the clip that cannot be read, or the option.
+        OSError: likewise.
+    """
+    from tqdm import tqdm
+
+    from arvdm_theory.data.clips import ClipError, Region, looks_side_by_side, parse_size, prepare, read_frames
+    from arvdm_theory.limits import require
+
+    region = None if args.region is None else Region.parse(args.region)
+    size = None if args.size is None else parse_size(args.size)
+    clips: list[NDArray[np.float64]] = []
+    wide = []
+    seen: dict[str, str] = {}
+    for path in tqdm(paths, "reading clips", disable=None, leave=False):
+        frames = read_frames(path)
+        _once(path, frames, seen)
+        # The floats, a copy of them while they are fitted, and their moments.
+        require(f"fitting {len(frames)} frames of {path}", memory=4 * 8.0 * frames.size)
+        try:
+            clips.append(prepare(frames, region=region, left_half=args.left_half, grey=args.grey, size=size))
+        except ClipError as error:
+            raise ClipError(f"{path}: {error}") from error
+        if clips[-1].shape[1:] != clips[0].shape[1:]:
+            raise ClipError(
+                f"{path} has pictures of shape {clips[-1].shape[1:]}, {paths[0]} of {clips[0].shape[1:]}; "
+                "--size brings them to one size"
+            )
+        if region is None and not args.left_half and looks_side_by_side(frames):
+            wide.append(path)
+    if wide:
+        print(
+            f"arvdm {args.command}: warning: the picture of {wide[0]} is twice as wide as high; if it shows two "
+            "side by side, fit one with --left-half",
+            file=sys.stderr,
+        )
+    return clips, {
+        "clips": paths,
+        "region": args.region,
+        "left_half": args.left_half,
+        "size": args.size,
+        "grey": args.grey,
+    }
+
+
+def clip_files(paths: list[str]) -> list[str]:
     """The clips, those of folders in the order of their names."""
     found: list[str] = []
     for path in map(Path, paths):

@@ -29,7 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = (
         "A format of --export is plan, sigma, flow (times), timesteps[:SCHEDULE], diffusers[:SCHEDULE] or "
-        "diffusers-flow, the schedule being linear (the default) or stable-diffusion."
+        "diffusers-flow, the schedule being linear (the default) or stable-diffusion. The last two write a "
+        "folder: scheduler_config.json and, in schedule.json, what its set_timesteps is given."
     )
     add_video(parser)
     add_plan(parser)
@@ -44,27 +45,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="let frames of the window that the plan keeps at one level take levels of their own")  # fmt: skip
     add("--iterations", type=whole(1, 100_000), default=120, metavar="N", help="the most of every descent")
     add("--json", metavar="OUT.json", help="write the result here")
-    add("--export", action="append", default=[], metavar="FORMAT=FILE.json",
+    add("--export", action="append", default=[], metavar="FORMAT=FILE",
         help="write the levels as samplers load them; may be repeated")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the grid beside those chosen by hand, and writes it."""
     import math
+    from pathlib import Path
 
+    from arvdm_theory.choose.exports import check_export
     from arvdm_theory.choose.schedules import objective_value, optimal_schedule
     from arvdm_theory.diffusion.scores import PerturbedScore
     from arvdm_theory.diffusion.steps import reverse_step
-    from arvdm_theory.files import check_outputs, write_json
+    from arvdm_theory.files import check_folder, check_outputs, write_json
 
     reverse_step(args.step)  # said before anything is read
     if not math.isfinite(args.score_error):
         raise ValueError(f"--score-error must be finite, got {args.score_error}")
     exports = [_export(text) for text in args.export]
-    outputs = {"--json": args.json} | {f"--export {text}": path for text, (*_, path) in
-                                       zip(args.export, exports, strict=True)}  # fmt: skip
+    outputs = {"--json": args.json}
+    for text, (kind, _, path) in zip(args.export, exports, strict=True):
+        if kind.startswith("diffusers"):
+            check_folder(f"--export {text}", path)
+        else:
+            outputs[f"--export {text}"] = path
     check_outputs(outputs, [*video_files(args), *plan_files(args)])
     plan, video = chosen_plan(args), chosen_video(args)
+    for kind, schedule, _ in exports:
+        if kind != "plan":
+            check_export(plan, kind, schedule, args.per_frame)
     video.require(plan.total_frames(args.ar_steps))
     _afford(args, plan, video.frame_dim)
     score = PerturbedScore(args.score_error) if args.score_error else None
@@ -80,7 +90,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, _content(found))
     for path, content, _ in written:
-        write_json(path, content)
+        if "scheduler_config" not in content:
+            write_json(path, content)
+            continue
+        Path(path).mkdir(parents=True, exist_ok=True)
+        write_json(Path(path) / "scheduler_config.json", content["scheduler_config"])
+        write_json(Path(path) / "schedule.json", content)
     print(_report(found, args.ar_steps, args.step))
     for path, _, again in written:
         if again is None:

@@ -1,4 +1,4 @@
-"""What is to be chosen among, as pictures: the front of noise profiles, the frontier of memories."""
+"""What is to be chosen among, as pictures: plans, the front of noise profiles, the frontier of memories."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-__all__ = ["memory_frontier", "profile_front"]
+__all__ = ["advice_front", "memory_frontier", "profile_front"]
 
 
 def profile_front(table: pd.DataFrame) -> Figure:
@@ -33,6 +33,38 @@ def profile_front(table: pd.DataFrame) -> Figure:
                            xytext=(5, 5), color="#0072b2", fontsize=8)  # fmt: skip
         panel.set(xlabel="KL of all clean frames, nats", ylabel=label)
     panels[0].legend()
+    return figure
+
+
+def advice_front(table: pd.DataFrame) -> Figure:
+    """Drift and memory bottleneck against KL, a point a plan; the front and the recommended plan stand out.
+
+    Args:
+        table: of :func:`arvdm_theory.choose.advice.advise`.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.0))
+    best = table.iloc[0]
+    # Plans of ten times its KL and more would leave no room for those that are chosen among.
+    near = table[table.kl <= 10 * best.kl]
+    for panel, name, label in zip(
+        panels,
+        ("drift", "mb"),
+        ("drift of clip KL, nats a frame", "memory bottleneck, nats a frame"),
+        strict=True,
+    ):
+        for (stride, marker), colour in zip(
+            zip(sorted(near.stride.unique()), "osD^v<>p*", strict=False),
+            ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999") * 2,
+            strict=False,
+        ):
+            rows = near[near.stride == stride]
+            label_of = f"{stride} frame{'s' if stride > 1 else ''} at a time"
+            panel.plot(rows.kl, rows[name], marker, ms=4, color=colour, alpha=0.6, label=label_of)
+        front = near[near.front]
+        panel.plot(front.kl, front[name], "o", ms=10, mfc="none", mec="black", mew=0.8, label="on the front")
+        panel.plot([best.kl], [best[name]], "*", ms=14, color="#d55e00", label="recommended")
+        panel.set(xscale="log", xlabel="KL of all clean frames, nats a frame", ylabel=label)
+    panels[0].legend(fontsize=8)
     return figure
 
 

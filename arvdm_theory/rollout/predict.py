@@ -56,6 +56,9 @@ from arvdm_theory.plan.stage import Stage
 
 __all__ = ["linear_response", "predicted_clip_kl"]
 
+# A share of the output's variance that rounding, in single precision, may leave of an affine network.
+_AFFINE = 1e-6
+
 
 def predicted_clip_kl(
     video: VideoLaw,
@@ -89,7 +92,8 @@ def predicted_clip_kl(
     Returns:
         CLIP_KL rows, a row per (``ar_step``, ``form``) with ``value`` in nats and ``stderr``. Forms: ``bound``;
         ``linear`` and ``linear_residual`` for Gaussian videos; ``moment_linear`` and ``moment_linear_residual``
-        for others. ``notes["bound"]`` says why it is missing.
+        for others. ``notes["bound"]`` says why it is missing, and ``notes["linear"]``, of a network that is not
+        affine, how much of its output no regression explains.
 
     Raises:
         ValueError: for several modes, something that is no score or cannot be called, a step without a noise
@@ -135,9 +139,10 @@ def predicted_clip_kl(
                 bounds = account.terms.clip_bounds
                 rows += [("ar", k, "CLIP_KL", "bound", bounds[k - 1]) for k in range(1, ar_steps + 1)]
         floor = torch.tensor(plan.floor, dtype=torch.float64, device=clean.device)
+        unexplained: list[float] = []
         laws = linear_response(
             clean, plan, ar_steps, own, chosen, groups=groups, generator=generator, actions=actions,
-            policy=None if known is None or actions is None else _policy(known, entries),
+            policy=None if known is None or actions is None else _policy(known, entries), unexplained=unexplained,
         )  # fmt: skip
         for k, pair in tqdm(laws, "AR steps", total=ar_steps, disable=not progress or None, leave=False):
             clip = plan.clip_frames(k)
@@ -149,6 +154,12 @@ def predicted_clip_kl(
                 true = clean_law(part, dim, entries, range(len(clip)), floor)
             for form, law in zip(("linear", "linear_residual"), pair, strict=True):
                 rows.append(("ar", k, "CLIP_KL", prefix + form, _jackknife(law.divergence(true, clip), samples)))
+    if max(unexplained) > _AFFINE:
+        notes["linear"] = (
+            f"the network is not affine: a regression on true inputs leaves up to {max(unexplained):.1%} of its "
+            "output's variance; the standard errors do not hold what that does to the prediction, which is "
+            "neither an upper nor a lower bound"
+        )
     table = rows_table(rows).sort_values(["ar_step", "form"], ignore_index=True)
     return Result("prediction", table, notes=notes)
 
@@ -164,6 +175,7 @@ def linear_response(
     generator: torch.Generator | None = None,
     actions: Tensor | None = None,
     policy: tuple[Tensor, Tensor] | None = None,
+    unexplained: list[float] | None = None,
 ) -> Iterator[tuple[int, tuple[SamplerLaw, SamplerLaw]]]:
     """The propagated laws of all frames after every AR step k = 1..K, without and with residual noise.
 
@@ -180,6 +192,7 @@ def linear_response(
         generator: of the noise.
         actions: (n, N, a), of a video that has them.
         policy: mean (1, F·a) and covariance (1, F·a, F·a) of all actions, where they are known.
+        unexplained: takes the share of the output's variance that each regression leaves.
 
     Raises:
         ValueError, NotPositiveDefiniteError: as :func:`predicted_clip_kl`.
@@ -198,7 +211,7 @@ def linear_response(
         policy = _moments(done.flatten(1), groups)
 
     def kernels(stage: Stage) -> tuple[Kernel, Kernel]:
-        return _kernels(stage, clean, out, score, chosen, groups, generator, done)
+        return _kernels(stage, clean, out, score, chosen, groups, generator, done, unexplained)
 
     first, second = (SamplerLaw.initial(plan, kernel, dim, policy) for kernel in kernels(plan.stage(0)))
     for k in range(1, ar_steps + 1):
@@ -223,6 +236,7 @@ def _kernels(
     groups: int,
     generator: torch.Generator | None,
     actions: Tensor | None,
+    unexplained: list[float] | None,
 ) -> tuple[Kernel, Kernel]:
     """The stage's kernel with the regressed scores, without and with residual noise."""
     n, dim, frames = len(clean), clean.shape[-1], tuple(stage.frames)
@@ -243,6 +257,9 @@ def _kernels(
         said = checked_score(said, window, frames, levels[m]).to(clean)
         seen = torch.cat([window.flatten(1), values.reshape(n, -1), *told], -1)
         fits.append(_regress(seen, said.flatten(1), groups))
+        if unexplained is not None:
+            left, whole = fits[-1][2][0].trace(), said.flatten(1).var(0).sum()
+            unexplained.append(float(left / whole) if whole > 0 else 0.0)
     slope, bias, residual = (torch.stack(parts) for parts in zip(*fits, strict=True))
     size = len(frames) * dim
     noise = torch.diag_embed(steps.variance)

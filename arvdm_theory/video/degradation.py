@@ -25,8 +25,9 @@ None is a bound. What linear response takes for granted:
   window, which stays from step to step, are not tracked, though they too add up.
 - No pixel's range is known: where errors expand, the prediction grows past what pictures can show.
 
-So judge it by how it ranks runs beside their measured decay (:mod:`arvdm_theory.video.decay`). Its relative for
-videos of a known law is :mod:`arvdm_theory.rollout.predict`.
+None of these has an interval, and none knows when it fails; one that does, for videos without actions, is
+:func:`arvdm_theory.rollout.decay.predicted_decay`. So judge it by how it ranks runs beside their measured decay
+(:mod:`arvdm_theory.video.decay`). Its relative for videos of a known law is :mod:`arvdm_theory.rollout.predict`.
 """
 
 from __future__ import annotations

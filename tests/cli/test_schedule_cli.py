@@ -74,6 +74,17 @@ def test_the_json_is_a_plan_and_its_numbers_are_the_library_s(
     assert "changes the objective by" in told
 
 
+def test_diffusers_loads_the_folder_that_is_exported(tmp_path: Path, covariance: str) -> None:
+    module = pytest.importorskip("diffusers.schedulers.scheduling_flow_match_euler_discrete")
+    found = schedule(tmp_path, "--covariance", covariance, "--frame-dim", "2", *PLAN, "--iterations", "1",
+                     f"--export=diffusers-flow={tmp_path / 'flow'}")  # fmt: skip
+    scheduler = module.FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path / "flow")
+    content = json.loads((tmp_path / "flow" / "schedule.json").read_text())
+    scheduler.set_timesteps(**content["set_timesteps"])
+    sigma = np.sqrt(np.expm1([row[0] for row in found["ar_levels"]]))
+    assert scheduler.sigmas.numpy() == pytest.approx(sigma / (1 + sigma), rel=2.0**-23, abs=0)
+
+
 def test_an_overlapping_window_has_no_floor_and_says_why(tmp_path: Path) -> None:
     power = [[4.0, 2.0, 1.0, 0.5, 0.5, 0.5, 0.4, 0.4], [1.0] * 8]
     np.save(tmp_path / "spectrum.npy", power)
@@ -99,6 +110,7 @@ def test_an_overlapping_window_has_no_floor_and_says_why(tmp_path: Path) -> None
         ("--export flow:linear=x.json", "only timesteps and diffusers have a schedule"),
         ("--export timesteps:cosine=x.json", "only timesteps and diffusers have a schedule"),
         ("--export timesteps:stable-diffusion=x.json --horizon 6", "beyond the end of the stable-diffusion"),
+        ("--export diffusers=out.json/x --per-frame", "one level for all frames"),
         ("--ar-steps 9", "frames"),
     ],
 )

@@ -83,6 +83,7 @@ def test_scores_of_a_known_law_are_predicted_too(score: PerturbedScore | None) -
     found = predicted_clip_kl(video, plan, 3, score, bound=False, samples=200)
     expected = ledger(video, plan, 3, score=score, girsanov=False).column("CLIP_KL")
     np.testing.assert_allclose(values(found, "linear"), expected, rtol=1e-9, atol=1e-9)
+    assert "linear" not in found.notes
 
 
 def test_a_linear_network_on_a_finite_state_video_is_predicted_by_moments() -> None:
@@ -199,6 +200,7 @@ def test_weak_bends_are_predicted_far_better_than_they_are_bounded() -> None:
     measured = measured_clip_kl(video, made, ONE, STEPS_AHEAD)
     truth = np.asarray(measured.table.value)
     assert (values(found, "bound") > truth).all()
+    assert "neither an upper nor a lower bound" in found.notes["linear"]
     miss = np.abs(values(found, "linear") - truth)
     noise = np.hypot(values(found, "linear", "stderr"), measured.table.stderr)
     slack = values(found, "bound") - truth

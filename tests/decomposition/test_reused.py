@@ -33,6 +33,7 @@ from arvdm_theory import (
     sticky_chain,
 )
 from arvdm_theory.bounds.saturation import closed_loop
+from arvdm_theory.experiments.claims import same_level_plan
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.plan.file import plan_from_dict, plan_to_dict
@@ -98,6 +99,13 @@ class Oracle:
                 bias = 2 * math.expm1(h / 2) * offset[j]
                 self.add(after, [*window, *shown], row, bias, math.expm1(h))
 
+    def ideal(self, window: list[Key], to: list[Key], shown: list[Key]) -> None:
+        """The true law of the next state given window and references, of a window of one frame."""
+        [key], source = to, [*window, *shown]
+        mean, cov = self.true([key, *source])
+        gain = np.linalg.solve(cov[1:, 1:], cov[1:, 0])
+        self.add(key, source, gain, float(mean[0] - gain @ mean[1:]), float(cov[0, 0] - gain @ cov[1:, 0]))
+
     def kl(self, keys: list[Key]) -> float:
         (mean, cov), (q_mean, q_cov) = self.true(keys), self.sampled(keys)
         inverse, gap = np.linalg.inv(q_cov), mean - q_mean
@@ -105,7 +113,9 @@ class Oracle:
         return float(np.trace(inverse @ cov) - len(keys) + logs + gap @ inverse @ gap) / 2
 
 
-def chunks(video: GaussianVideo, plan: Plan, ar_steps: int) -> tuple[Oracle, list[Key], list[Key], list[Key]]:
+def chunks(
+    video: GaussianVideo, plan: Plan, ar_steps: int, ideal: bool = False
+) -> tuple[Oracle, list[Key], list[Key], list[Key]]:
     """The oracle of a plan with w = Δ; variables of Input_1, at the ends of AR steps, and of the trajectory."""
     frames = plan.total_frames(ar_steps)
     oracle = Oracle(video.covariance(frames)[0].numpy(), float(video.mean(1)[0, 0]))
@@ -133,7 +143,7 @@ def chunks(video: GaussianVideo, plan: Plan, ar_steps: int) -> tuple[Oracle, lis
     def reverse(k: int, m: int) -> None:
         rows = plan.ar_grid if k else plan.init_grid
         window, to = ([(k * width + j, rows[m + i][j], "") for j in range(width)] for i in range(2))
-        oracle.reverse(window, to, shown(k, rows[m + 1][0]))
+        (oracle.ideal if ideal else oracle.reverse)(window, to, shown(k, rows[m + 1][0]))
         last = m + 1 == len(rows) - 1
         kept = last or pick.noise == "matched" or (pick.noise == "own" and rows[m + 1][0] == level)
         steps.extend(to if kept else [])
@@ -180,6 +190,21 @@ def test_every_kl_is_that_of_one_joint_law(kind: str, video: GaussianVideo) -> N
     assert ladder == sorted(ladder)  # type: ignore[type-var]
     assert result.totals["floor"] is None
     assert "tell of older frames" in result.notes["floor"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ideal_kernels_of_kept_noise(kind: str) -> None:
+    """Every reverse step is right given what it is shown: IE is NIE's, and yet matched references cost clip KL."""
+    alone = {"input_levels": (4.0,), "output_levels": (), "stride": 1, "ar_grid": (), "init_grid": ()}
+    plan, count = replace(KINDS[kind], **alone), 4  # type: ignore[arg-type]
+    oracle, first, steps, trajectory = chunks(rotation(), plan, count, ideal=True)
+    result = ledger(rotation(), plan, count, step="ancestral")
+    clean: list[Key] = [(frame, 0.0, "") for frame in range(plan.clean_frames(count))]
+    expected = {"ie": first, "kl": clean, "ar_step_kl": steps, "trajectory_kl": trajectory}
+    for name, keys in expected.items():
+        assert result.totals[name] == pytest.approx(oracle.kl(keys), rel=1e-8, abs=1e-10), name
+    assert result.totals["de"] == pytest.approx(0.0, abs=1e-12)
+    assert (result.column("CLIP_KL")[-1] > 0.01) == (kind == "matched")
 
 
 def test_the_errors_of_ar_steps_are_those_of_their_kernels() -> None:
@@ -243,6 +268,13 @@ def test_several_modes_and_frames_of_two_entries() -> None:
         one = ledger(ar1(0.8), plan, 3, score=PerturbedScore(0.1))
         for name in ("kl", "ar_step_kl", "trajectory_kl", "mb"):
             assert both.totals[name] == pytest.approx(2 * one.totals[name], rel=1e-10)  # type: ignore[operator]
+
+
+def test_matched_references_are_a_pipeline_whose_frames_see_the_one_before() -> None:
+    """The same sampler as another plan, Δ = 1 with a mask, whose rate comes from recursions."""
+    plan = Plan((6.0,), 1, 6.0, 5, 5, references=References.last(1, noise="matched"))
+    kls = [ledger(ar1(0.8), plan, k, girsanov=False, memory=False).totals["kl"] for k in (29, 30)]
+    assert kls[1] - kls[0] == pytest.approx(float(rates(ar1(0.8), same_level_plan(5)).kl), rel=1e-9)  # type: ignore[operator]
 
 
 # -- what is generated --------------------------------------------------------------------------------

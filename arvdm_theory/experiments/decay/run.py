@@ -1,9 +1,11 @@
 """How fast continued videos decay: predicted from two AR steps, with an interval or a refusal, against rollouts.
 
 Networks of five videos of known law (three Gaussian, two finite-state), two plans and four trainings, from hardly
-trained to trained too long on few videos. Each continues true prompts for ``ar_steps`` AR steps; the decay is by
-how much PSNR has fallen from the first of these to the last (:mod:`arvdm_theory.rollout.decay`). The prediction
-sees two AR steps of other videos, and says an interval or refuses.
+trained to trained too long on few videos, run with as many reverse steps as they were trained on, and with a
+quarter of them, where every AR step errs by far more than a network of its kind needs to. Each continues true
+prompts for ``ar_steps`` AR steps; the decay is by how much PSNR has fallen from the first of these to the last
+(:mod:`arvdm_theory.rollout.decay`). The prediction sees two AR steps of other videos, and says an interval or
+refuses.
 
 What it has to show: of the networks for which it answers, the interval covers the measured decay in 85 % or more;
     it
@@ -59,8 +61,8 @@ PRESETS = {
     "smoke": Preset(
         Network(options={"width": 16, "depth": 1}),
         TrainingConfig(steps=60, batch=32, levels="continuous", warmup=6, ema=0.9, tensorboard=False),
-        rollouts=300, samples=300, ar_steps=5, reverse_steps=6, note="seconds on one core",
-        options={"videos": ("AR(1) 0.8", "two poses"), "trainings": ("20 updates", "100 updates")},
+        rollouts=300, samples=300, ar_steps=4, reverse_steps=8, note="seconds on one core",
+        options={"videos": ("AR(1) 0.8", "two poses"), "trainings": ("20 updates",)},
     ),
     "cpu": Preset(
         Network(options={"width": 48, "depth": 2}),
@@ -89,54 +91,61 @@ PRESETS = {
 """``ar_steps`` are those after the prompt; options: videos and trainings."""
 
 
-def _job(preset: Preset, video: str, plan: str, training: str) -> Job[Video]:
-    updates, videos = _TRAININGS[training]
+def _job(preset: Preset, cell: Cell) -> Job[Video]:
+    (updates, videos), plan = _TRAININGS[cell["training"]], cell["plan"]
     own = preset.training
     config = dataclasses.replace(
         own, steps=min(updates, own.steps), warmup=min(own.warmup, updates // 10), ar_steps=_TRAINED[plan]
     )
-    return Job(VIDEOS[video](), _PLANS[plan](preset.reverse_steps), preset.network, config, videos=videos)
+    return Job(VIDEOS[cell["video"]](), _PLANS[plan](preset.reverse_steps), preset.network, config, videos=videos)
 
 
 def _cells(preset: Preset) -> list[Cell]:
     return [
-        {"video": video, "plan": plan, "training": training}
+        {"video": video, "plan": plan, "training": training, "reverse_steps": steps}
         for video in preset.options["videos"]
         for plan in _PLANS
         for training in preset.options["trainings"]
+        for steps in (preset.reverse_steps, preset.reverse_steps // 4)
     ]
 
 
 def networks(preset: Preset) -> list[Job[Video]]:
     """The networks that a preset trains."""
-    return [_job(preset, cell["video"], cell["plan"], cell["training"]) for cell in _cells(preset)]
+    return [_job(preset, cell) for cell in _cells(preset) if cell["reverse_steps"] == preset.reverse_steps]
 
 
 def run(setting: Setting) -> dict[str, pd.DataFrame]:
     """Two tables.
 
-    ``decay``: a row a (network, AR step): ``measured`` with its ``stderr``, the four models, the interval ``low``
-        to
+    ``decay``: a row a (network, its reverse steps, AR step): ``measured`` with its ``stderr``, the four models,
+        the interval ``low`` to
     ``high`` (NaN where refused), ``bend`` and ``reach``, and the ``reason`` of a refusal; in dB.
 
-    ``decay-summary``: of the last AR step, over all networks and for every video: how often it ``answered``, how
-    often the interval ``covered`` the measured decay where it did, its median ``width``, the ``span`` of measured
+    ``decay-summary``: of the last AR step, for every number of reverse steps, over all networks and for every
+    video: how often it ``answered``, how often the interval ``covered`` the measured decay where it did, its
+        median ``width``, the ``span`` of measured
     decays, the root mean squared error of the middle and of linear response alone (``true inputs``), and their
     rank correlation.
     """
     preset = PRESETS[setting.preset]
     table = setting.table("decay", _cells(preset), lambda cell: pd.DataFrame(_rows(preset, cell, setting)))
-    groups: list[Cell] = [{"videos": name} for name in ("all", *preset.options["videos"])]
+    groups: list[Cell] = [
+        {"reverse_steps": int(steps), "videos": name}
+        for steps in table.reverse_steps.unique()
+        for name in ("all", *preset.options["videos"])
+    ]
 
     def part(cell: Cell) -> pd.DataFrame:
-        return summary(table if cell["videos"] == "all" else table[table.video == cell["videos"]])
+        own = table[table.reverse_steps == cell["reverse_steps"]]
+        return summary(own if cell["videos"] == "all" else own[own.video == cell["videos"]])
 
     return {"decay": table, "decay-summary": setting.table("decay-summary", groups, part)}
 
 
 def _rows(preset: Preset, cell: Cell, setting: Setting) -> Iterator[dict[str, Any]]:
-    job = _job(preset, cell["video"], cell["plan"], cell["training"])
-    video, plan = job.video, job.plan
+    job = _job(preset, cell)
+    video, plan = job.video, _PLANS[cell["plan"]](cell["reverse_steps"])
     score = train_job(job, setting).as_score()
     first = first_ar_step(plan, _PROMPT)
     last = first + preset.ar_steps - 1
@@ -200,7 +209,7 @@ def headline(tables: dict[str, pd.DataFrame]) -> str:
     table, found = tables["decay"], tables["decay-summary"]
     last = table[table.ahead == table.ahead.max()]
     missed = last[(last.measured < last.low) | (last.measured > last.high)]
-    names = ["video", "plan", "training"]
+    names = ["video", "plan", "training", "reverse_steps"]
     number = "{:.2f}".format
     shown = missed[[*names, "measured", "low", "high"]].to_string(index=False, float_format=number)
     refused = last[last.low.isna()]

@@ -50,7 +50,18 @@ from arvdm_theory.rollout.measure import measured_kl
 from arvdm_theory.rollout.predict import predicted_clip_kl
 from arvdm_theory.training.config import TrainingConfig
 
-__all__ = ["KINDS", "PRESETS", "SUMS", "ErringScore", "correlations", "headline", "networks", "run"]
+__all__ = [
+    "KINDS",
+    "PRESETS",
+    "SUMS",
+    "ErringScore",
+    "correlations",
+    "exact_sums",
+    "headline",
+    "networks",
+    "run",
+    "trained_sums",
+]
 
 _HORIZON, _FLOOR, _WINDOW = 6.0, 0.001, 2
 
@@ -157,7 +168,7 @@ def _plan(grid: str, steps: int, references: int) -> Plan:
     )  # fmt: skip
 
 
-def _exact(preset: Preset, cell: Cell) -> Iterator[tuple[str, str, float, float]]:
+def exact_sums(preset: Preset, cell: Cell) -> Iterator[tuple[str, str, float, float]]:
     """The sums and the KLs of every grid in closed form."""
     for grid in preset.options["grids"]:
         terms = ledger_terms(
@@ -213,7 +224,7 @@ def networks(preset: Preset) -> list[Job[Video]]:
     return [_job(preset, video, training) for video in options["videos"] for training in options["trainings"]]
 
 
-def _trained(preset: Preset, cell: Cell, setting: Setting) -> Iterator[tuple[str, str, Number]]:
+def trained_sums(preset: Preset, cell: Cell, setting: Setting) -> Iterator[tuple[str, str, Number]]:
     """The sums and the measured KLs of one network on every grid."""
     own = dataclasses.replace(setting, seed=1000 * setting.seed + cell["network"], progress=False)
     job, last = _job(preset, cell["video"], cell["training"]), preset.ar_steps
@@ -263,7 +274,7 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
         {"kind": kind, "size": size, "reverse_steps": m} for kind, size in sizes for m in options["steps"]
     ]
     columns = ["grid", "quantity", "value", "stderr"]
-    exact = setting.table("scheduler-ranks-exact", wrong, lambda cell: _exact(preset, cell), columns)
+    exact = setting.table("scheduler-ranks-exact", wrong, lambda cell: exact_sums(preset, cell), columns)
     cells: list[Cell] = [
         {"video": video, "training": training, "network": network, "reverse_steps": m}
         for video in options["videos"]
@@ -271,7 +282,7 @@ def run(setting: Setting) -> dict[str, pd.DataFrame]:
         for network in range(options["networks"])
         for m in options["steps"]
     ]
-    trained = setting.table("scheduler-ranks", cells, lambda cell: _trained(preset, cell, setting), columns)
+    trained = setting.table("scheduler-ranks", cells, lambda cell: trained_sums(preset, cell, setting), columns)
     settings: list[Cell] = [
         {"study": "exact", "what": cell["kind"], "size": cell["size"], "reverse_steps": cell["reverse_steps"]}
         for cell in wrong
