@@ -3,7 +3,7 @@
 Usage: python experiments/savings.py [--size full] [--fitted NAME=FITTED.npz ...] [--out runs/savings] [--publish]
 
 A fitted video is what `arvdm fit CLIP... --out FITTED.npz` writes. An interrupted run goes on where it stopped.
-``--publish`` copies the tables to experiments/results/schedules/ and the picture to figures/schedule-savings.png.
+``--publish`` copies the tables to experiments/results/schedules/ and the picture to figures/savings/.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from arvdm_theory.experiments.savings.figures import FIGURES
 from arvdm_theory.experiments.savings.run import SIZES, headline, savings
 from arvdm_theory.report.style import draw_all, publish
 
-RESULTS, PICTURES = Path("experiments/results/schedules"), Path("figures")
+RESULTS, PICTURES = Path("experiments/results/schedules"), Path("figures/savings")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])

@@ -21,6 +21,23 @@ def test_a_tutorial_prints_what_its_page_says(page: Path) -> None:
     assert TOOL["run"](page) == []
 
 
+def snippets() -> dict[str, list[str]]:
+    """Blocks of Python of the pages that are no tutorials, a page's in order; the README has a test of its own."""
+    found = {
+        page.stem: re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        for page in sorted(DOCS.glob("*.md"))
+    }
+    return {page: blocks for page, blocks in found.items() if blocks and page != "clusters"}  # it needs a cluster
+
+
+@pytest.mark.parametrize("page", snippets())
+def test_the_snippets_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, code in enumerate(snippets()[page]):
+        exec(compile(code, f"{page} {number}", "exec"), names)
+
+
 def test_what_differs_is_told() -> None:
     assert TOOL["_agree"]("KL 1.2341\n", "KL 1.2342\n")
     assert not TOOL["_agree"]("KL 1.23\n", "KL 1.24\n")

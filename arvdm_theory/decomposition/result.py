@@ -61,7 +61,7 @@ class Result:
               NIE_INIT, DE_INIT, SEE_INIT and CROSS_INIT, which bound IE; AR_STEP, the error E_k of a whole AR
               step, and its attribution AR_STEP_NIE, AR_STEP_DE and AR_STEP_SEE where asked for; and per AR step
               CLIP_KL, CLIP_BOUND, ACCUMULATION_BOUND and CLIP_W2, which are no summands;
-            - predictions and measurements have CLIP_KL rows, a form each.
+            - predictions and measurements have CLIP_KL rows, or DECAY rows in dB, a form each.
         totals: in nats, None where not defined; of a ledger
 
             - ``kl``: of all clean frames; ``ar_step_kl``: of the trajectory at the ends of AR steps, IE + Σ (E_k +
@@ -94,10 +94,13 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`to_json` writes: totals, one list a term (or form) over the AR steps, and notes on what is
         null."""
+        content: dict[str, Any] = {}
         if self.kind != "ledger":
-            forms = {str(form): self.column("CLIP_KL", str(form)) for form in self.table.form.unique()}
-            return {**forms, "notes": self.notes}
-        content: dict[str, Any] = {name: self.totals[name] for name in _TOTALS}
+            for term, form in dict.fromkeys(zip(self.table.term, self.table.form, strict=True)):
+                values = self.column(term, form)
+                content[str(form)] = values if all(map(math.isfinite, values)) else None
+            return content | {"notes": self.notes}
+        content |= {name: self.totals[name] for name in _TOTALS}
         # Notes speak of a term under the name that its list has.
         renamed = {key.removesuffix("_ar"): key for key in _SERIES}
         notes = {renamed.get(name, name): reason for name, reason in self.notes.items()}
@@ -111,7 +114,7 @@ class Result:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def plot(self) -> Figure:
-        """The account as a figure: the terms of every AR step, or the curves of clip KL."""
+        """The account as a figure: the terms of every AR step, or the curves of clip KL or decay."""
         from arvdm_theory.report.ledger import clip_curves, ledger_steps
         from arvdm_theory.report.style import style
 

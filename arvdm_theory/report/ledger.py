@@ -42,19 +42,21 @@ def ledger_steps(table: pd.DataFrame) -> Figure:
 
 
 def clip_curves(table: pd.DataFrame) -> Figure:
-    """Clip KL over AR steps, a curve a form with its 95 % interval.
+    """Clip KL, or decay, over AR steps: a curve a form with its 95 % interval.
 
     Args:
         table: the ``table`` of a prediction or a measurement, or several of them one below the other.
     """
     figure, axes = plt.subplots(figsize=(6, 4.2))
-    for form, rows in table[table.term == "CLIP_KL"].groupby("form", sort=False):
+    for form, rows in table.groupby("form", sort=False):
         curve = rows.sort_values("ar_step")
         (line,) = axes.plot(curve.ar_step, curve.value, "o-", markersize=4, label=str(form).replace("_", " "))
         axes.fill_between(
             curve.ar_step, curve.ci_low, curve.ci_high, color=line.get_color(), alpha=0.2, linewidth=0
         )
-    axes.set(xlabel="AR step", ylabel="nats", title="KL of the clip that each AR step puts out")
+    decay = "DECAY" in set(table.term)
+    what = "Fall of PSNR since the first AR step" if decay else "KL of the clip that each AR step puts out"
+    axes.set(xlabel="AR step", ylabel="dB" if decay else "nats", title=what)
     if bool((table.value > 0).all()) and table.value.max() > 30 * table.value.min():
         axes.set_yscale("log")
     axes.legend()

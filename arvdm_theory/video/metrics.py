@@ -1,4 +1,4 @@
-"""How close generated frames come to true ones, frame by frame: PSNR and SSIM.
+"""How close generated frames come to true ones, frame by frame: PSNR, and SSIM as scikit-image computes it.
 
 Frames are (..., height, width, channels) on the scale of :mod:`arvdm_theory.data.clips`: bytes, or floats in
 [-1, 1]. A picture that leaves that range cannot be shown; bring it back before it is scored.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import correlate1d
 
 from arvdm_theory.data.clips import ClipError, to_unit
 
@@ -21,9 +21,8 @@ __all__ = ["MetricError", "Quality", "curve_table", "decibel", "mean_squared_err
 
 Array = NDArray[np.float64]
 
-_RADIUS = 5
-_GAUSSIAN = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
-_WINDOW = _GAUSSIAN / _GAUSSIAN.sum()
+# A side of SSIM's window.
+_SIDE = 11
 # Pixels reach from -1 to 1.
 _PEAK = 2.0
 
@@ -179,23 +178,15 @@ def _squared_error(truth: Array, generated: Array) -> Array:
 
 
 def _similarity(truth: Array, generated: Array) -> Array:
-    if min(truth.shape[-3:-1]) < 2 * _RADIUS + 1:
+    if min(truth.shape[-3:-1]) < _SIDE:
         size = "x".join(str(side) for side in truth.shape[-3:-1])
         raise MetricError(f"SSIM needs pictures of at least 11x11 pixels, got {size}")
-    x, y = (truth + 1) / 2, (generated + 1) / 2
-    mean_x, mean_y = _weigh(x), _weigh(y)
-    var_x, var_y = _weigh(x * x) - mean_x**2, _weigh(y * y) - mean_y**2
-    covariance = _weigh(x * y) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    scores: Array = similarity.mean((-3, -2, -1))
-    return scores
+    from skimage import metrics
 
-
-def _weigh(pixels: Array) -> Array:
-    """Gaussian-weighted mean of every window inside the picture."""
-    inside = slice(_RADIUS, -_RADIUS)
-    for axis in (-3, -2):
-        pixels = correlate1d(pixels, _WINDOW, axis=axis, mode="constant")
-    return pixels[..., inside, inside, :]
+    measure: Callable[..., float] = partial(
+        metrics.structural_similarity, channel_axis=-1, data_range=1.0, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False,
+    )  # fmt: skip
+    x, y = (((pixels + 1) / 2).reshape(-1, *pixels.shape[-3:]) for pixels in (truth, generated))
+    scores = np.array([measure(*pair) for pair in zip(x, y, strict=True)], dtype=np.float64)
+    return scores.reshape(truth.shape[:-3])

@@ -33,6 +33,17 @@ _FOLDERS = {"../figures/": "figures/", "../experiments/results/": "results/"}
 # -- MkDocs calls these -----------------------------------------------------------------------------------
 
 
+def on_config(config: Any) -> Any:
+    """Pages that mkdocs.yml does not name take their place in how-to, by their own titles."""
+    named = set(re.findall(r"[\w/-]+\.md", str(config["nav"]))) | {"index.md"}
+    how_to = next(part["How to"] for part in config["nav"] if "How to" in part)
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name not in named:
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").strip()
+            how_to.insert(1, {title: path.name})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages, and the repository's figures and tables."""
     for name, make in PAGES.items():
@@ -147,19 +158,23 @@ def gallery() -> str:
         drawn = [(figure, *rest) for figure, rest in each.figures.items() if _drawn(name, figure).exists()]
         if not drawn:
             continue
-        lines += ["", f"## {name}", "", f"{each.shows[0].upper()}{each.shows[1:]}. `{each.runs}`"]
+        lines += ["", f"## {name}", "", f"{each.shows[0].upper()}{each.shows[1:]}. `{_runs(name, each)}`"]
         for figure, table, draw in drawn:
             # What is shown, then what was measured.
             caption = html.escape(_drawn(name, figure).with_suffix(".txt").read_text(encoding="utf-8").strip())
             source = inspect.getsource(inspect.unwrap(getattr(draw, "func", draw)))
             lines += [
                 "", f"### {figure} {{ #{name}-{figure} }}", "", '<figure markdown="span">',
-                f"![{html.escape(figure)}](figures/{name}/{figure}.png)",
+                f"[![{html.escape(figure)}](figures/{name}/{figure}.png)](figures/{name}/{figure}.png)",
                 f"<figcaption>{caption.replace(chr(10) * 2, '<br>')}</figcaption>", "</figure>", "",
                 f'??? note "the code that draws it from {table}.csv"', "", "    ```python",
                 *(f"    {line}" for line in source.splitlines()), "    ```",
             ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _runs(name: str, experiment: Any) -> str:
+    return f"{experiment.runs} {name}" if experiment.command == "experiment" else str(experiment.runs)
 
 
 def _drawn(experiment: str, figure: str) -> Path:

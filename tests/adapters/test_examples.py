@@ -22,7 +22,7 @@ from arvdm_theory.adapters.diffusers import plan_from_scheduler
 diffusers = pytest.importorskip("diffusers")
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 STEPS = 40
-LONG = ("schedule", "context-noise")
+LONG = ("schedule", "context-noise", "quality")
 
 
 def pictures(count: int = 3, frames: int = 40, side: int = 8) -> list[NDArray[np.float64]]:

@@ -75,7 +75,7 @@ def cases() -> list[Any]:
             choices += [{"sigma_schedule": "exponential"}, {"final_sigmas_type": "sigma_min"}]
         for choice in choices:
             # A schedule of 1000 costs KDPM2 half a second to make, which interpolates entry by entry.
-            more = {"stages": 1} if name == "HeliosScheduler" else {"num_train_timesteps": 100}
+            more = {"stages": 1} if name == "HeliosScheduler" else {"num_train_timesteps": 40}
             own = made(name, **({**more, **choice} if name.startswith(("Helios", "KDPM2")) else choice))
             if own is not None:
                 words = ", ".join(

@@ -92,6 +92,10 @@ def test_a_rollout_that_runs_away_is_refused() -> None:
 
     found = predicted_decay(ar1(PHI), ONE, LAST, louder, prompt=1, samples=500)
     assert "leaves what was seen" in found.notes["predicted"]
+    told = found.to_dict()
+    assert told["predicted"] is None  # never NaN in JSON
+    assert told["true inputs"] == curve(found, "true inputs").tolist()
+    assert found.plot().axes[0].get_ylabel() == "dB"
     assert np.isnan(curve(found, "predicted")).all()
     assert np.isnan(curve(found, "predicted", "ci_low")).all()
     assert np.isfinite(curve(found, "true inputs")).all()  # the models' own curves stay to be looked at

@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from arvdm_theory.report.style import Figures
+from arvdm_theory.report.style import Figures, legend_below
 
 __all__ = ["FIGURES", "intervals"]
 
@@ -38,17 +38,17 @@ def intervals(table: pd.DataFrame) -> Figure:
         ends = (min(0.0, float(own.measured.min())) - 0.3, float(own.measured.max()) + 0.5)
         panel.plot(ends, ends, color="0.5", linewidth=0.9, zorder=0)
         panel.set(
-            xlabel="measured decay of the last AR step (dB)", title=f"{steps} reverse steps a frame: "
-            f"answers for {len(told)} of {len(own)} networks",
+            xlabel="measured decay (dB)",
+            title=f"{steps} reverse steps a frame:\n{len(told)} of {len(own)} networks answered",
         )  # fmt: skip
-    axes[0][0].set_ylabel("predicted from two AR steps: interval (dB)")
+    axes[0][0].set_ylabel("predicted decay, interval (dB)")
     handles: list[Artist] = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in colours.values()]
     labels = [f"“{video}”" for video in colours]
     handles += [Line2D([], [], color="black", marker=marker, linestyle="") for marker in markers.values()]
     labels += [str(plan).split(",")[0] for plan in markers]
     handles.append(Line2D([], [], color="black", marker="x", linestyle=""))
-    labels.append("refused (what linear response says)")
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    labels.append("refused: linear response")
+    legend_below(figure, handles, labels, 3)
     return figure
 
 

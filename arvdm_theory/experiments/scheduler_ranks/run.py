@@ -332,7 +332,7 @@ def headline(tables: dict[str, pd.DataFrame]) -> str:
     found = found.assign(
         rank=[f"{r.spearman:.2f} ({r.ci_low:.2f}, {r.ci_high:.2f})" for r in found.itertuples()],
         share=found.see_share.round(2),
-        size=found["size"].fillna(""),
+        size=found["size"].map("{:g}".format).replace("nan", ""),
     )
     index = ["study", "what", "size", "reverse_steps", "share"]
     parts = []
