@@ -19,6 +19,7 @@ from arvdm_theory.experiments.estimators.run import (
     SIZES,
     benchmark,
     comparison,
+    cost,
     coverage,
     coverage_summary,
     summary,
@@ -44,6 +45,8 @@ if __name__ == "__main__":
         hard_table = hard_summary(hard(args.hard, args.out))
         write_table(hard_table, args.out / "hard_summary.csv")
         print(hard_table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+        if args.publish:
+            publish([*args.out.glob("hard*.csv"), args.out / "hard.provenance.json"], args.publish)
         raise SystemExit
     size = SIZES[args.size]
     estimates = benchmark(size, args.out)
@@ -51,6 +54,7 @@ if __name__ == "__main__":
     tables = {
         "summary": summary(estimates),
         "comparison": comparison(estimates),
+        "cost": cost(estimates),
         "coverage_summary": coverage_summary(intervals),
     }
     for name, table in tables.items():

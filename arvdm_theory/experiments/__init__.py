@@ -95,7 +95,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "estimators": Experiment(
         "estimators", "estimators of information, and three other packages, on samples whose information is known",
-        ("smoke", "small", "full", "cost", "report"), "estimator_benchmark.py", "SIZES",
+        ("smoke", "small", "full", "report"), "estimator_benchmark.py", "SIZES",
     ),
     "independence": Experiment(
         "independence", "how often the conditional independence test rejects", ("smoke", "small", "full"),

@@ -16,6 +16,7 @@ from arvdm_theory.experiments.estimators.run import (
     _spiral,
     benchmark,
     comparison,
+    cost,
     coverage,
     coverage_summary,
     summary,
@@ -104,6 +105,12 @@ def test_the_comparison_knows_wins_losses_and_noise() -> None:
     assert not shown.loc["even", "beyond_error"]
     assert (shown.low <= shown.difference).all()
     assert (shown.difference <= shown.high).all()
+
+
+def test_the_cost_is_held_against_the_fastest_package() -> None:
+    rows = [("calibrated", s) for s in (1.0, 2.0, 9.0)] + [("ennemi", 0.5)] * 3 + [("NPEET-plus", 4.0)] * 3
+    row = cost(pd.DataFrame(rows, columns=["method", "seconds"]).assign(task="t", n=5)).iloc[0]
+    assert (row.calibrated, row.ennemi, row.default_over_fastest_package) == (2.0, 0.5, 4.0)
 
 
 def test_coverage_shares_have_wilson_intervals() -> None:

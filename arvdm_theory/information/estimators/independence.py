@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Literal
 
 import numpy as np
@@ -262,13 +263,15 @@ def _cells(given: Array, size: int) -> Order:
 class _Regression:
     """What is left of columns after a regression on Y, whose smoothness each column chooses for itself.
 
-    The candidates are linear in Y; quadratic; that with n/4 (at most 200) Gaussian bumps of five widths and three
-    penalties, or half as many along the single columns; and with indicators of where the column jumps; all by
-    least squares. Of those whose leave-one-out error is within 7 % of the least the most flexible counts: every
-    arrangement of X goes through it, so overfitting costs power and hardly the level, while what stays of a common
-    cause in both X and Z costs the level. For the same reason all columns enter in smooth coordinates,
-    5 arsinh(y/5) of the standardised column, which tame heavy tails and leave the rest as it is. As a function of
-    Y's ranks a smooth cause is rough, by the chance in order statistics.
+    The candidates are linear in Y; quadratic (of many columns the squares alone); that with n/4 (at most 200)
+    Gaussian bumps of five widths and four penalties, or half as many along the single columns; and with indicators
+    of boxes that the column jumps into; all by least squares. Jumps across a slanted or bent edge, and into
+    corners of three and more columns, are not held (the test rejects too often). Of those whose leave-one-out
+    error is within 7 % of the least the most flexible counts: every arrangement of X goes through it, so
+    overfitting costs power and hardly the level, while what stays of a common cause in both X and Z costs the
+    level. For the same reason all columns enter in smooth coordinates, 5 arsinh(y/5) of the standardised column,
+    which tame heavy tails and leave the rest as it is. As a function of Y's ranks a smooth cause is rough, by the
+    chance in order statistics.
     """
 
     def __init__(self, y: Array) -> None:
@@ -281,14 +284,14 @@ class _Regression:
         self.points = points = _coordinates(y)
         linear = np.hstack([np.ones((n, 1)), points])
         bases = [linear]
-        for least in (lambda i: 0, lambda i: i):  # all pairs of columns, or squares alone
-            pairs = [points[:, i] * points[:, j] for i in range(d) for j in range(least(i), i + 1)]
-            if len(pairs) > n // _SAMPLES_PER_TERM:
-                continue
+        pairs = list(combinations_with_replacement(range(d), 2))
+        if len(pairs) > n // _SAMPLES_PER_TERM:
+            pairs = [(i, i) for i in range(d)]
+        if len(pairs) <= n // _SAMPLES_PER_TERM:
+            products = [points[:, i] * points[:, j] for i, j in pairs]
             # Two values have no square of their own.
-            kept = [pair for pair in pairs if len(np.unique(pair)) > 2 or d > 1]
+            kept = [product for product in products if len(np.unique(product)) > 2 or d > 1]
             bases.append(np.hstack([linear, np.column_stack(kept)]) if kept else linear)
-            break
         self.fits = [_Fit(basis, 1, _TRACE) for basis in bases]
         self.plain = len(bases) - 1
         bumps = min(n // _SAMPLES_PER_BUMP, _MOST_BUMPS)
