@@ -40,8 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--memory", default="auto", choices=("auto", "long", "short"),
         help="long: memory goes on beyond the order, up to 64 frames; short: it ends there; auto: long, unless "
         "clips left out speak against it")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N", help="of the bottleneck's null and networks")
     add("--held-out", type=float, default=0.25, metavar="SHARE", help="share held out; 0 fits everything")
     add("--out", default="fitted.npz", metavar="FILE", help="where the fitted video goes")
+    add("--bottleneck", default=None, metavar="M,M,...",
+        help="also the memory bottleneck of the clips at so many references, three ways: second order, revisits "
+        "and small networks (minutes)")  # fmt: skip
     add("--json", default=None, metavar="FILE", help="write the report there too")
 
 
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.laws.fitted import fit_video
 
-    order = _order(args.order)
+    order, references = _order(args.order), _references(args.bottleneck)
     paths = clip_files(args.clips)
     check_outputs({"--out": args.out, "--json": args.json}, paths)
     clips, source = read_clips(args, paths)
@@ -70,6 +74,14 @@ def run(args: argparse.Namespace) -> int:
     memory = {"auto": None, "long": True, "short": False}[args.memory]
     video, report = fit_video(clips, args.modes, order, args.held_out, source, memory, progress=True)
     video.save(args.out)
+    bottleneck = None
+    if references:
+        from arvdm_theory.video.bottleneck import clip_bottleneck
+
+        memory_frames = max(16, 2 * max(references))
+        bottleneck = clip_bottleneck(
+            clips, references, modes=args.modes, memory=memory_frames, seed=args.seed, progress=True
+        )
     if args.json is not None:
         model = {
             "modes": video.frame_dim,
@@ -81,8 +93,18 @@ def run(args: argparse.Namespace) -> int:
             "scale": video.scale,
             "residual_variance": video.residual_variance,
         }
-        write_json(args.json, {"source": source, "model": model, **report.as_dict()})
+        told = {"source": source, "model": model, **report.as_dict()}
+        if bottleneck is not None:
+            told["bottleneck"] = bottleneck.as_dict()
+        write_json(args.json, told)
     _print(video, report)
+    if bottleneck is not None:
+        from arvdm_theory.cli.tables import show_table
+
+        print("\nmemory bottleneck, nats a frame:")
+        show_table(bottleneck.table.drop(columns="notes"), number="{:.4f}".format)
+        for line in bottleneck.words:
+            print(line)
     print(f"\nwritten to {args.out}")
     return 0
 
@@ -154,6 +176,16 @@ def _order(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise ValueError(f"--order is a whole number of at least 1, or 'auto', got {text!r}")
     return int(text)
+
+
+def _references(text: str | None) -> list[int]:
+    try:
+        found = [] if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if any(count < 1 for count in found):
+        raise ValueError(f"--bottleneck is numbers of references such as 1,2,4, got {text!r}")
+    return found
 
 
 def _once(path: str, frames: NDArray[Any], seen: dict[str, str]) -> None:

@@ -10,6 +10,9 @@ from arvdm_theory.cli.arguments import whole
 if TYPE_CHECKING:
     from arvdm_theory.laws.gaussian import GaussianVideo
 
+# An image's spectrum is held as a whole.
+_MOST_PIXELS = 1024
+
 __all__ = ["add_video", "chosen_video", "video_files"]
 
 
@@ -68,6 +71,8 @@ def _known(name: str) -> GaussianVideo:
     try:
         if kind == "ar1":
             return ar1(float(value))
+        if kind == "pixels" and int(value) > _MOST_PIXELS:
+            raise ValueError(f"at most {_MOST_PIXELS} x {_MOST_PIXELS} pixels, got {value}")
         if kind == "pixels":
             return PixelVideo(int(value), int(value), PowerLaw(), ExponentialMemory(10.0, 1.0))
     except ValueError as error:

@@ -61,6 +61,7 @@ class Rendering(Protocol):
         symbols: the number of symbols.
         frame_dim: d.
         atomic: whether clean frames have no density: finitely many pictures and no observation noise.
+        codebook: the pictures that a frame can be read as; None where frames are no pictures.
     """
 
     @property
@@ -73,6 +74,10 @@ class Rendering(Protocol):
 
     @property
     def atomic(self) -> bool:
+        """See the class."""
+
+    @property
+    def codebook(self) -> Codebook | None:
         """See the class."""
 
     def sample(self, symbols: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -128,6 +133,11 @@ class Codebook:
     def atomic(self) -> bool:
         """Whether there is no observation noise."""
         return self.variance == 0
+
+    @property
+    def codebook(self) -> Codebook:
+        """Itself."""
+        return self
 
     @cached_property
     def distinct(self) -> bool:
@@ -283,6 +293,10 @@ class GaussianRegimes:
     def atomic(self) -> bool:
         """Never: regimes have densities."""
         return False
+
+    @property
+    def codebook(self) -> None:
+        """None: frames of a regime are no pictures."""
 
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.limits import LimitError
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["FitError", "FitReport", "FittedVideo", "fit_video", "load_fitted"]
+__all__ = ["FitError", "FitReport", "FittedVideo", "fit_video", "load_fitted", "same_clips"]
 
 Array = NDArray[np.float64]
 
@@ -516,7 +516,7 @@ def _split(
             raise FitError(f"clip {i + 1} has pictures of shape {clip.shape[1:]}, clip 1 of {clips[0].shape[1:]}")
     if not 0 <= held_out < 1:
         raise FitError(f"the share held out must be at least 0 and below 1, got {held_out}")
-    shown = _same(clips)
+    shown = same_clips(clips)
     distinct = list(dict.fromkeys(reversed(shown)))[::-1]  # in the order of their last clips
     training, tests, groups, left = list(clips), list[Array](), shown, list[int]()
     if held_out > 0 and len(clips) > 1:
@@ -541,13 +541,13 @@ def _split(
     return training, tests, groups, left
 
 
-def _same(clips: Sequence[Array]) -> list[int]:
+def same_clips(clips: Sequence[ArrayLike]) -> list[int]:
     """A number for every clip, the same where clips share a run of frames, directly or through others.
 
     Frames are compared as thumbnails, since a clip may come encoded anew.
     """
     small = []
-    for clip in clips:
+    for clip in (_pictures(each, f"clip {i + 1}") for i, each in enumerate(clips)):
         rows, columns = (np.array_split(np.arange(n), min(n, _THUMBNAIL)) for n in clip.shape[1:3])
         bands = np.stack([clip[:, part].mean(1) for part in rows], 1)
         small.append(np.stack([bands[:, :, part].mean(2) for part in columns], 2).reshape(len(clip), -1))

@@ -36,9 +36,10 @@ _HALF_A_VIDEO = 0.5
 
 
 def _codebook(video: FiniteStateVideo) -> Codebook:
-    if not isinstance(video.rendering, Codebook):
+    book = video.rendering.codebook
+    if book is None:
         raise SampleError(f"the frames of {video.name!r} are no pictures of a codebook: they cannot be read")
-    return video.rendering
+    return book
 
 
 def read_pictures(video: FiniteStateVideo, frames: Tensor, level: float = 0.0) -> Tensor:

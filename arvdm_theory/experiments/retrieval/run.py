@@ -178,8 +178,7 @@ def run_needle(config: NeedleConfig) -> NeedleResult:
 def _exact(video: GridVideo, config: NeedleConfig, notes: dict[str, str]) -> tuple[Retrieval, ...]:
     """Exact results for every memory length from 0 to the longest."""
     lengths = range(max(config.memory) + 1)
-    if not isinstance(video.path, RandomWalk):
-        path = video.path
+    if (path := video.given_path) is not None:
         return tuple(retrieval_along(video, config.plan(m), path, config.ar_steps, config.guess) for m in lengths)
     try:
         return expected_retrieval(video, lengths, config.ar_steps, config.window, config.guess)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         information_from_losses,
     )
     from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test, memory
-    from arvdm_theory.information.estimators.knn import ksg, mixed_information
+    from arvdm_theory.information.estimators.knn import ksg, ksg_contributions, mixed_information
     from arvdm_theory.information.estimators.methods import (
         DIVERGENCES,
         METHODS,
@@ -98,6 +98,7 @@ __all__ = [
     "information_from_losses",
     "knn_divergence",
     "ksg",
+    "ksg_contributions",
     "log_det_bias",
     "memory",
     "mixed_information",
@@ -116,7 +117,7 @@ _MODULES = {
     "independence": "IndependenceTest independence_test memory",
     "diagnosis": "Diagnosis examine examine_two",
     "divergence": "calibrated_divergence knn_divergence",
-    "knn": "ksg mixed_information",
+    "knn": "ksg ksg_contributions mixed_information",
     "methods": "DIVERGENCES METHODS NEURAL_DIVERGENCES NEURAL_METHODS default_divergence default_method "
     "estimate_divergence estimate_information",
     "neural": "Training neural_divergence neural_information",

@@ -468,14 +468,20 @@ class GridVideo:
         """Independent colourings, (videos, cells)."""
         return torch.multinomial(self.prior, videos, replacement=True, generator=generator).T.contiguous()
 
+    @property
+    def given_path(self) -> NDArray[np.int64] | None:
+        """The poses of the path that every video follows, one a frame; None where each walks at random."""
+        return None if isinstance(self.path, RandomWalk) else self.path
+
     def sample_paths(self, videos: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
         """Paths, (videos, frames): the given one every time, or independent random walks."""
         if frames < 1:
             raise GridworldError(f"at least one frame is needed, got {frames}")
-        if not isinstance(self.path, RandomWalk):
-            if frames > len(self.path):
-                raise GridworldError(f"{frames} frames are needed, but the path has {len(self.path)}")
-            return torch.from_numpy(self.path[:frames].copy()).repeat(videos, 1)
+        if (path := self.given_path) is not None:
+            if frames > len(path):
+                raise GridworldError(f"{frames} frames are needed, but the path has {len(path)}")
+            return torch.from_numpy(path[:frames].copy()).repeat(videos, 1)
+        walk = self._random_walk()
         degree = torch.tensor([sum(n != -1 for n in row) for row in self.world.neighbours])
         ways = torch.tensor(
             [
@@ -488,7 +494,7 @@ class GridVideo:
             here = paths[:, frame - 1]
             draw = torch.rand(2, videos, dtype=torch.float64, generator=generator)
             way = (draw[0] * degree[here // 4]).long()
-            paths[:, frame] = torch.where(draw[1] < self.path.stay, here, ways[here // 4, way])
+            paths[:, frame] = torch.where(draw[1] < walk.stay, here, ways[here // 4, way])
         return paths
 
     def sample(self, videos: int, frames: int, generator: torch.Generator | None = None) -> GridSample:
