@@ -102,7 +102,7 @@ def export_schedule(plan: Plan, kind: str = "sigma", schedule: str | NoiseSchedu
     Example:
         >>> from arvdm_theory import Plan
         >>> export_schedule(Plan((1.0,), 1, 1.0, 2, 1), "timesteps")["denoising_step_list"]
-        [306, 213]
+        [311, 218]
     """
     check_export(plan, kind, schedule)
     content: dict[str, Any] = {"format": _FORMAT, "kind": kind}

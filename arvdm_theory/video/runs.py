@@ -65,12 +65,12 @@ __all__ = [
 
 Structure = Literal["none", "prepend", "concat", "cross"]
 Compression = Literal["spatial", "temporal", "tokens"]
-Memory = Literal["own", "shuffled", "another world"]
+Memory = Literal["own", "shuffled memory", "memory of another world"]
 
 STRUCTURES: tuple[str, ...] = get_args(Structure)
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
-_OTHER_MEMORIES: tuple[Memory, ...] = ("shuffled", "another world")
+_OTHER_MEMORIES: tuple[Memory, ...] = ("shuffled memory", "memory of another world")
 
 # Longer than any public data set's episodes by far.
 _MOST_FRAMES = 100_000
@@ -369,9 +369,9 @@ def sample_run(
         count: how many windows; the preset's number by default, and no more than there are.
         batch: the most windows at once.
         progress: whether to show a progress bar.
-        memory: what the network is shown as remembered: the window's ``own`` frames, the same ``shuffled``, or
-            those of ``another world``, each told to have been taken where the own one was. A network that does
-            no worse with them does not remember.
+        memory: what the network is shown as remembered: the window's ``own`` frames, the same in another order, or
+            those of another world, each told to have been taken where the own one was. A network that does no
+            worse with them does not remember.
 
     Raises:
         ValueError: for no window, or if there is no other world.
@@ -400,7 +400,7 @@ def _with_memory(clips: VideoBatch, source: WindowSource, chosen: list[int], mem
     plan, frames = source.plan, clips.frames.clone()
     part = plan.remembered(plan.prompt)
     held = frames[:, part.start : part.stop]
-    if memory == "shuffled":
+    if memory == "shuffled memory":
         # Each takes the place of the one before it in a random order: none stays.
         order = np.random.default_rng(0).permutation(len(part))
         held[:, order] = held[:, np.roll(order, 1)]
@@ -552,9 +552,7 @@ def sample_folder(run: VideoRun, folder: Path, count: int | None = None, progres
     others: dict[str, Samples] = {}
     if run.memory != "none" and source.episodes.poses is not None:
         others = {
-            f"generated, memory {memory}": sample_run(
-                run, network, source, count, progress=progress, memory=memory
-            )
+            f"generated with {memory}": sample_run(run, network, source, count, progress=progress, memory=memory)
             for memory in _OTHER_MEMORIES
         }
     return samples, score_samples(samples, source, others)

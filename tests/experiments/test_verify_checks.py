@@ -151,7 +151,7 @@ def test_the_figure_says_of_every_missing_mark_why() -> None:
             rows.append((method, name, math.nan if left_out else value, "w > Δ here" if left_out else math.nan))
     figure = bounds(pd.DataFrame(rows, columns=["method", "quantity", "value", "note"]))
     [axis] = figure.axes
-    said = axis.get_xlabel().replace("\n", " ")
+    said = figure.legends[0].get_title().get_text().replace("\n", " ")
     assert said.count("No mark of") == 1
     assert "Σ I(output; past | clean references) and IE + Σ MB for FIFO, last 3; chunks, last 2: w > Δ" in said
     marks = {str(marks.get_label()): np.asarray(marks.get_offsets()) for marks in axis.collections[1:]}

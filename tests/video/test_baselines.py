@@ -199,13 +199,13 @@ def test_networks_are_shown_other_memories() -> None:
     chosen = list(range(0, len(source.windows), 5))
     clips, memory = source.take(chosen), PLAN.remembered(PLAN.prompt)
     held = slice(memory.start, memory.stop)
-    for name in ("shuffled", "another world"):
+    for name in ("shuffled memory", "memory of another world"):
         changed = _with_memory(clips, source, chosen, name)  # type: ignore[arg-type]
         assert changed.actions is clips.actions
         rest = [frame for frame in range(PLAN.total_frames) if frame not in memory]
         assert torch.equal(changed.frames[:, rest], clips.frames[:, rest])
         own, other = clips.frames[:, held, 0], changed.frames[:, held, 0]
-        if name == "shuffled":
+        if name == "shuffled memory":
             assert (own != other).all()
             assert torch.equal(own.sort(1).values, other.sort(1).values)
         else:
@@ -218,4 +218,4 @@ def test_networks_are_shown_other_memories() -> None:
     one = EpisodeSet(found.frames[:1], found.names[:1], found.poses and found.poses[:1], found.actions[:1], 3)
     alone = WindowSource(find_windows(one, PLAN, 0, skip=2))
     with pytest.raises(ValueError, match="needs windows of two episodes"):
-        _with_memory(alone.take([0, 1]), alone, [0, 1], "another world")
+        _with_memory(alone.take([0, 1]), alone, [0, 1], "memory of another world")

@@ -97,6 +97,6 @@ def test_without_the_programs_it_is_one_line_that_says_what_to_install(
 
 def test_what_luanti_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "dmlab", "--engine", "luanti", "--out", str(tmp_path)]) == 2
-    assert "minecraft's landscapes alone" in capsys.readouterr().err
+    assert "the worlds of dmlab are drawn by own, got 'luanti'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="64 to 512"):
         luanti.LuantiStandIn(32)

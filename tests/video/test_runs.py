@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     np.testing.assert_array_equal(samples.generated, again.generated)
     np.testing.assert_array_equal(samples.generated[:, :12], samples.truth[:, :12])
     assert not np.array_equal(samples.generated[:, 12:], samples.truth[:, 12:])
-    other = {"generated, memory shuffled", "generated, memory another world"}
+    other = {"generated with shuffled memory", "generated with memory of another world"}
     assert set(scores["source"]) == {*SOURCES, *BASELINES, *other}
     write_samples(samples, tmp_path / "clips")
     names = sorted(path.stem for path in (tmp_path / "clips" / "generated").iterdir())
