@@ -36,7 +36,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from arvdm_theory.limits import unlimited
 from arvdm_theory.signals import Terminated
 
-__all__ = ["Dask", "Executor", "Here", "Processes", "executing", "executor"]
+__all__ = ["Dask", "Executor", "Here", "Processes", "executing", "executor", "one_thread"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,7 +99,7 @@ class Here:
     def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
         """As :meth:`Executor.run`."""
         for item in items:
-            with _one_thread():
+            with one_thread():
                 result = function(item)
             yield item, result
 
@@ -255,7 +255,7 @@ def _call(work: bytes, item: T) -> Any:
     _busy = True
     try:
         # Sizes were held against the limits where the command was given.
-        with _one_thread(), unlimited():
+        with one_thread(), unlimited():
             return cloudpickle.loads(work)(item)
     finally:
         _busy = False
@@ -297,7 +297,8 @@ def _start(hold: Connection) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Within the block BLAS and PyTorch use one thread: over small matrices more would wait for each other."""
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     from arvdm_theory.choose.advice import advise, shapes
     from arvdm_theory.diffusion.steps import reverse_step
+    from arvdm_theory.executors import one_thread
     from arvdm_theory.files import check_folder, check_outputs, locked, write_json
     from arvdm_theory.laws.fitted import fit_video
     from arvdm_theory.plan.file import save_plan
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         "most_references": args.most_references, "horizon": args.horizon, "step": args.step, "draws": args.draws,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "advice.json", wait=False) as held:
+    with one_thread(), locked(folder / "advice.json", wait=False) as held:
         if not held:
             raise ValueError(f"--out {folder}: another run is at work there")
         video, _ = fit_video(clips, args.modes, held_out=0.0, source=source, progress=True)

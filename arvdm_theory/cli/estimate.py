@@ -101,9 +101,8 @@ def run(args: argparse.Namespace) -> int:
     import sys
     import warnings
 
-    from threadpoolctl import threadpool_limits
-
     from arvdm_theory.arrays import load_array
+    from arvdm_theory.executors import one_thread
     from arvdm_theory.files import check_outputs, write_json
     from arvdm_theory.information.estimators import (
         EstimationWarning,
@@ -116,8 +115,7 @@ def run(args: argparse.Namespace) -> int:
     arrays = [load_array(name) for name in names if name is not None]
     _afford(arrays, args)
     dependence: Dependence = "autocorrelated" if args.autocorrelated else "independent"
-    # Estimates are made of many small matrices: threads would only wait for each other.
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         # They are printed below, one line each.
         warnings.simplefilter("ignore", EstimationWarning)
         estimate = (estimate_divergence if divergence else estimate_information)(
