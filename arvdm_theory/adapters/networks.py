@@ -324,9 +324,8 @@ class CachedCall:
 
     The pipeline of such a generator fills its cache as it goes; the ledger asks about true frames, so the cache is
     built anew: the references are run through the generator in contiguous blocks, at the noise that its cache is
-        kept
-    at, each writing at its own position. That costs ⌈r/block⌉ evaluations beside the one asked for whenever the
-    references change (the reverse steps of one AR step in a rollout share them; a ledger of true windows draws
+    kept at, each writing at its own position. That costs ⌈r/block⌉ evaluations beside the one asked for whenever
+    the references change (the reverse steps of one AR step in a rollout share them; a ledger of true windows draws
     them once a stage), and a copy of the cache at every evaluation, so that what the window wrote is gone.
 
     A rollout's own cache holds keys and values that were computed when *their* past was in the cache too; so do

@@ -83,8 +83,7 @@ def _summary(
         own = number_of(memory["own"])
         lines.append(
             f"Forgetting: an AR step of this plan is not told {_said(own)} nats that older frames hold about the "
-            f"next ones "
-            "(the memory bottleneck). No network of the plan gets them back; seeing other frames does."
+            "next ones (the memory bottleneck). No network of the plan gets them back; seeing other frames does."
         )
     clip = [row["value"] for row in found["plan"]["rows"] if row["term"] == "CLIP_KL"]
     if clip:
@@ -98,10 +97,8 @@ def _summary(
         first, last = rows[0], rows[-1]
         lines.append(
             f"Drift of this network, predicted from true frames: from {first['value']:.3g} ± "
-            f"{first['stderr']:.1g} to "
-            f"{last['value']:.3g} ± {last['stderr']:.1g} nats a clip. It is exact for an affine network, an "
-            f"estimate "
-            "without a bound on its error for any other."
+            f"{first['stderr']:.1g} to {last['value']:.3g} ± {last['stderr']:.1g} nats a clip. It is exact for "
+            "an affine network, an estimate without a bound on its error for any other."
         )
     if network and (quality := found.get("quality")) is not None:
         answers = [row for row in quality["rows"] if row["form"] == "predicted" and row["value"] is not None]
@@ -219,8 +216,7 @@ def _clips(fit: Mapping[str, Any], video: FittedVideo, plan: Plan, clips: Sequen
         [
             f"{len(clips)} clips of {clips[0].shape[1]} x {clips[0].shape[2]} pixels; an autoregression of order "
             f"{video.head}{goes_on}. The modes hold {video.variance_kept:.1%} of the variance of the frames that "
-            f"were "
-            f"fitted{held_out}. Levels of the plan are those of pictures in [-1, 1]."
+            f"were fitted{held_out}. Levels of the plan are those of pictures in [-1, 1]."
         ],
         pd.DataFrame(rows) if rows else None,
         "log-density of frames that were not fitted" if rows else "",
@@ -236,8 +232,7 @@ def _memory(memory: Mapping[str, Any] | None, plan: Plan, ar_steps: int) -> Sect
     own = number_of(memory["own"])
     words = [
         f"MB = I(Output; Past | Input) of AR step {ar_steps}: what all older frames hold about the next ones "
-        f"beyond what "
-        f"the step sees. The plan's own references leave {_said(own)} nats.",
+        f"beyond what the step sees. The plan's own references leave {_said(own)} nats.",
         f"± is a jackknife over {memory['groups']} groups of clips, each left out of the fit in turn."
         if memory["groups"] else "Three clips or more are needed for an error: leave-out fits make it.",
     ]  # fmt: skip
@@ -307,8 +302,7 @@ def _network(found: Mapping[str, Any], ar_steps: int, step: str, ledger_step: st
     if check is not None:
         words.append(
             f"As a network that predicts {check['kind']!r} its loss on true frames is {check['ratio']:.3g} times "
-            f"that of "
-            "a constant output, in the mean over levels."
+            "that of a constant output, in the mean over levels."
         )
         if worse := [row["level"] for row in check["rows"] if row["worse"]]:
             words.append(f"It is worse than a constant at the levels {', '.join(f'{x:.3g}' for x in worse)}.")
@@ -331,9 +325,7 @@ def _decay(decay: Mapping[str, Any] | None, exact: Mapping[str, Any], network: b
     words = (
         ["Of the network, from true frames alone: its output is regressed on what it is shown, and the fit is "
          "propagated; with the residual as noise (linear_residual) and without (linear). Far apart, they say "
-         "that the "
-         "estimate is not "
-         "to be relied on."]
+         "that the estimate is not to be relied on."]
         if network else ["Of a perfect score: exact."]
     )  # fmt: skip
     if decay is not None:
@@ -353,10 +345,8 @@ def _quality(quality: Mapping[str, Any] | None) -> Section | None:
     reason = quality["notes"].get("predicted")
     words = [
         "By how much the PSNR of a continued video falls, in dB, against its first AR step: from one AR step on "
-        "true inputs "
-        "and one on once-generated inputs. The interval reaches over four models of an AR step and their errors; "
-        "it was "
-        "chosen on networks of known videos, and no theorem makes it cover."
+        "true inputs and one on once-generated inputs. The interval reaches over four models of an AR step and "
+        "their errors; it was chosen on networks of known videos, and no theorem makes it cover."
     ]
     if reason or not rows:
         return Section("Decay of quality: no answer", words, warnings=[reason or "there is no AR step to predict"])

@@ -331,9 +331,8 @@ class Parts:
                 hint = f"; read as {best!r} its error is {math.exp(own - read[best]):.3g} times smaller"
             raise AssessmentError(
                 f"the network's loss on true frames is {ratio:.3g} times that of a constant output, as a network "
-                f"that "
-                f"predicts {kind!r}{hint}: is its prediction type, its scheduler or the scale of its pictures "
-                f"another one?"
+                f"that predicts {kind!r}{hint}: is its prediction type, its scheduler or the scale of its "
+                "pictures another one?"
             )
         rows = [
             {"level": float(stage.levels[m].max()), "loss": Number(loss), "constant": constant,

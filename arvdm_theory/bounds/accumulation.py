@@ -44,9 +44,7 @@ def why_no_clip_bound(plan: Plan, ar_steps: int) -> str | None:
                 does = "noises" if reference.level > plan.floor else "refers to"
                 return (
                     f"the bound on clip KL does not hold: AR step {k + 1} {does} frame {reference.frame + 1}, "
-                    f"which is "
-                    f"neither a clean reference nor a clean output of AR step {k}, so its input is no function "
-                    f"of what "
-                    f"step {k} has in hand"
+                    f"which is neither a clean reference nor a clean output of AR step {k}, so its input is no "
+                    f"function of what step {k} has in hand"
                 )
     return None

@@ -24,12 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = (
         "--network MODULE:CALLABLE imports MODULE, from the folder that the command runs in, too, and calls "
-        "CALLABLE "
-        "without arguments: that is code, and it is run. It returns a score of arvdm_theory (a NetworkScore, "
-        "say), or, "
-        "with --scheduler, a network that is called as those of diffusers are. Levels of a plan are those of the "
-        "clips' pixels in [-1, 1]. DIR/report.html is one page that asks no network for anything; DIR/report.json "
-        "holds the same numbers. What is in DIR already, of the same question, is not computed again."
+        "CALLABLE without arguments: that is code, and it is run. It returns a score of arvdm_theory (a "
+        "NetworkScore, say), or, with --scheduler, a network that is called as those of diffusers are. Levels "
+        "of a plan are those of the clips' pixels in [-1, 1]. DIR/report.html is one page that asks no network "
+        "for anything; DIR/report.json holds the same numbers. What is in DIR already, of the same question, is "
+        "not computed again."
     )
     add = parser.add_argument
     add("clips", nargs="+", metavar="CLIP", help="a video (mp4, ...), an .npz with the array 'video', or an .npy")

@@ -283,14 +283,12 @@ def memory_bottleneck_from_scores(
     if lost > stderr:
         notes.append(
             f"{tail:.3g} nats are extrapolated from level T = {plan.horizon:.3g} to pure noise, which errs by "
-            f"about "
-            f"{lost:.1g}, more than the standard error: give the new frames a higher T."
+            f"about {lost:.1g}, more than the standard error: give the new frames a higher T."
         )
     if quadrature > stderr:
         notes.append(
             f"the quadrature errs by about {quadrature:.2g} nats, more than the standard error: the gap changes "
-            f"fast "
-            "within a panel; give more points, or stop at a higher level."
+            "fast within a panel; give more points, or stop at a higher level."
         )
     if stop is None and at > 0:
         notes.append(
@@ -323,15 +321,13 @@ def network_warnings(
     if value + sure * error < 0:
         notes.append(
             f"the value of the form 'losses' is surely negative, {value:.3g} ± {error:.1g}, which no information "
-            f"is: "
-            "the score that is shown more is the worse one; train it longer, or stop at a higher level."
+            "is: the score that is shown more is the worse one; train it longer, or stop at a higher level."
         )
     apart = _error(losses - difference, dependence, clusters)[0]
     if abs(value - other) > sure * apart + 0.05 * max(abs(value), abs(other)):
         notes.append(
             f"the two forms disagree: {value:.3g} by losses, {other:.3g} by the squared difference. For exact "
-            f"scores "
-            "they are the same; here the scores' own errors count, and neither value is the bottleneck."
+            "scores they are the same; here the scores' own errors count, and neither value is the bottleneck."
         )
     return notes
 

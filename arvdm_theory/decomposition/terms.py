@@ -90,8 +90,7 @@ class LedgerTerms:
         kl: of all clean frames; None without a closed form of the rollout.
         clips: of the clip that each AR step put out, (K,); None likewise.
         ar_step_errors: E_k = E KL(P(Output_k | Input_k) ‖ Q(Output_k | Input_k)) of each AR step, (K,), where it
-            is
-            known: what NIE_AR and the path terms of that step bound.
+            is known: what NIE_AR and the path terms of that step bound.
         attribution: E_k as NIE, DE and SEE, switched on in this order, (K, 3); None unless asked for. The parts of
             an order add up to E_k and may be negative.
         kl_w2, clips_w2: W_2 of all clean frames and of every clip (K,), in units of the frames; None where ``kl``

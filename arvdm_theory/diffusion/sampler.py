@@ -411,8 +411,7 @@ def _prompt(
     if first > ar_steps:
         raise ValueError(
             f"the prompt of {given.shape[1]} frames leaves nothing to generate: AR step {first} would be next, "
-            f"and "
-            f"{ar_steps} is the last"
+            f"and {ar_steps} is the last"
         )
     return given.unsqueeze(1), first
 

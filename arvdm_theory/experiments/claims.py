@@ -372,8 +372,7 @@ def _erring_sums() -> tuple[str, Numbers]:
         least = min(found[key][2] for key in right)
         return (
             f"holds only for errors of the predicted noise (e W/σ) that are {least:.0%} or more of the sum, of "
-            f"those "
-            "tried; Σ E_k ranks the grids for every error"
+            "those tried; Σ E_k ranks the grids for every error"
         ), numbers
     return ("confirmed" if len(right) == len(found) else "false"), numbers
 

@@ -272,15 +272,13 @@ class StageLaw:
         if steps.variance is None:
             raise ValueError(
                 f"the {step.name} step has the exact posterior's covariance, which no Gaussian kernel matches "
-                f"for the "
-                f"video {self.law.name!r}: choose exponential, euler or ddpm"
+                f"for the video {self.law.name!r}: choose exponential, euler or ddpm"
             )
         if bool(steps.silent.any()):
             m = int(steps.silent.nonzero()[0])
             raise ValueError(
                 f"the {step.name} step moves a frame without noise (reverse step {m + 1}): the KL of its "
-                f"trajectory is "
-                "infinite; choose exponential or euler, or stop ddpm at a level above 0"
+                "trajectory is infinite; choose exponential or euler, or stop ddpm at a level above 0"
             )
 
     def start_divergence(self, truth: TrueVideos) -> Tensor:
@@ -391,8 +389,7 @@ class StageLaw:
         """
         raise ValueError(
             f"the ancestral step has the exact posterior's covariance, which the video {self.law.name!r} has in "
-            f"no "
-            "Gaussian form: choose exponential, euler, ddpm or ddim"
+            "no Gaussian form: choose exponential, euler, ddpm or ddim"
         )
 
     def _input(self, truth: TrueVideos) -> tuple[Evidence, ReferenceBatch]:

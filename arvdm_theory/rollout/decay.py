@@ -2,16 +2,15 @@
 
 The decay of AR step k is 10 log₁₀(MSE_k/MSE_first) dB: by how much PSNR has fallen since the first AR step after
 the prompt, MSE_k being the mean squared error of the clip of step k against the true continuation. Two AR steps
-are
-generated: one from true inputs, and one from the inputs that the first one left. Given its input an AR step knows
-nothing of the truth, so that the rollout is a Markov chain beside it, and any model of one AR step can be run in
-the sampler's place, by the same algorithm and from the same prompts, at no call of the network. Four models:
+are generated: one from true inputs, and one from the inputs that the first one left. Given its input an AR step
+knows nothing of the truth, so that the rollout is a Markov chain beside it, and any model of one AR step can be
+run in the sampler's place, by the same algorithm and from the same prompts, at no call of the network. Four
+models:
 
 - ``true inputs``: output = A input + b + noise, regressed on the first step (what linear response does);
 - ``once-generated inputs``: the same, regressed on the second step: the loop's gain where it is used;
 - ``nearest``: the recorded output of a recorded input near the one at hand (of both steps, analogues of Lorenz
-1969):
-  it follows any bend, and never leaves what was seen;
+  1969): it follows any bend, and never leaves what was seen;
 - ``local``: the same, moved along the second regression by how far the two inputs are apart.
 
 **The interval** reaches from the least of the four to the largest, and by two standard errors (a jackknife over
@@ -23,8 +22,7 @@ held against networks of others, see the experiment ``decay``.
 - a *test of linearity on once-generated inputs* fails: what the first regression misses there, in the mean, beyond
   chance, is more than a tenth of the output's variance;
 - the rollout leaves what was seen: under a regression some direction of the inputs would vary by more than four
-times
-  what the recorded ones do;
+  times what the recorded ones do;
 - the four are more than 3 dB apart.
 
 Every later AR step is taken to be like the second one: with as many references, of a video that is stationary.
@@ -155,8 +153,7 @@ def predicted_decay(
     Returns:
         DECAY rows in dB, a row per (``ar_step``, ``form``): the four models, and ``predicted``, the middle of the
         interval ``ci_low`` to ``ci_high``, with NaN where it refuses. ``totals``: ``bend``, what the test of
-            linearity
-        found, and ``reach``, the largest ratio of variances.
+        linearity found, and ``reach``, the largest ratio of variances.
 
     Raises:
         ValueError: for several modes, actions, too few AR steps, videos or frames, a prompt that does not fit the
@@ -175,15 +172,13 @@ def predicted_decay(
     if ar_steps < first + 2:
         raise ValueError(
             f"AR step {first} follows the {prompt} given frames and AR step {first + 1} is measured: the last "
-            f"one to "
-            f"predict is at least {first + 2}, got {ar_steps}"
+            f"one to predict is at least {first + 2}, got {ar_steps}"
         )
     counts = {len(plan.references_at(k)) for k in range(first, ar_steps + 1)}
     if len(counts) > 1:
         raise ValueError(
             f"AR steps {first} to {ar_steps} have {min(counts)} to {max(counts)} references: give a longer "
-            f"prompt, so "
-            "that all have as many"
+            "prompt, so that all have as many"
         )
     generator = torch.Generator().manual_seed(seed)
     truth = _truth(videos, plan, ar_steps, sample_count(samples), generator)
@@ -269,8 +264,7 @@ def measured_decay(videos: Tensor, made: Tensor, plan: Plan, ar_steps: int, *, p
     if min(videos.shape[1], made.shape[1]) < frames or len(videos) != len(made) or ar_steps < first + 1:
         raise ValueError(
             f"{frames} frames of as many true as generated videos, and two AR steps or more, are needed, got "
-            f"shapes "
-            f"{tuple(videos.shape)} and {tuple(made.shape)} and AR steps {first} to {ar_steps}"
+            f"shapes {tuple(videos.shape)} and {tuple(made.shape)} and AR steps {first} to {ar_steps}"
         )
     square = (made[:, :frames] - videos[:, :frames]).to(torch.float64).square().mean(-1)
     each = torch.stack([square[:, plan.clip_frames(k)].mean(1) for k in range(first, ar_steps + 1)], 1)
@@ -300,8 +294,7 @@ def _truth(videos: VideoLaw | Tensor, plan: Plan, last: int, samples: int, gener
     if videos.modes != 1 or videos.action_dim:
         raise ValueError(
             f"a decay is predicted for videos of one mode without actions, got {videos.modes} modes and actions "
-            f"of "
-            f"{videos.action_dim} entries"
+            f"of {videos.action_dim} entries"
         )
     videos.require(frames)
     require_densities(videos, plan)
@@ -426,15 +419,13 @@ def _reach(given: Tensor, records: list[_Record]) -> float:
 def _refusal(bend: float, reach: float, apart: float) -> str:
     if not bend <= _BENT:
         return (
-            f"the network is not linear enough on its own output: what a regression on true inputs misses there "
-            f"is "
-            f"{bend:.0%} of the output's variance, more than {_BENT:.0%}"
+            "the network is not linear enough on its own output: what a regression on true inputs misses there "
+            f"is {bend:.0%} of the output's variance, more than {_BENT:.0%}"
         )
     if not reach <= _WIDER:
         return (
             f"the rollout leaves what was seen: along some direction its inputs would vary {reach:.3g} times as "
-            f"much "
-            f"as those that the network was shown, more than {_WIDER:g}"
+            f"much as those that the network was shown, more than {_WIDER:g}"
         )
     if not apart <= _APART:
         return f"models of the AR step that fit as well differ by {apart:.1f} dB, more than {_APART:g}"

@@ -8,11 +8,9 @@ prompts for ``ar_steps`` AR steps; the decay is by how much PSNR has fallen from
 refuses.
 
 What it has to show: of the networks for which it answers, the interval covers the measured decay in 85 % or more;
-    it
-answers for 60 % or more; and the median width is at most half the range of measured decays. The four models of an
-AR step, the limits beyond which it refuses and the width of the interval were chosen on networks of AR(1) 0.8 and
-of two
-poses, and on other seeds: none of these videos is here.
+it answers for 60 % or more; and the median width is at most half the range of measured decays. The four models of
+an AR step, the limits beyond which it refuses and the width of the interval were chosen on networks of AR(1) 0.8
+and of two poses, and on other seeds: none of these videos is here.
 """
 
 from __future__ import annotations
