@@ -58,7 +58,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
     if "rate" in shown:
         handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
     figure.suptitle(
-        "With a memory networks retrieve; without one they do not\n"
+        "What networks retrieve, beside what a copy of the right view does\n"
     )  # the names of rows stand below it
     structure_legend(figure, table, *handles)
     return figure
