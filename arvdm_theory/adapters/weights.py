@@ -9,6 +9,7 @@ is trusted.
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,14 @@ def _torch_file(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         target = file.with_suffix(".safetensors").name
+        program = (
+            "import torch; from safetensors.torch import save_file; "
+            f"c = torch.load({file.name!r}, map_location='cpu', weights_only=False); c = c.get('state_dict', c); "
+            f"save_file({{k: v.contiguous().clone() for k, v in c.items() if torch.is_tensor(v)}}, {target!r})"
+        )
         raise WeightsError(
-            f"{file} holds more than tensors, and opening that could run code: where you trust it, "
-            f"convert it with "
-            f'python -c "import torch; from safetensors.torch import save_file; '
-            f"c = torch.load('{file.name}', map_location='cpu', weights_only=False); c = c.get('state_dict', c); "
-            f"save_file({{k: v.contiguous().clone() for k, v in c.items() if torch.is_tensor(v)}}, '{target}')\""
+            f"{file} holds more than tensors, and opening that could run code: if you trust it, convert it with "
+            f"python -c {shlex.quote(program)}"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"{file} is no readable torch file: {_first_line(error)}") from None

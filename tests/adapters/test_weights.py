@@ -1,7 +1,8 @@
 """Weights are read as tensors, and never by running what a file says."""
 
+import datetime
 import pickle
-import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,9 +63,9 @@ def test_a_pickle_is_never_opened_and_its_conversion_is_told(tmp_path: Path) -> 
         load_weights(file)
     assert not mark.exists()
     assert "\n" not in str(caught.value)
-    command = re.search(r'python -c "(.*)"', str(caught.value))
-    assert command is not None
-    subprocess.run([sys.executable, "-c", command[1]], cwd=tmp_path, check=True)
+    python, option, program = shlex.split(str(caught.value).split("convert it with ", 1)[1])
+    assert (python, option) == ("python", "-c")
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     assert mark.exists()  # by the owner's command, and only by that
     assert len(load_weights(tmp_path / "model.safetensors", linear())) == 2
     plain = tmp_path / "plain.pt"
@@ -99,3 +100,18 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=words) as caught:
             load_weights(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["weights.ckpt", 'it\'s; $(touch hit) "a" `touch hit`.pt'])
+def test_the_command_that_converts_is_one_that_does(name: str, tmp_path: Path) -> None:
+    """As it stands, in a shell; and a file's name is never more than a name."""
+    kept = {"a": torch.arange(3.0), "b": torch.ones(2, 2).T}
+    torch.save({"state_dict": kept, "when": datetime.datetime(2026, 1, 1)}, tmp_path / name)
+    with pytest.raises(WeightsError, match="could run code: if you trust it, convert it with python -c") as told:
+        load_weights(tmp_path / name)
+    command = str(told.value).split("convert it with python", 1)[1]
+    subprocess.run(f"{shlex.quote(sys.executable)}{command}", shell=True, check=True, cwd=tmp_path)
+    assert not (tmp_path / "hit").exists()
+    found = load_weights((tmp_path / name).with_suffix(".safetensors"))
+    assert found.keys() == kept.keys()
+    assert all(torch.equal(found[key], value) for key, value in kept.items())
