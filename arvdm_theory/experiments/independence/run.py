@@ -71,6 +71,10 @@ def _sine(y: Array) -> Array:
     return np.sin(2 * y) * math.sqrt(2 / (1 - math.exp(-8)))
 
 
+def _fast(y: Array) -> Array:
+    return np.sin(5 * y) * math.sqrt(2 / (1 - math.exp(-50)))
+
+
 def _square(y: Array) -> Array:
     return (y**2 - 1) / math.sqrt(2)
 
@@ -104,6 +108,7 @@ def _two_series(n: int, strength: float, rng: np.random.Generator) -> tuple[Arra
 CASES: dict[str, Case] = {
     "linear": Case("linear links", _common_cause(_linear, _linear)),
     "sine": Case("links sin 2Y", _common_cause(_sine, _sine)),
+    "fast": Case("links sin 5Y", _common_cause(_fast, _fast)),
     "mixed": Case("links tanh 2Y and Y²", _common_cause(_tanh, _square)),
     "spread": Case("noise of size |Y|", _common_cause(_linear, _linear, spread=True)),
     "curved": Case("Z's noise on X's squared", _common_cause(_linear, _linear, curved=True)),
