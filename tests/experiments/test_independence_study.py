@@ -67,12 +67,15 @@ def test_wilson_intervals_are_those_of_scipy() -> None:
 
 
 def test_rates_add_the_batches_up() -> None:
-    row = {"case": "linear", "statistic": "gaussian", "strength": 0.0, "n": 300, "permutations": 99}
-    batches = pd.DataFrame([{**row, "replicates": 50, "rejections": 2}, {**row, "replicates": 10, "rejections": 4},
-                            {**row, "strength": 0.2, "replicates": 10, "rejections": 10}])  # fmt: skip
+    row = {"case": "linear", "statistic": "gaussian", "strength": 0.0, "n": 300, "permutations": 99, "refused": 0}
+    batches = pd.DataFrame([
+        {**row, "replicates": 50, "rejections": 2}, {**row, "replicates": 10, "rejections": 4, "refused": 1},
+        {**row, "strength": 0.2, "replicates": 10, "rejections": 10},
+    ])  # fmt: skip
     table = rates(batches)
     assert table.rate.tolist() == [0.1, 1.0]
     assert table.replicates.tolist() == [60, 10]
+    assert table.refused.tolist() == [1, 0]
     assert (table.low < table.rate).all()
     with pytest.raises(ValueError, match="no batches"):
         rates(batches[:0])
