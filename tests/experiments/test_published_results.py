@@ -130,16 +130,19 @@ def _doctored(word: str) -> list[str]:
     return [word[:last] + str((int(word[last]) + by) % 10) + word[last + 1 :] for by in (3, 5, 7)]
 
 
-def test_a_number_that_was_changed_is_found_out() -> None:
-    """Of numbers of two digits and more in READMEs with findings, most changes of the last digit are noticed."""
-    noticed = []
-    for readme in READMES:
-        if not list(readme.parent.glob("*-findings.csv")):
-            continue
-        values = _sources(readme.parent)
-        words = [word for word in _printed(readme.read_text()) if sum(map(str.isdigit, word)) >= 2]
-        noticed += [not _met(changed, values) for word in words for changed in _doctored(word)]
-    assert np.mean(noticed) > 0.75
+@pytest.mark.parametrize("readme", [path for path in READMES if list(path.parent.glob("*-findings.csv"))],
+                         ids=lambda path: path.parent.name)  # fmt: skip
+def test_numbers_that_are_of_other_tables_are_found_out(readme: Path) -> None:
+    """Of numbers of two digits and more a fifth at least is noticed if its last digit is another one.
+
+    Short numbers are met by chance where findings are many; that none of a README's is noticed when its tables are
+    made anew is out of the question.
+    """
+    values = _sources(readme.parent)
+    words = [word for word in _printed(readme.read_text()) if sum(map(str.isdigit, word)) >= 2]
+    noticed = [not _met(changed, values) for word in words for changed in _doctored(word)]
+    assert len(noticed) > 20
+    assert np.mean(noticed) > 0.2
 
 
 def test_the_check_of_a_readme_fails_where_it_should(tmp_path: Path) -> None:
