@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from arvdm_theory.experiments.findings import Finding, count, exact, ratio
 
@@ -16,7 +16,7 @@ _KEYS = ["video", "plan", "denoiser"]
 _APART = 3.0
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Ratios of the last AR step, AR steps that are missed, and errors of three ways to predict."""
     table = tables["accumulation"]
     missed: dict[str, list[bool]] = {"linear": [], "nonlinear": []}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-
-import pandas as pd
+from typing import Any
 
 from arvdm_theory.experiments.findings import Finding, count, exact, measured
 
 __all__ = ["findings"]
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Lengths from which it is seen (NaN: never), what is lost, and the KL of windows where it is blind."""
     table = tables["blind-metrics"]
     frames = table.groupby("video").length.max()

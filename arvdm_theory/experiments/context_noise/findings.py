@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from arvdm_theory.experiments.findings import Finding, count, exact, measured
 
 __all__ = ["findings"]
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Clip KL of the last AR step, drift since the first, and the last bottleneck, at every level."""
     table = tables["noise-dial"]
     last = int(table.ar_step.max())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from arvdm_theory.experiments.findings import Finding, count, exact, ratio
 from arvdm_theory.experiments.ranks import spearman
@@ -15,7 +15,7 @@ __all__ = ["findings"]
 _KEYS = ["video", "method", "steps_a_frame"]
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Ratios of path KL and measured KL, their ranks, and what the terms are made of."""
     table = tables["decomposition"]
     value = table.pivot_table(index=[*_KEYS, "source"], columns="quantity", values="value", sort=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
-import pandas as pd
+from typing import Any
 
 from arvdm_theory.experiments.findings import Finding, count, exact, measured
 from arvdm_theory.experiments.memory.run import FIXED
@@ -16,7 +15,7 @@ _KEYS = ["video", "references", "structure", "compression", "budget"]
 _NEAR, _LEAST = 0.15, 0.3
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Relative errors of the two estimates of MB, and of the excess KL; counts of those within what was fixed."""
     table = tables["memory"]
     shown = table.assign(what=table.quantity + ", " + table.source)

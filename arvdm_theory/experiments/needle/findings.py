@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
-import pandas as pd
+from typing import Any
 
 from arvdm_theory.experiments.findings import Finding, count, exact
 
 __all__ = ["findings"]
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Rates with intervals, beside those of a sampler of the law, of the best guess, and of no memory."""
     table = tables["needle"]
     keys = ["video", "memory", "behind"]
     by = {str(source): rows.set_index(keys) for source, rows in table.groupby("source")}
     trained, sampling = by["trained"], by["sample"].rate
     for place, row in trained.iterrows():
-        video, memory, behind = place  # type: ignore[misc]
+        video, memory, behind = place
         name = f"{video}, last {memory}, behind {behind}"
         yield Finding(f"trained: {name}", row["rate"], row["low"], row["high"], row["trials"])
         yield exact(f"sampling the true conditional: {name}", sampling[place])

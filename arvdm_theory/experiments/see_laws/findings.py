@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from arvdm_theory.experiments.findings import Finding, count, exact, measured, ratio
 
 __all__ = ["findings"]
 
 
-def findings(tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Fitted over law at every size, what fresh noise is worth, and both ends and the last slope of every axis."""
     linear = tables["see-laws-linear"]
     law = linear[linear.source == "law"].set_index("pairs").value
