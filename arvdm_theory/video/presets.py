@@ -126,10 +126,10 @@ _CPU_FAR = replace(
 )  # fmt: skip
 
 _CPU_FARTHEST = replace(
-    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), memory=112, context=4, least=2,
-    training=replace(_CPU.training, batch=16),
+    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), episodes=(1000, 100), memory=112, context=4,
+    least=2, training=replace(_CPU.training, steps=400, batch=16),
     rollout_trajectory=Trajectory("walk", context=24, farthest=224),
-    note="one CPU core, 2 GiB, a quarter of an hour to an hour of its time a network",
+    note="one CPU core, 2 GiB, two to ten minutes of its time a network",
 )  # fmt: skip
 
 _CPU_LONG = replace(
