@@ -126,8 +126,8 @@ _CPU_FAR = replace(
 )  # fmt: skip
 
 _CPU_FARTHEST = replace(
-    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), episodes=(1000, 100), memory=112, context=4,
-    least=2, training=replace(_CPU.training, steps=400, batch=16),
+    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), episodes=(1000, 100), memory=112,
+    context=4, least=2, training=replace(_CPU.training, steps=400, batch=16),
     rollout_trajectory=Trajectory("walk", context=24, farthest=224),
     note="one CPU core, 2 GiB, two to ten minutes of its time a network",
 )  # fmt: skip
