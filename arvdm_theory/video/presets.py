@@ -109,12 +109,12 @@ _CPU_BETWEEN = replace(
 
 # A step's standard deviation of a fifth adds up to most of a step over the way there and back.
 _CPU_SLIP = replace(
-    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near",
+    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near", rollout=(64, 24),
     rollout_trajectory=Trajectory("turn", context=6, farthest=5, slip=0.2), least=2,
 )  # fmt: skip
 
 _CPU_WALK_SLIP = replace(
-    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near",
+    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near", rollout=(64, 24),
     rollout_trajectory=Trajectory("walk", context=16, farthest=48, slip=0.2), least=2,
 )  # fmt: skip
 
