@@ -54,11 +54,12 @@ _ROLLOUTS_SHOWN = 1
 _VIDEOS_TIMED, _TIMES = 16, 9
 # Frames at the end of a rollout.
 _LAST = 8
-_AGREEMENT = (
-    "data", "preset", "plan", "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
-)  # fmt: skip
-# Networks are compared with one another on the same videos alone, made by one plan and told the same.
+# Networks are compared with one another on the same videos alone, made by one plan and told the same: other
+# pictures decay for other reasons, and what a FIFO window hands on is not predicted at all.
 _CONDITION = ["data", "preset", "plan", "told", "worlds"]
+_AGREEMENT = (
+    *_CONDITION, "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
+)  # fmt: skip
 _CLAIM = (
     *_CONDITION, "forgetting", "degradation", "networks", "spearman", "low", "high", "pvalue", "partial",
     "partial_low", "partial_high",
@@ -255,14 +256,18 @@ class _Work:
         return table
 
     def cost(self, cell: Cell) -> pd.DataFrame:
-        """Beside its uncompressed twin; of a network without compression, beside one without memory."""
-        run = self.runs[cell["network"]]
-        base = replace(run, compress=1, compression="spatial")
-        if run.compress == 1:
-            base = replace(base, memory="none", memory_frames=run.windows.laid_out)
-        found = network_cost(run, base, _VIDEOS_TIMED, _TIMES, resolve_device(run.device))  # type: ignore[arg-type]
-        del found["architecture"]  # the cell's own column
-        return pd.DataFrame([{"beside": "no memory" if run.compress == 1 else "uncompressed", **found}])
+        """Beside a network without memory, and of a compressed one beside its uncompressed twin."""
+        run, rows = self.runs[cell["network"]], []
+        whole = replace(run, compress=1, compression="spatial")
+        bases = {"no memory": replace(whole, memory="none", memory_frames=run.windows.laid_out)}
+        if run.compress > 1:
+            bases["uncompressed"] = whole
+        for beside, base in bases.items():
+            device = resolve_device(run.device)  # type: ignore[arg-type]
+            found = network_cost(run, base, _VIDEOS_TIMED, _TIMES, device)
+            del found["architecture"]  # the cell's own column
+            rows.append({"beside": beside, **found})
+        return pd.DataFrame(rows)
 
     def information(self, cell: Cell) -> pd.DataFrame:
         run, store = self.runs[cell["network"]], self.folder / "data"
@@ -281,8 +286,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
     summary = _summary(tables)
     write_table(summary, folder / "video-summary.csv")
     rows = []
-    # Other pictures decay for other reasons, and what a FIFO window hands on is not predicted at all.
-    for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
+    for condition, group in summary[summary["slope"].notna()].groupby(_CONDITION, sort=False):
         for proxy in PROXIES:
             for measure in ("slope", "end"):
                 try:
@@ -291,7 +295,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
                     continue  # too few networks to rank, or a proxy that has no such measure
                 rho = found.correlation
                 values = (rho.value, rho.ci_low, rho.ci_high, found.pvalue, rho.n, found.exact)
-                rows.append((data, preset, plan, proxy, measure, *values))
+                rows.append((*condition, proxy, measure, *values))
     agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
     claims = _claims(summary, seed)
@@ -311,7 +315,7 @@ def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
     lost = summary["psnr_first"] - summary["end"]
     forgotten = {"1 - rate": 1 - summary["rate"]} | ({"- nats": -summary["nats"]} if "nats" in summary else {})
     rows = []
-    for condition, group in summary.groupby(_CONDITION, sort=False):
+    for condition, group in summary[summary["slope"].notna()].groupby(_CONDITION, sort=False):
         named = dict(zip(_CONDITION, condition, strict=True))
         for forgetting, values in forgotten.items():
             for degradation, fall in {"dB lost": lost, "- slope": -summary["slope"]}.items():
@@ -340,24 +344,35 @@ def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a network: retrieval, quality, decay and information; ``front_rate`` and ``front_nats`` say whether no
-    other network of the same condition is better on both axes."""
+    """A row a network: retrieval, quality, cost, decay and information.
+
+    ``cpu_ratio`` and ``peak_ratio`` are beside no memory, ``cpu_whole`` and ``peak_whole`` beside the uncompressed
+    twin. ``front_rate`` and ``front_nats`` say whether no other network of the same condition is better on both
+    that axis and the slope; ``front_price``, whether none retrieves as much for less of the processor's time.
+    """
     own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
     rolled = tables["video-rollouts"].groupby("network", sort=False)
     decay = pd.DataFrame([_decay(part) for _, part in rolled])
     summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
-    columns = ["network", "beside", "seconds_frame", "ratio", "cpu_ratio", "peak_mib", "peak_ratio"]
-    summary = summary.merge(tables["video-network-cost"][columns], on="network", how="left")
+    cost = tables["video-network-cost"].set_index("network")
+    alone, whole = (cost[cost["beside"] == beside] for beside in ("no memory", "uncompressed"))
+    columns = ["seconds_frame", "cpu_ratio", "peak_mib", "peak_ratio"]
+    summary = summary.merge(alone[columns], on="network", how="left")
+    named = {"cpu_ratio": "cpu_whole", "peak_ratio": "peak_whole"}
+    summary = summary.merge(whole[list(named)].rename(columns=named), on="network", how="left")
     if "video-information" in tables:
         columns = ["network", "nats", "nats_low", "nats_high"]
         summary = summary.merge(tables["video-information"][columns], on="network", how="left")
         # A network without memory adds nothing to itself.
         summary.loc[summary["memory"] == "none", ["nats", "nats_low", "nats_high"]] = 0.0
-    for axis in ("rate", "nats"):
+    slope, cheap = summary["slope"], -summary["cpu_ratio"]
+    for name, (axis, other) in {
+        "front_rate": ("rate", slope), "front_nats": ("nats", slope), "front_price": ("rate", cheap)
+    }.items():  # fmt: skip
         if axis in summary:
-            summary[f"front_{axis}"] = False
+            summary[name] = False
             for _, group in summary.groupby(_CONDITION, sort=False):
-                summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
+                summary.loc[group.index, name] = _front(group[axis], other[group.index])
     return summary
 
 
@@ -384,9 +399,9 @@ def _together(curve: pd.Series[float]) -> float:
     return float(decibel((4 * 10 ** (-curve.to_numpy() / 10)).mean()))
 
 
-def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:
+def _front(gain: pd.Series[float], other: pd.Series[float]) -> NDArray[np.bool_]:
     """Which points no other one is at least as good as on both axes and better on one; more is better on both."""
-    points = np.stack([gain, slope], 1)
+    points = np.stack([gain, other], 1)
     front: NDArray[np.bool_] = pareto_front(-points) & np.isfinite(points).all(1)
     return front
 
@@ -414,7 +429,8 @@ def _fields(run: VideoRun) -> dict[str, Any]:
 def _columns(run: VideoRun) -> dict[str, Any]:
     """A run's fields as tables show them: what it has, in place of what the preset was left to say."""
     architecture, _ = run.backbone
-    return {**_fields(run), "architecture": architecture, "memory_frames": run.windows.memory}
+    chosen, told = run.settings, {"architecture": architecture, "memory_frames": run.windows.memory}
+    return {**_fields(run), **told, "size": chosen.size, "steps": chosen.training.steps}
 
 
 def _name(run: VideoRun) -> str:
