@@ -88,9 +88,9 @@ def price(table: pd.DataFrame) -> Figure:
     packed = table[table["compress"] > 1]
     if packed.empty or "rate" not in table:
         raise NothingToDraw("networks with a compressed memory are missing")
-    longest = packed.loc[packed["memory_frames"].idxmax()]
-    condition = ["data", "preset", "plan", "told", "worlds"]
-    part = table[(table[condition] == longest[condition]).all(axis=1)]
+    longest = packed.nlargest(1, "memory_frames")
+    condition = longest[["data", "preset", "plan", "told", "worlds"]]
+    part = table.merge(condition)
     part = part.assign(variant=variants(part))
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.6), squeeze=False)
     for panel, (name, label) in zip(axes[0], (("rate", "retrieval rate"), ("psnr", "PSNR (dB)")), strict=True):

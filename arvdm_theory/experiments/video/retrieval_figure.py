@@ -62,7 +62,7 @@ def retrieval(table: pd.DataFrame) -> Figure:
         name = row[0].annotate(setting(data, preset), (0, 1.05), xycoords="axes fraction", fontweight="bold")
         name.set_in_layout(False)
     handles = [
-        Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name)  # type: ignore[arg-type]
+        Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name)
         for name, dash in _REFERENCES.items()
         if name in set(table["source"])
     ]
@@ -85,7 +85,7 @@ def _points(panel: Axes, part: pd.DataFrame, name: str) -> None:
     for source, dash in _REFERENCES.items():
         # An exact copy has an infinite PSNR, which no axis shows; without poses there are no copies.
         if source in shown.index and np.isfinite(shown[source]):
-            panel.axhline(float(shown[source]), ls=dash, color="0.35", lw=1.2)  # type: ignore[arg-type]
+            panel.axhline(float(shown[source]), ls=dash, color="0.35", lw=1.2)
     if name == "rate":
         panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
         panel.set_ylim(-0.03, 1.05)
