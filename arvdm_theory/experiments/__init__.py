@@ -111,7 +111,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "video": Experiment(
         "video", "networks with a memory on first-person video: retrieval, decay, information, and their trade",
         ("structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft",
-         "slip", "slip-walk", "doom", "far", "farthest", "long"),
+         "slip", "claims", "slip-walk", "doom", "far", "farthest", "long"),
         "video sweep", "SUITES",
     ),
     "video-cost": Experiment(
