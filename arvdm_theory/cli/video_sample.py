@@ -31,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "from one step")  # fmt: skip
     add("--plan", choices=PLANS, default=None, help="of rollouts (default: that of the training)")
     add("--context-noise", metavar="LEVEL[,LEVEL...]", default=None,
-        help="of rollouts: noise the frames that are shown to these levels, the last frame's first; the last level "
-        "is that of all older ones")  # fmt: skip
+        help="of rollouts: noise the frames that are shown to these levels, the last frame's first; the last "
+        "level is that of all older ones")  # fmt: skip
     add("--guidance", type=float, metavar="W", default=1.0, help="of rollouts: the weight of history guidance")
     add("--out", metavar="DIR", default=None, help="folder for what comes out (default: the run's own)")
     add("--no-figures", action="store_true", help="no film strips and no grid")
