@@ -152,8 +152,9 @@ def on_true_frames(
     for later in tqdm(
         range(0, long.generated, step.generated), "on true frames", disable=not progress or None, leave=False
     ):
-        clips = source.take(chosen, step.total_frames, later, run.windows.origin)
-        frames = continue_clips(run, denoiser, step, clips, progress=False, guidance=guidance)
+        clips = source.take(chosen, step.total_frames, later)
+        told = source.told(chosen, run.windows.origin, step.total_frames, later)
+        frames = continue_clips(run, denoiser, step, clips, progress=False, told=told, guidance=guidance)
         frames = frames[:, step.prompt : step.prompt + step.generated]
         made.append(torch.round((frames.clamp(-1, 1) + 1) * 127.5).to(torch.uint8))
     return torch.cat(made, 1).reshape(len(chosen), long.generated, *source.frame_shape).numpy()

@@ -314,20 +314,14 @@ class WindowSource:
         chosen = torch.randint(len(self.windows), (videos,), generator=generator).tolist()
         return self.take(chosen, frames)
 
-    def take(
-        self, chosen: Sequence[int], frames: int | None = None, later: int = 0, origin: int | None = None
-    ) -> VideoBatch:
-        """Windows by their numbers, the first ``frames`` frames of each, all begun ``later`` frames later.
-
-        ``origin`` is that of the plan that the network was trained for, if it is another one, as for :meth:`told`.
-        """
+    def take(self, chosen: Sequence[int], frames: int | None = None, later: int = 0) -> VideoBatch:
+        """Windows by their numbers, the first ``frames`` frames of each, all begun ``later`` frames later."""
         frames = self.plan.total_frames if frames is None else frames
         if frames + later > self.plan.total_frames:
             raise ValueError(f"{frames + later} frames are needed, but windows have {self.plan.total_frames}")
         pictures = [self.episodes.frames[episode][part] for episode, part, _ in self._parts(chosen, frames, later)]
         values = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1
-        shift = 0 if origin is None else origin - self.plan.origin
-        return VideoBatch(values.flatten(2), self._conditions(chosen, frames, later, shift))
+        return VideoBatch(values.flatten(2), self._conditions(chosen, frames, later))
 
     def numbers(self, windows: Sequence[Window]) -> list[int]:
         """The numbers of some of its windows."""
@@ -335,7 +329,9 @@ class WindowSource:
         number = {place: at for at, place in enumerate(places)}
         return [number[window.episode, window.start] for window in windows]
 
-    def told(self, chosen: Sequence[int], origin: int | None = None) -> Callable[[Stage], Tensor]:
+    def told(
+        self, chosen: Sequence[int], origin: int | None = None, frames: int | None = None, later: int = 0
+    ) -> Callable[[Stage], Tensor]:
         """What networks are told of windows' frames at a stage: poses as seen from the frame that was last out.
 
         At the first AR step after the given frames it is what :meth:`take` gives and networks are trained on.
@@ -344,14 +340,14 @@ class WindowSource:
             chosen: the windows.
             origin: of the plan that the network was trained for, if it is another one: see
                 :attr:`~arvdm_theory.video.memory_plans.MemoryPlan.origin`.
+            frames, later: of the windows, as for :meth:`take`.
         """
         seen_from = self.plan.origin if origin is None else origin
         last_given = self.plan.prompt - 1
 
         def at(stage: Stage) -> Tensor:
-            return self._conditions(
-                chosen, self.plan.total_frames, origin=stage.frames[0] + seen_from - last_given
-            )
+            reach = self.plan.total_frames if frames is None else frames
+            return self._conditions(chosen, reach, later, stage.frames[0] + seen_from - last_given)
 
         return at
 
