@@ -151,7 +151,7 @@ def test_the_check_of_a_readme_fails_where_it_should(tmp_path: Path) -> None:
     )
     readme = tmp_path / "README.md"
     readme.write_text(
-        "0.123, 12.3 %, 25.0, -0.12, 4,096 and 0.3; `9.99`, [1.5](http://8.88) <!-- no results: 95 %, 1.5 -->95 %"
+        "0.123, 12.3 %, 25.0, 0.12, 4,096 and 0.3; `9.99`, [1.5](http://8.88) <!-- no results: 95 %, 1.5 -->95 %"
     )
     assert _unsourced(tmp_path) == []
     readme.write_text("0.124, 12.2 %, 25.1, 4,097, 5, .31, 1.2e-3 and I3D")
