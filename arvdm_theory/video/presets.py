@@ -109,14 +109,18 @@ _CPU_BETWEEN = replace(
 
 # A step's standard deviation of a fifth adds up to most of a step over the way there and back.
 _CPU_SLIP = replace(
-    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near",
+    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near", rollout=(64, 24),
     rollout_trajectory=Trajectory("turn", context=6, farthest=5, slip=0.2), least=2,
 )  # fmt: skip
 
 _CPU_WALK_SLIP = replace(
-    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near",
+    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near", rollout=(64, 24),
     rollout_trajectory=Trajectory("walk", context=16, farthest=48, slip=0.2), least=2,
 )  # fmt: skip
+
+# For sampling by any plan, with noised context or history guidance.
+_SMOKE_HISTORY = replace(_SMOKE, training=replace(_SMOKE.training, levels="history"))
+_CPU_HISTORY = replace(_CPU_SLIP, training=replace(_CPU_SLIP.training, levels="history"))
 
 # Rounds of 64 steps, 32 frames, are remembered whole.
 _CPU_FAR = replace(
@@ -126,10 +130,10 @@ _CPU_FAR = replace(
 )  # fmt: skip
 
 _CPU_FARTHEST = replace(
-    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), memory=112, context=4, least=2,
-    training=replace(_CPU.training, batch=16),
+    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), episodes=(1000, 100), memory=112,
+    context=4, least=2, training=replace(_CPU.training, steps=400, batch=16),
     rollout_trajectory=Trajectory("walk", context=24, farthest=224),
-    note="one CPU core, 2 GiB, a quarter of an hour to an hour of its time a network",
+    note="one CPU core, 2 GiB, two to ten minutes of its time a network",
 )  # fmt: skip
 
 _CPU_LONG = replace(
@@ -165,6 +169,7 @@ _MINECRAFT_GPU = replace(
 _CPU_PRESETS = {
     "smoke": _SMOKE, "cpu": _CPU, "cpu-walk": _CPU_WALK, "cpu-between": _CPU_BETWEEN, "cpu-slip": _CPU_SLIP,
     "cpu-walk-slip": _CPU_WALK_SLIP, "cpu-far": _CPU_FAR, "cpu-farthest": _CPU_FARTHEST, "cpu-long": _CPU_LONG,
+    "smoke-history": _SMOKE_HISTORY, "cpu-history": _CPU_HISTORY,
 }  # fmt: skip
 
 PRESET_NAMES = (*_CPU_PRESETS, "gpu")
