@@ -295,7 +295,7 @@ def _cells(given: Array, size: int) -> Order:
 def _matched(points: Array) -> Order:
     """Disjoint pairs of near neighbours, the nearest first, (pairs, 2); a sample without a free one stays out."""
     k = min(_NEAR, len(points) - 1)
-    distance, index = cKDTree(points).query(points, k=k + 1)
+    distance, index = (np.asarray(found) for found in cKDTree(points).query(points, k=k + 1))
     own = np.repeat(np.arange(len(points)), k + 1)
     free, pairs = np.ones(len(points), dtype=bool), []
     for at in np.argsort(distance.ravel(), kind="stable"):
