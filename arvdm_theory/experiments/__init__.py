@@ -111,6 +111,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",
     ),
+    "video-schedules": Experiment(
+        "video_schedules",
+        "grids and noise profiles that are best for a fitted Gaussian, with networks on first-person video",
+        ("smoke", "cpu", "gpu"), "video_schedules.py", "SIZES",
+    ),
     "savings": Experiment(
         "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",
         ("smoke", "full"), "savings.py", "SIZES",
