@@ -69,8 +69,9 @@ def noised_lags(plan: Plan, levels: Sequence[float]) -> Plan:
         >>> [(r.frame, r.level) for r in plan.references_at(2)]
         [(2, 0.3), (3, 0.0)]
     """
-    references = References()
-    for lag, level in enumerate(levels, start=1):
+    references, lag = References(), 0
+    for level, group in itertools.groupby(levels):
+        lag += len(list(group))
         references += References.last(lag, level)
     return dataclasses.replace(plan, references=references)
 
