@@ -71,6 +71,8 @@ _ITERATIONS, _SHORT = 30, 3
 _PROFILES, _SELECTIONS = 60, 2000
 # The bootstrap chooses among the plans whose KL is within this factor of the least, so many at the most.
 _NEAR, _CONTENDERS = 2.0, 32
+# Stands for a KL that is infinite, in files that hold numbers.
+_HUGE = 1e300
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,10 @@ def advise(
         def take(candidate: Candidate, plan: Plan) -> None:
             plans[candidate] = plan
             key = f"{'own' if candidate.shape in own else 'shared'} {candidate.name}"
-            costs[candidate] = remember(key, partial(_costs, video, plan, frames, step))
+            # A rollout that grows until rounding leaves no law is out of the question.
+            found = remember(key, partial(_wrong, video, [plan], frames, step, 0.0))[0]
+            if found is not None:
+                costs[candidate] = found
             bar.update()
 
         levels = {}
@@ -294,9 +299,9 @@ def advise(
             candidate = Candidate(*shape, noised.references)
             grid = remember(f"grid {candidate.name}", partial(_refined, video, noised, most, step))
             found_costs = remember(
-                f"noised {candidate.name}", partial(_costs, video, Plan.from_dict(grid), frames, step)
-            )
-            if found_costs["kl"] < costs[candidate]["kl"]:
+                f"noised {candidate.name}", partial(_wrong, video, [Plan.from_dict(grid)], frames, step, 0.0)
+            )[0]
+            if found_costs is not None and found_costs["kl"] < costs.get(candidate, {"kl": math.inf})["kl"]:
                 plans[candidate], costs[candidate] = Plan.from_dict(grid), found_costs
             bar.update()
         order = _ranked(costs, plans)
@@ -375,10 +380,18 @@ def _kl(video: GaussianVideo, plan: Plan, frames: int, step: str) -> float:
     return float(total) / frames
 
 
+def _finite(video: GaussianVideo, plan: Plan, frames: int, step: str) -> float:
+    """:func:`_kl`, and a huge number where rounding leaves no law."""
+    try:
+        return min(_kl(video, plan, frames, step), _HUGE)
+    except NotPositiveDefiniteError:
+        return _HUGE
+
+
 def _wrong(
     video: GaussianVideo, plans: Sequence[Plan], frames: int, step: str, error: float
 ) -> list[dict[str, float] | None]:
-    """The costs of several plans with a score error; None where a score this wrong leaves no law."""
+    """The costs of several plans with a score error; None where it leaves no law."""
     found: list[dict[str, float] | None] = []
     for plan in plans:
         try:
@@ -401,7 +414,7 @@ def _drawn(
     for lags in _memories(video, plan, [size], most, frames) if size and not best.references.noised else []:
         other = dataclasses.replace(best, references=_holding(lags))
         tried.setdefault(other.name, dataclasses.replace(plan, references=other.references))
-    return {name: (_kl(video, each, frames, step), _seen(each)) for name, each in tried.items()}
+    return {name: (_finite(video, each, frames, step), _seen(each)) for name, each in tried.items()}
 
 
 def _settled(plan: Plan, most: int) -> tuple[int, Objective]:
@@ -481,7 +494,8 @@ def _profile(video: GaussianVideo, plan: Plan, units: Sequence[Pick], frames: in
     """The levels of the units that have the least KL, of the noised profiles that are looked at."""
 
     def cost(levels: tuple[float, ...]) -> dict[str, float]:
-        return {"kl": _kl(video, dataclasses.replace(plan, references=_noised(units, levels)), frames, step)}
+        noised = dataclasses.replace(plan, references=_noised(units, levels))
+        return {"kl": _finite(video, noised, frames, step)}
 
     found, _ = search_profiles(cost, DIAL, len(units), ("kl",), _PROFILES)
     return min((levels for levels in found if any(levels)), key=lambda levels: found[levels]["kl"])
