@@ -123,6 +123,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "grids and noise profiles that are best for a fitted Gaussian, with networks on first-person video",
         ("smoke", "cpu", "gpu"), "video_schedules.py", "SIZES",
     ),
+    "drift-by-plan": Experiment(
+        "drift_by_plan", "what rollouts of video networks lose by drift: outpainting, pyramid, rolling window, "
+        "FIFO, noised context, history guidance", ("smoke", "cpu"), "drift_by_plan.py", "SIZES",
+    ),
     "savings": Experiment(
         "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",
         ("smoke", "full"), "savings.py", "SIZES",
