@@ -12,6 +12,7 @@ import pytest
 
 from arvdm_theory.experiments.video_schedules import run as study
 from arvdm_theory.experiments.video_schedules.figures import FIGURES
+from arvdm_theory.experiments.video_schedules.findings import findings
 from arvdm_theory.video.frechet import feature_distance
 from arvdm_theory.video.metrics import psnr
 
@@ -64,3 +65,21 @@ def test_a_run_measures_what_its_grids_make(tmp_path: Path, monkeypatch: pytest.
     assert np.mean(at) == pytest.approx(wide["uniform"]["psnr"], abs=1e-9)
     assert "what kl gains" in study.headline(tables)
     plt.close(FIGURES["video-schedules"][1](found))
+
+
+def test_findings_say_who_wins() -> None:
+    rows = [
+        {"data": "dmlab", "worlds": world, "reverse_steps": 3, "grid": grid, "quantity": quantity, "value": value,
+         "gain": best - value + noise, "stderr": 0.1, "gain_stderr": 0.1}
+        for world, noise in ((1, -0.01), (2, 0.0), (3, 0.01))
+        for quantity, best, other in (("psnr", 20.0, 19.0), ("ssim", 0.5, 0.5), ("frechet", 1.0, 2.0))
+        for grid, value in (("uniform", other), (study.OURS, best))
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    noise = table.rename(columns={"grid": "profile"})
+    found = {each.finding: each for each in findings({"video-schedules": table, "video-schedules-noise": noise})}
+    for quantity, wins in (("psnr", 1), ("ssim", 0), ("frechet", 1)):
+        told = found[f"step numbers at which kl wins against uniform in {quantity}, interval apart"]
+        assert (told.value, told.of) == (wins, 1)
+    assert found["psnr, dmlab, M = 3: kl - uniform"].value == pytest.approx(1.0)
+    assert found["step numbers at which kl has the best mean frechet"].value == 1
