@@ -13,7 +13,7 @@ from arvdm_theory.report.style import Figures, shared_legend
 
 __all__ = ["FIGURES", "noise", "schedules"]
 
-_NAMES = {"psnr": "PSNR of the queries, dB", "ssim": "SSIM of the queries", "frechet": "Fréchet distance"}
+_NAMES = {"psnr": "PSNR of queries, dB", "ssim": "SSIM of queries", "frechet": "Fréchet distance"}
 
 
 def schedules(table: pd.DataFrame) -> Figure:
@@ -34,7 +34,7 @@ def schedules(table: pd.DataFrame) -> Figure:
                 rows = own[own.grid == "true clips"]
                 panel.plot(rows.reverse_steps, rows.value, "k:", label="other true clips")
                 panel.set_yscale("log")
-            panel.set(title=f"{kind}: {name}", xlabel="reverse steps M", xscale="log")
+            panel.set(ylabel=name, title=kind if len(kinds) > 1 else "", xlabel="reverse steps M", xscale="log")
             panel.set_xticks(steps, [str(m) for m in steps])
             panel.minorticks_off()
     shared_legend(figure, axes[0, 2], 4)
@@ -44,12 +44,12 @@ def schedules(table: pd.DataFrame) -> Figure:
 def noise(table: pd.DataFrame) -> Figure:
     """A panel a measure, a point a noise profile: means over worlds with 95 % intervals."""
     found = summary(table, ["data", "profile"])
-    names = {"clean": "clean", "all 0.1": "0.1 on all", "kl": "best KL(clean),\na level a lag"}
+    names = {"clean": "none", "all 0.1": "0.1\non all", "kl": "best KL,\nby lag"}
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2))
     for panel, (quantity, name) in zip(panels, _NAMES.items(), strict=True):
         own = found[found.quantity == quantity].set_index("profile").loc[list(PROFILES)]
         panel.errorbar(range(len(PROFILES)), own.value, own.value_half, fmt="o", color="#0072b2", capsize=3)
-        panel.set(title=name, xlim=(-0.5, len(PROFILES) - 0.5))
+        panel.set(ylabel=name, xlabel="noise of references", xlim=(-0.5, len(PROFILES) - 0.5))
         panel.set_xticks(range(len(PROFILES)), [names[each] for each in PROFILES])
     return figure
 
