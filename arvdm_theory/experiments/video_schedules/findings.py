@@ -46,7 +46,7 @@ def _values(found: pd.DataFrame, by: str, where: Any) -> Iterator[Finding]:
         name = f"{row.quantity}, {row.data}, {where(row)}: {getattr(row, by)}"
         yield Finding(name, row.value, row.value - row.value_half, row.value + row.value_half)
         yield Finding(f"{name}, half the interval", row.value_half)
-        if row.gain == row.gain:
+        if getattr(row, by) not in (OURS, "true clips"):
             gained = f"{row.quantity}, {row.data}, {where(row)}: {OURS} - {getattr(row, by)}"
             yield Finding(gained, row.gain, row.gain - row.gain_half, row.gain + row.gain_half)
             yield Finding(f"{gained}, half the interval", row.gain_half)
