@@ -322,7 +322,7 @@ def _where_easy(
         return None
     baseline, fitted, seen = both(slice(None))
     correction = float(seen.mean()) - baseline
-    covariance = np.atleast_2d(np.cov(fitted, seen - fitted)) / n
+    covariance = np.asarray(np.cov(fitted, seen - fitted) / n, dtype=np.float64)
     refuted = baseline > 0 and correction < -_REFUTED * math.sqrt(covariance[1, 1])
     if refuted or max(baseline, float(seen.mean())) > _EASY_UP_TO * math.log(n / k):
         return None
