@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import multiprocessing
 import os
+import platform
 import random
 import shutil
 import signal
@@ -12,56 +15,75 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import uuid
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from arvdm_theory.cli import main
+from arvdm_theory.experiments.pareto import run as _sweep  # noqa: F401  (so that forks have it)
 from arvdm_theory.training.checkpoint import checkpoints, read_checkpoint
+from arvdm_theory.video import runs as _runs  # noqa: F401
 
 # Of each signal, over all jobs together.
 MOMENTS = int(os.environ.get("ARVDM_MOMENTS", "40"))
 
 _EPISODES = ["--episodes", "12", "--test-episodes", "4", "--frames", "120", "--size", "32", "--workers", "2"]
-_SWEEP = ["experiment", "see-laws", "--preset", "smoke", "--device", "cpu"]
+_SWEEP = ["experiment", "pareto", "--preset", "smoke", "--device", "cpu", "--no-figures"]
 
 JOBS = {
-    "train": ["video", "train", "--preset", "smoke", "--steps", "120", "--device", "cpu"],
-    "sweep": _SWEEP,
-    "sweep-workers": [*_SWEEP, "--workers", "2"],
-    "sweep-dask": [*_SWEEP, "--dask", "local"],
-    "simulate": ["simulate", "dmlab", *_EPISODES],
-    "simulate-doom": ["simulate", "doom", *_EPISODES],
+    "train": (0.3, ["video", "train", "--preset", "smoke", "--steps", "60", "--device", "cpu"]),
+    "sweep": (0.35, _SWEEP),
+    "sweep-workers": (0.075, [*_SWEEP, "--workers", "2"]),
+    "sweep-dask": (0.025, [*_SWEEP, "--dask", "local"]),
+    "simulate": (0.15, ["simulate", "dmlab", *_EPISODES]),
+    "simulate-doom": (0.1, ["simulate", "doom", *_EPISODES]),
 }
-"""Commands, but for --out. The first simulates and decodes its data, too; cells of the sweep train networks."""
+"""Of every job its share of the moments and its command, but for --out. The first simulates and decodes its data,
+too; cells of the sweep train networks."""
 
 
 class Job:
-    """A command in processes of its own, which a mark in their environment tells from all others."""
+    """A command in a process of its own.
+
+    It is a fork of this one, which has imported what commands need: most of a small job's seconds are those of an
+    interpreter that starts, in which nothing can be lost. What it starts is new from the interpreter on, and is
+    known by a mark in its environment.
+    """
 
     def __init__(self, words: list[str], folder: Path, scratch: Path) -> None:
         scratch.mkdir(exist_ok=True)
         self.folder, self.scratch, self.mark = folder, scratch, uuid.uuid4().hex
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "arvdm_theory", *words, "--out", str(folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "ARVDM_JOB": self.mark, "TMPDIR": str(scratch)},
-        )
+        self.said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
+        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=(words,))
+        self.process.start()
+
+    def _run(self, words: list[str]) -> None:
+        os.setsid()
+        os.dup2(self.said.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+        os.environ |= {"ARVDM_JOB": self.mark, "TMPDIR": str(self.scratch)}
+        tempfile.tempdir = None
+        sys.modules["__main__"] = types.ModuleType("__main__")  # which processes that are spawned would load
+        sys.exit(main([*words, "--out", str(self.folder)]))
 
     def begun(self) -> None:
         """Waits for the first file: before it there is nothing that could be lost."""
-        while self.process.poll() is None and not (self.folder.exists() and any(self.folder.iterdir())):
-            time.sleep(0.01)
+        while self.process.is_alive() and not (self.folder.exists() and any(self.folder.iterdir())):
+            time.sleep(0.005)
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and what it said at last."""
-        lines = self.process.communicate()[1].splitlines()
-        return self.process.returncode, lines[-1] if lines else ""
+        self.process.join()
+        self.said.seek(0)
+        lines = self.said.read().splitlines()
+        return self.process.exitcode or 0, lines[-1] if lines else ""
 
     def alive(self) -> list[int]:
         """Its processes: this one's children and theirs, and whoever has lost its parents."""
@@ -135,18 +157,18 @@ def faults(sign: signal.Signals, rng: random.Random) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         scratch = place / "scratch"
-        for job, words in JOBS.items():
+        for job, (share, words) in JOBS.items():
             length, whole = finish(words, place / f"{job}-whole", scratch), kept(place / f"{job}-whole")
             counts: dict[str, Any] = {
                 "moments": 0, "drawn_anew": 0, "bitwise": 0, "orphans": 0, "strays": 0, "codes": {},
                 "seconds_of_work": round(length, 1),
             }  # fmt: skip
-            while counts["moments"] < -(-MOMENTS // len(JOBS)):
+            while counts["moments"] < max(round(share * MOMENTS), 1):
                 folder = place / f"{job}-{counts['moments']}"
                 begun = Job(words, folder, scratch)
                 begun.begun()
                 time.sleep(rng.uniform(0, 1) * length)
-                begun.process.send_signal(sign)
+                os.kill(begun.process.pid or 0, sign)
                 code, said = begun.end()
                 if code == 0:
                     counts["drawn_anew"] += 1
@@ -178,7 +200,7 @@ def full_disk(rng: random.Random) -> dict[str, Any]:
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=False).returncode:
             return {"skipped": "no right to mount a small disk"}
         try:
-            for job, words in JOBS.items():
+            for job, (share, words) in JOBS.items():
                 finish(words, place / f"{job}-whole", scratch)
                 whole = kept(place / f"{job}-whole")
                 sizes = [path.stat().st_size for path in (place / f"{job}-whole").rglob("*") if path.is_file()]
@@ -186,7 +208,7 @@ def full_disk(rng: random.Random) -> dict[str, Any]:
                 counts: dict[str, Any] = {
                     "times": 0, "one_line": 0, "codes": {}, "orphans": 0, "strays": 0, "bitwise": 0
                 }  # fmt: skip
-                for number in range(-(-MOMENTS // len(JOBS))):
+                for number in range(max(round(share * MOMENTS), 1)):
                     size = 4096 * (1 + int(rng.uniform(0, 0.95) * pages))
                     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
                     folder = disk / f"{job}-{number}"
@@ -252,13 +274,13 @@ def dask(rng: random.Random) -> dict[str, Any]:
             lost = timed("dask-lost")
             executors._CURRENT.reset(token)
         cluster.close()
-        right = of_tables(place / "serial")
+        right = kept(place / "serial")
         result |= {
             "serial_seconds": round(serial, 1),
             "processes_ratio": round(serial / shared, 2),
             "dask_ratio": round(serial / whole, 2),
             "dask_with_one_worker_killed_ratio": round(serial / lost, 2),
-            "same_tables": {name: of_tables(place / name) == right for name in ("processes", "dask", "dask-lost")},
+            "same_tables": {name: kept(place / name) == right for name in ("processes", "dask", "dask-lost")},
         }
     print(f"dask: {result}", flush=True)
     return result
@@ -307,13 +329,24 @@ PARTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
+def _place() -> dict[str, Any]:
+    """What was run where, and how busy that was."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": commit.stdout.strip(), "python": platform.python_version(), "processor": platform.machine(),
+        "cores": os.cpu_count(), "load": round(os.getloadavg()[1], 1), "torch": version("torch"),
+    }  # fmt: skip
+
+
+def write() -> None:
     file = Path(".ci/slow.json")
-    kept = json.loads(file.read_text()) if file.exists() else {}
+    found = json.loads(file.read_text()) if file.exists() else {}
     for name in sys.argv[1:] or list(PARTS):
-        kept[name] = PARTS[name](random.Random(name))
-        file.write_text(json.dumps(kept, indent=2) + "\n")
+        found[name] = {"run": _place()} | PARTS[name](random.Random(name))
+        file.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write()

@@ -43,6 +43,8 @@ R = TypeVar("R")
 
 # How often a worker may be lost before the sweep gives up: what kills three is the work, not chance.
 _LOSSES = 3
+# What libraries read when they are loaded.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a worker which is told to stop has to save what it can.
 _GRACE = 30.0
 
@@ -255,8 +257,9 @@ def _call(work: bytes, item: T) -> Any:
     _busy = True
     try:
         # Sizes were held against the limits where the command was given.
+        function = cloudpickle.loads(work)
         with one_thread(), unlimited():
-            return cloudpickle.loads(work)(item)
+            return function(item)
     finally:
         _busy = False
 
@@ -298,14 +301,24 @@ def _start(hold: Connection) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block BLAS and PyTorch use one thread: over small matrices more would wait for each other."""
-    import torch
+    """Within the block BLAS and PyTorch use one thread: over small matrices more would wait for each other.
+
+    Libraries that are loaded only in there begin with one thread, too. Nothing is loaded for this: workers that
+    draw pictures need no PyTorch.
+    """
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch = sys.modules.get("torch")
+    threads = None if torch is None else torch.get_num_threads()
+    told = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    if torch is not None:
+        torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
             yield
     finally:
-        torch.set_num_threads(before)
+        for name, value in told.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        if torch is not None:
+            torch.set_num_threads(threads)
