@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -18,6 +17,7 @@ import time
 import types
 import uuid
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def digest(parts: list[bytes]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def faults(sign: signal.Signals, rng: random.Random) -> dict[str, Any]:
+def faults(sign: signal.Signals, rng: random.Random, jobs: list[str]) -> dict[str, Any]:
     """A signal at random moments from every job's first file to its end; then the job is given again.
 
     A moment at which a job had already ended is drawn anew, and counted.
@@ -157,7 +157,8 @@ def faults(sign: signal.Signals, rng: random.Random) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         scratch = place / "scratch"
-        for job, (share, words) in JOBS.items():
+        for job in jobs:
+            share, words = JOBS[job]
             length, whole = finish(words, place / f"{job}-whole", scratch), kept(place / f"{job}-whole")
             counts: dict[str, Any] = {
                 "moments": 0, "drawn_anew": 0, "bitwise": 0, "orphans": 0, "strays": 0, "codes": {},
@@ -190,7 +191,7 @@ def faults(sign: signal.Signals, rng: random.Random) -> dict[str, Any]:
     return result
 
 
-def full_disk(rng: random.Random) -> dict[str, Any]:
+def full_disk(rng: random.Random, jobs: list[str]) -> dict[str, Any]:
     """A disk that fills up at random sizes below what a job needs, then has room again."""
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -198,9 +199,10 @@ def full_disk(rng: random.Random) -> dict[str, Any]:
         disk, scratch = place / "disk", place / "scratch"
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=False).returncode:
-            return {"skipped": "no right to mount a small disk"}
+            return {job: {"skipped": "no right to mount a small disk"} for job in jobs}
         try:
-            for job, (share, words) in JOBS.items():
+            for job in jobs:
+                share, words = JOBS[job]
                 finish(words, place / f"{job}-whole", scratch)
                 whole = kept(place / f"{job}-whole")
                 sizes = [path.stat().st_size for path in (place / f"{job}-whole").rglob("*") if path.is_file()]
@@ -233,7 +235,7 @@ def full_disk(rng: random.Random) -> dict[str, Any]:
     return result
 
 
-def dask(rng: random.Random) -> dict[str, Any]:
+def dask() -> dict[str, Any]:
     """A cluster of two workers against the serial run: the same tables, one worker lost, and how much faster."""
     try:
         import distributed
@@ -286,7 +288,7 @@ def dask(rng: random.Random) -> dict[str, Any]:
     return result
 
 
-def lowest(rng: random.Random) -> dict[str, Any]:
+def lowest() -> dict[str, Any]:
     """The oldest versions that are allowed, in an environment of their own: everything imports, commands run."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -298,7 +300,7 @@ def lowest(rng: random.Random) -> dict[str, Any]:
     return result
 
 
-def documentation(rng: random.Random) -> dict[str, Any]:
+def documentation() -> dict[str, Any]:
     """Every tutorial, and every example of every command behind ``arvdm demo``."""
     import shlex
 
@@ -319,14 +321,12 @@ def documentation(rng: random.Random) -> dict[str, Any]:
     return result
 
 
-PARTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
-    "kill": lambda rng: faults(signal.SIGKILL, rng),
-    "term": lambda rng: faults(signal.SIGTERM, rng),
+FAULTS: dict[str, Callable[[random.Random, list[str]], dict[str, Any]]] = {
+    "kill": partial(faults, signal.SIGKILL),
+    "term": partial(faults, signal.SIGTERM),
     "full": full_disk,
-    "dask": dask,
-    "lowest": lowest,
-    "documentation": documentation,
 }
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"dask": dask, "lowest": lowest, "documentation": documentation}
 
 
 def _place() -> dict[str, Any]:
@@ -343,8 +343,14 @@ def _place() -> dict[str, Any]:
 def write() -> None:
     file = Path(".ci/slow.json")
     found = json.loads(file.read_text()) if file.exists() else {}
-    for name in sys.argv[1:] or list(PARTS):
-        found[name] = {"run": _place()} | PARTS[name](random.Random(name))
+    for word in sys.argv[1:] or [*FAULTS, *PARTS]:
+        name, _, job = word.partition(":")
+        place = _place()
+        if name in FAULTS:
+            results = FAULTS[name](random.Random(word), [job] if job else list(JOBS))
+            found[name] = found.get(name, {}) | {job: {"run": place} | result for job, result in results.items()}
+        else:
+            found[name] = {"run": place} | PARTS[name]()
         file.write_text(json.dumps(found, indent=2) + "\n")
 
 
