@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from arvdm_theory.executors import executing
+    from arvdm_theory.experiments.findings import write_findings
     from arvdm_theory.experiments.networks import Setting
     from arvdm_theory.experiments.pages import write_page
     from arvdm_theory.files import check_folder
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             tables = module.run(setting)
         print(f"{name} ({args.preset}): {each.shows}")
         print(module.headline(tables))
+        write_findings(name, folder)
         drawn = []
         if not args.no_figures:
             from arvdm_theory.report.style import draw_all

@@ -30,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder for data, networks, tables and figures")
     add("--publish", metavar="DIR", default=None, help="folder to copy the finished tables to")
     add_executor(parser)
-    add("--no-rollouts", action="store_true", help="retrieval only: no long rollouts, and no nats of the memory")
+    add("--rollouts", nargs="*", metavar="NAME", default=None,
+        help="long rollouts and nats of the memory for the networks of these suites alone; without a name of none "
+        "(default: of all)")  # fmt: skip
     add("--no-figures", action="store_true", help="tables only")
 
 
@@ -57,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
     if args.publish is not None:
         require_clean()
     resolve_device(args.device)
+    rolled = None if args.rollouts is None else suite(args.rollouts)
     with executing(args.workers, args.dask):
-        tables = sweep(runs, folder, rollouts=not args.no_rollouts)
+        tables = sweep(runs, folder, rollouts=rolled)
     print(headline(tables))
     if not args.no_figures:
         from arvdm_theory.experiments.video.figures import draw_sweep

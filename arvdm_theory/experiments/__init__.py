@@ -3,12 +3,14 @@
 An experiment is a folder. ``run.py`` computes its tables, written cell by cell, and has its words, ``headline``;
 ``figures.py`` has ``FIGURES``, each drawn from one table alone. Of one that trains networks on videos whose law is
 known (the command ``experiment``), ``run.py`` has ``PRESETS`` by name, ``networks(preset)``, the networks that one
-trains, and ``run(setting)``, which returns its tables by name.
+trains, and ``run(setting)``, which returns its tables by name; ``findings.py``, where there is one, has what can
+be said of them (:mod:`arvdm_theory.experiments.findings`).
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,11 @@ class Experiment:
     def module(self, part: str) -> ModuleType:
         """One of its modules, ``run`` or ``figures``."""
         return importlib.import_module(f"{__name__}.{self.folder}.{part}")
+
+    @property
+    def concludes(self) -> bool:
+        """Whether it has a module ``findings``."""
+        return importlib.util.find_spec(f"{__name__}.{self.folder}.findings") is not None
 
     @property
     def figures(self) -> Mapping[str, Any]:
@@ -104,7 +111,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "video": Experiment(
         "video", "networks with a memory on first-person video: retrieval, decay, information, and their trade",
         ("structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft",
-         "slip", "slip-walk", "doom", "far", "farthest", "long"),
+         "slip", "claims", "slip-walk", "doom", "far", "farthest", "long"),
         "video sweep", "SUITES",
     ),
     "video-cost": Experiment(

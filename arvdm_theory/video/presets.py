@@ -109,12 +109,12 @@ _CPU_BETWEEN = replace(
 
 # A step's standard deviation of a fifth adds up to most of a step over the way there and back.
 _CPU_SLIP = replace(
-    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near",
+    _CPU, trajectory=replace(_CPU.trajectory, slip=0.2), queries="near", rollout=(64, 24),
     rollout_trajectory=Trajectory("turn", context=6, farthest=5, slip=0.2), least=2,
 )  # fmt: skip
 
 _CPU_WALK_SLIP = replace(
-    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near",
+    _CPU_WALK, trajectory=replace(_CPU_WALK.trajectory, slip=0.2), queries="near", rollout=(64, 24),
     rollout_trajectory=Trajectory("walk", context=16, farthest=48, slip=0.2), least=2,
 )  # fmt: skip
 
@@ -126,10 +126,10 @@ _CPU_FAR = replace(
 )  # fmt: skip
 
 _CPU_FARTHEST = replace(
-    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), memory=112, context=4, least=2,
-    training=replace(_CPU.training, batch=16),
+    _CPU_WALK, trajectory=Trajectory("explore", frames=300, context=48), episodes=(1000, 100), memory=112,
+    context=4, least=2, training=replace(_CPU.training, steps=400, batch=16),
     rollout_trajectory=Trajectory("walk", context=24, farthest=224),
-    note="one CPU core, 2 GiB, a quarter of an hour to an hour of its time a network",
+    note="one CPU core, 2 GiB, two to ten minutes of its time a network",
 )  # fmt: skip
 
 _CPU_LONG = replace(

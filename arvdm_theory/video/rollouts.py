@@ -64,7 +64,7 @@ ON_TRUE_FRAMES = "generated from true frames"
 PROXIES = ("linear_response", "error_gain", "constant")
 """Predictions of a decay, see :func:`predict_decay`."""
 
-TEACHER_FORCED = 400
+TEACHER_FORCED = 200
 """Windows that a prediction is made from."""
 
 

@@ -8,14 +8,15 @@ from scipy.stats import spearmanr
 from arvdm_theory.experiments.video.run import _claims
 
 
-def networks(count: int, seed: int, **condition: str) -> pd.DataFrame:
+def networks(count: int, seed: int, **condition: str | int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     first = rng.normal(20, 2, count)
     table = pd.DataFrame({
         "rate": rng.uniform(0.1, 1, count), "nats": rng.normal(10, 3, count), "slope": -rng.uniform(0, 0.2, count),
         "psnr_first": first, "end": first - rng.uniform(1, 9, count),
     })  # fmt: skip
-    return table.assign(**{"data": "dmlab", "preset": "cpu", "plan": "outpainting", "told": "poses", **condition})
+    usual = {"data": "dmlab", "preset": "cpu", "plan": "outpainting", "told": "poses", "worlds": 1}
+    return table.assign(**usual | condition)
 
 
 def test_conditions_are_ranked_apart() -> None:

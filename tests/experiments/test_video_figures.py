@@ -18,7 +18,7 @@ from arvdm_theory.experiments.video.decay_figure import decay
 from arvdm_theory.experiments.video.families_figure import COLOURS, NothingToDraw, alike, main_setting
 from arvdm_theory.experiments.video.figures import draw_sweep
 from arvdm_theory.experiments.video.memory_figure import compression, length
-from arvdm_theory.experiments.video.pareto_figure import pareto, variants
+from arvdm_theory.experiments.video.pareto_figure import pareto, price, variants
 from arvdm_theory.experiments.video.prediction_figure import prediction
 from arvdm_theory.experiments.video.retrieval_figure import RETRIEVAL, retrieval
 from arvdm_theory.experiments.video.run import film_table
@@ -33,6 +33,7 @@ GENERATED, NEEDLE, LAST = "generated", "copy of the right memory frame", "copy o
 USUAL = {
     "data": "dmlab", "preset": "cpu", "memory": "cross", "memory_frames": 8, "compress": 1,
     "compression": "spatial", "plan": "outpainting", "architecture": "transformer", "told": "poses", "seed": 0,
+    "worlds": 0, "steps": 800,
 }  # fmt: skip
 
 
@@ -96,19 +97,22 @@ def summarised(networks: list[dict[str, Any]]) -> pd.DataFrame:
     """``video-summary``."""
     rng = np.random.default_rng(2)
     table = pd.DataFrame(named(networks))
-    for name in ("rate", "slope", "nats", *(f"slope_{proxy}" for proxy in PROXIES)):
+    for name in ("rate", "psnr", "slope", "nats", *(f"slope_{proxy}" for proxy in PROXIES)):
         table[name] = rng.uniform(0.1, 0.9, len(table))
         table[f"{name}_low"] = table[name] - rng.uniform(0.01, 0.05, len(table))
         table[f"{name}_high"] = table[name] + rng.uniform(0.01, 0.05, len(table))
     table["slope_constant"] = np.nan
+    table["cpu_ratio"] = rng.uniform(1, 4, len(table))
     for name in ("end", *(f"end_{proxy}" for proxy in PROXIES)):
         table[name] = rng.uniform(10, 25, len(table))
     for axis in ("rate", "nats"):
-        table[f"front_{axis}"] = False
-        for _, group in table.groupby(["data", "preset"]):
+        table[f"front_{axis}"], table["front_price"] = False, False
+        for _, group in table.groupby(["data", "preset", "worlds"]):
             for at, row in group.iterrows():
                 better = (group[axis] >= row[axis]) & (group["slope"] >= row["slope"])
                 table.loc[at, f"front_{axis}"] = better.sum() == 1
+                cheaper = (group["rate"] >= row["rate"]) & (group["cpu_ratio"] <= row["cpu_ratio"])
+                table.loc[at, "front_price"] = cheaper.sum() == 1
     return table
 
 
@@ -331,6 +335,37 @@ def test_the_trade_is_drawn_with_nothing_beyond_its_front() -> None:
         assert panel.xaxis_inverted() == (name == "nats")
 
 
+def test_prices_are_those_of_the_condition_whose_compressed_memory_is_longest() -> None:
+    longer = [network(m, preset="cpu-farthest", memory_frames=112) for m in ("none", "cross")]
+    longer += [
+        network("cross", preset="cpu-farthest", memory_frames=112, compress=factor, compression="temporal")
+        for factor in (2, 4)
+    ]
+    table = summarised([*EVERYTHING, *longer])
+    part = table[table["preset"] == "cpu-farthest"]
+    rates, _ = price(table).axes
+    drawn = points(rates)
+    np.testing.assert_allclose(drawn[["x", "y", "low"]], part[["cpu_ratio", "rate", "rate_low"]], rtol=1e-12)
+    assert drawn["marker"].tolist() == ["o", "o", "v", "v"]
+    (stairs,) = dashes(rates, "--")
+    x, y = np.asarray(stairs.get_xdata()), np.asarray(stairs.get_ydata())
+    assert len(x) == part["front_price"].sum() >= 1
+    for cost, rate in zip(part["cpu_ratio"], part["rate"], strict=True):
+        assert ((x <= cost) & (y >= rate)).any()
+    with pytest.raises(NothingToDraw, match="compressed memory"):
+        price(summarised(SEEDS))
+
+
+def test_lengths_are_compared_among_networks_of_as_many_updates() -> None:
+    """The longest trained are of one length here; lines go through those of which there are most."""
+    early = [{**fields, "steps": 100} for fields in (SEEDS[0], SEEDS[2], *SHORTER)]
+    table = retrieved([*early, SEEDS[0], SEEDS[2]])
+    rates, _ = length(table).axes
+    own = table[(table["source"] == GENERATED) & (table["ahead"] == 0) & (table["steps"] == 100)]
+    np.testing.assert_allclose(sorted(points(rates)["y"]), sorted(own["rate"]), rtol=1e-12)
+    assert set(alike(table)["steps"]) == {800}
+
+
 def test_what_sets_a_network_apart_is_named() -> None:
     named_so = variants(pd.DataFrame([*SEEDS, *SHORTER, *PACKED, *FIFO, *OTHERS]))
     assert named_so.tolist() == [
@@ -366,7 +401,8 @@ def test_a_sweep_is_drawn_as_far_as_its_networks_go(tmp_path: Path) -> None:
     whole = draw_sweep(written(tmp_path / "whole", EVERYTHING))
     assert [path.name for path in whole] == [
         "video-retrieval.png", "video-length.png", "video-compression.png", "video-film-strips.png",
-        "video-decay.png", "video-prediction.png", "video-pareto.png", "video-grid.mp4", "video-rollout-grid.mp4",
+        "video-decay.png", "video-prediction.png", "video-pareto.png", "video-price.png", "video-grid.mp4",
+        "video-rollout-grid.mp4",
     ]  # fmt: skip
     assert all(path.stat().st_size > 0 for path in whole)
     two = draw_sweep(written(tmp_path / "two", [SEEDS[0], SEEDS[2]]))

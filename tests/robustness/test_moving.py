@@ -107,7 +107,7 @@ def test_the_checkpoint_says_what_the_run_is(trained: Path, tmp_path: Path) -> N
 def test_two_sweeps_in_one_folder_at_once(tmp_path: Path) -> None:
     """Two networks each, at the same time, over the same data: both end, and the tables are those of one."""
     words = ["video", "sweep", "--preset", "smoke", "--steps", "8", "--memory", "none", "cross", "--device", "cpu",
-             "--no-figures", "--no-rollouts", "--out"]  # fmt: skip
+             "--no-figures", "--rollouts", "--out"]  # fmt: skip
     program = [sys.executable, "-c", "import sys; from arvdm_theory.cli import main; sys.exit(main())", *words]
     both = [
         subprocess.Popen(

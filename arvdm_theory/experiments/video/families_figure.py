@@ -52,6 +52,10 @@ _PRESETS = {
     "cpu": "turning",
     "cpu-walk": "walking",
     "cpu-between": "between remembered views",
+    "cpu-slip": "turning, steps slip",
+    "cpu-walk-slip": "walking, steps slip",
+    "cpu-far": "walking, 32 remembered frames",
+    "cpu-farthest": "exploring, 112 remembered frames",
     "cpu-long": "walking, larger pictures, trained longer",
 }
 
@@ -93,21 +97,23 @@ _USUAL: dict[str, tuple[list[str], Callable[[pd.Series[Any]], Any]]] = {
     "plan": (["data", "preset"], _default("outpainting")),
     "told": (["data", "preset"], _default("poses")),
     "architecture": (["data", "preset"], mode),
+    "steps": (["data", "preset", "worlds"], max),
     "compress": (["data", "preset", "memory"], min),
     "memory_frames": (["data", "preset", "memory"], max),
 }
 
 
 def alike(table: pd.DataFrame, *free: str) -> pd.DataFrame:
-    """Networks of every data set and preset that differ in nothing but the memory's structure and the seed.
+    """Networks of every data set and preset that differ in nothing but the memory's structure, seed and worlds.
 
     Outpainting, poses told, the preset's architecture (the one that most networks have), a memory that is not
-    compressed and as long as any; what the sweep has none of is what most of its networks have.
+    compressed and as long as any, trained as long as any; what the sweep has none of is what most of its networks
+    have.
 
     Args:
         table: of a sweep, with the fields of its networks.
-        free: columns of ``plan``, ``told``, ``architecture``, ``compress`` and ``memory_frames`` that may differ
-            too.
+        free: columns of ``plan``, ``told``, ``architecture``, ``steps``, ``compress`` and ``memory_frames`` that
+            may differ too.
     """
     for column, (groups, choose) in _USUAL.items():
         if column not in free:
@@ -117,10 +123,9 @@ def alike(table: pd.DataFrame, *free: str) -> pd.DataFrame:
 
 
 def main_setting(table: pd.DataFrame) -> pd.DataFrame:
-    """The networks of the one data set and preset that has most of them."""
-    networks = table.groupby(["data", "preset"], sort=False)["network"].nunique()
-    data, preset = networks.index[int(np.argmax(networks))]
-    part: pd.DataFrame = table[(table["data"] == data) & (table["preset"] == preset)]
+    """The networks of the one data set, preset and seed of worlds that has most of them."""
+    groups = table.groupby(["data", "preset", "worlds"], sort=False)
+    part: pd.DataFrame = groups.get_group(groups["network"].nunique().idxmax())
     return part
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from arvdm_theory.experiments.video.decay_figure import decay
 from arvdm_theory.experiments.video.families_figure import NothingToDraw, saying_so
 from arvdm_theory.experiments.video.grid_figure import draw_grid
-from arvdm_theory.experiments.video.pareto_figure import pareto
+from arvdm_theory.experiments.video.pareto_figure import pareto, price
 from arvdm_theory.experiments.video.prediction_figure import prediction
 from arvdm_theory.experiments.video.retrieval_figure import RETRIEVAL
 from arvdm_theory.report.style import Figures, draw_all
@@ -21,6 +21,7 @@ _ALL: Figures = {
     "video-decay": ("video-rollouts", decay),
     "video-prediction": ("video-summary", prediction),
     "video-pareto": ("video-summary", pareto),
+    "video-price": ("video-summary", price),
 }
 _GRIDS = {"video-grid": "video-film", "video-rollout-grid": "video-rollout-film"}
 

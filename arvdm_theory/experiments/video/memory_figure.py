@@ -52,7 +52,7 @@ def length(table: pd.DataFrame) -> Figure:
     Raises:
         NothingToDraw: if memories of one length only are there.
     """
-    part = _own(alike(main_setting(table), "memory_frames"))
+    part = _trained_alike(_own(alike(main_setting(table), "memory_frames", "steps")), "memory_frames")
     if part.loc[part["memory"] != "none", "memory_frames"].nunique() < 2:
         raise NothingToDraw("networks that remember more or fewer frames are missing")
     figure, axes = _panels(part, "More remembered frames, more retrieved")
@@ -87,7 +87,7 @@ def compression(table: pd.DataFrame) -> Figure:
     Raises:
         NothingToDraw: if no memory is compressed, or none of the same structure is not.
     """
-    part = _own(alike(main_setting(table), "compress"))
+    part = _trained_alike(_own(alike(main_setting(table), "compress", "steps")), "compression", "compress")
     remembered = part[part["memory"] != "none"]
     if not (remembered.groupby("memory")["compress"].nunique() > 1).any():
         raise NothingToDraw("networks with and without a compressed memory are missing")
@@ -123,6 +123,13 @@ def compression(table: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color="0.35", lw=1.2, ms=5, label=COMPRESSIONS[k], **LINES[k]) for k in kinds]
     structure_legend(figure, part, *handles, handlelength=3.0)
     return figure
+
+
+def _trained_alike(table: pd.DataFrame, *varied: str) -> pd.DataFrame:
+    """Networks of as many updates: of the number that has most variants, the largest of several."""
+    kinds = table.drop_duplicates(["steps", "memory", *varied])["steps"].value_counts()
+    part: pd.DataFrame = table[table["steps"] == kinds.index[kinds == kinds.max()].max()]
+    return part
 
 
 def _own(table: pd.DataFrame) -> pd.DataFrame:

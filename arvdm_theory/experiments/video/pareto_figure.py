@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from arvdm_theory.experiments.video.families_figure import (
     COLOURS,
@@ -23,7 +24,7 @@ from arvdm_theory.experiments.video.families_figure import (
 from arvdm_theory.experiments.video.memory_figure import COMPRESSIONS
 from arvdm_theory.report.style import FRONT_KEY, front
 
-__all__ = ["VARIANTS", "pareto", "variants"]
+__all__ = ["VARIANTS", "pareto", "price", "variants"]
 
 VARIANTS: dict[str, str] = {
     "usual": "o",
@@ -46,8 +47,9 @@ _LABELS = {
 def pareto(table: pd.DataFrame) -> Figure:
     """Slope of a long rollout's PSNR against 1 - retrieval rate (left) and nats of the memory (right).
 
-    Best is the upper left of both panels: the axis of the nats runs to the left. The bars are 95 % intervals. No
-    network of the data set and preset is better on both axes than one on the front.
+    Best is the upper left of both panels: the axis of the nats runs to the left. The bars are 95 % intervals,
+    small marks networks of fewer updates. No network of the condition is better on both axes than one on the
+    front.
 
     Args:
         table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set and preset
@@ -56,7 +58,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     Raises:
         NothingToDraw: if fewer than two networks have a slope and a rate, or nats.
     """
-    part = main_setting(table)
+    part = main_setting(table[table["slope"].notna()])
     part = part.assign(variant=variants(part))
     shown = [name for name in _LABELS if name in part and part[[name, "slope"]].notna().all(axis=1).sum() > 1]
     if not shown:
@@ -66,13 +68,39 @@ def pareto(table: pd.DataFrame) -> Figure:
         _panel(panel, part, name)
     axes[0, 0].set_ylabel("slope of the PSNR\n(dB a frame; more is better)")
     titled(figure, part, "Decay of rollouts against what is remembered")
-    handles = [
-        Line2D([], [], ls="", marker=marker, color="0.35", label=variant)
-        for variant, marker in VARIANTS.items()
-        if variant in set(part["variant"])
-    ]
-    handles.append(Line2D([], [], label="Pareto front", **FRONT_KEY))
-    structure_legend(figure, part, *handles)
+    structure_legend(figure, part, *_variant_handles(part), Line2D([], [], label="Pareto front", **FRONT_KEY))
+    return figure
+
+
+def price(table: pd.DataFrame) -> Figure:
+    """Retrieval rate (left) and PSNR of the queries (right) against the processor's time for a generated frame.
+
+    In units of the network without memory; best is the upper left. The bars are 95 % intervals; no network on the
+    front is beaten in rate by one that costs less.
+
+    Args:
+        table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set, preset and
+            worlds in which the longest memory is compressed.
+
+    Raises:
+        NothingToDraw: if no memory is compressed.
+    """
+    packed = table[table["compress"] > 1]
+    if packed.empty or "rate" not in table:
+        raise NothingToDraw("networks with a compressed memory are missing")
+    longest = packed.nlargest(1, "memory_frames")
+    condition = longest[["data", "preset", "plan", "told", "worlds"]]
+    part = table.merge(condition)
+    part = part.assign(variant=variants(part))
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.6), squeeze=False)
+    for panel, (name, label) in zip(axes[0], (("rate", "retrieval rate"), ("psnr", "PSNR (dB)")), strict=True):
+        _marks(panel, part, part["cpu_ratio"], part[name], error_bars(part, name))
+        panel.set(xlabel="processor's time a frame, over that without memory", ylabel=label)
+    order = part.loc[part["front_price"]].sort_values("cpu_ratio")
+    front(axes[0, 0], order["cpu_ratio"], order["rate"])
+    axes[0, 0].set_ylim(-0.03, 1.05)
+    titled(figure, part, "What a compressed memory retrieves, and what it costs")
+    structure_legend(figure, part, *_variant_handles(part), Line2D([], [], label="Pareto front", **FRONT_KEY))
     return figure
 
 
@@ -90,16 +118,28 @@ def variants(table: pd.DataFrame) -> pd.Series[Any]:
     return pd.Series(np.select(differs, others, usual), index=table.index)
 
 
+def _variant_handles(part: pd.DataFrame) -> list[Line2D]:
+    shown = {variant: marker for variant, marker in VARIANTS.items() if variant in set(part["variant"])}
+    return [Line2D([], [], ls="", marker=marker, color="0.35", label=name) for name, marker in shown.items()]
+
+
+def _marks(
+    panel: Axes, part: pd.DataFrame, x: pd.Series[float], y: pd.Series[float], heights: NDArray[np.float64],
+    widths: NDArray[np.float64] | None = None,
+) -> None:  # fmt: skip
+    sizes = np.where(part["steps"] == part["steps"].max(), 7, 4)
+    for i, (memory, variant, size) in enumerate(zip(part["memory"], part["variant"], sizes, strict=True)):
+        panel.errorbar(
+            x.iloc[[i]], y.iloc[[i]], heights[:, [i]], None if widths is None else widths[:, [i]],
+            fmt=VARIANTS[variant], color=COLOURS[memory], ms=size, elinewidth=0.8, alpha=0.85,
+        )  # fmt: skip
+
+
 def _panel(panel: Axes, part: pd.DataFrame, name: str) -> None:
     values, ends = part[name], error_bars(part, name)
     if name == "rate":
         values, ends = 1 - values, ends[::-1]
-    heights = error_bars(part, "slope")
-    for i, (memory, variant) in enumerate(zip(part["memory"], part["variant"], strict=True)):
-        panel.errorbar(
-            values.iloc[[i]], part["slope"].iloc[[i]], heights[:, [i]], ends[:, [i]], fmt=VARIANTS[variant],
-            color=COLOURS[memory], ms=7, elinewidth=0.8, alpha=0.85,
-        )  # fmt: skip
+    _marks(panel, part, values, part["slope"], error_bars(part, "slope"), ends)
     # From the most remembered on: what a network is better than lies to the right of it and below.
     order = part.loc[part[f"front_{name}"]].sort_values(name, ascending=False)
     x = values.loc[order.index]

@@ -28,13 +28,20 @@ __all__ = ["CHANCE", "RETRIEVAL", "retrieval"]
 
 _GENERATED, _NEEDLE, _LAST = SOURCES
 CHANCE = "#d55e00"
-_REFERENCES = {_NEEDLE: "--", _LAST: ":"}
+_REFERENCES = {
+    _NEEDLE: "--",
+    "nearest by dead reckoning": (0, (7, 1)),
+    "memory by time": (0, (3, 1, 1, 1)),
+    _LAST: ":",
+}
 
 
 def retrieval(table: pd.DataFrame) -> Figure:
-    """Retrieval rate, PSNR and SSIM of every structure with their 95 % intervals, beside the two references.
+    """Retrieval rate, PSNR and SSIM of every structure with their 95 % intervals, beside what no network made.
 
-    A row is a data set and preset; a point is a network, several of one structure are its seeds. The last panel
+    A row is a data set and preset; a point is a network, several of one structure are its seeds and worlds. Grey
+    lines are copies, means over worlds: of the remembered frame nearest to the queried pose, of the one nearest by
+    dead reckoning, of the one so many frames back, and of the last given frame. The last panel
     shows the rate of each generated frame (views near the last given one share pixels with it): of several seeds
     the mean, with the mean of their intervals, which is no narrower than that of the mean over the same queries.
 
@@ -54,12 +61,14 @@ def retrieval(table: pd.DataFrame) -> Figure:
             row[-1].set_xlabel("" if row is not axes[-1] else "frames after the last given")
         name = row[0].annotate(setting(data, preset), (0, 1.05), xycoords="axes fraction", fontweight="bold")
         name.set_in_layout(False)
-    handles = [Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name) for name, dash in _REFERENCES.items()]
+    handles = [
+        Line2D([], [], color="0.35", ls=dash, lw=1.2, label=name)
+        for name, dash in _REFERENCES.items()
+        if name in set(table["source"])
+    ]
     if "rate" in shown:
         handles.append(Line2D([], [], color=CHANCE, ls="-.", lw=1.2, label="chance"))
-    figure.suptitle(
-        "What networks retrieve, beside what a copy of the right view does\n"
-    )  # the names of rows stand below it
+    figure.suptitle("What networks retrieve, beside what copies do\n")  # the names of rows stand below it
     structure_legend(figure, table, *handles)
     return figure
 
@@ -72,11 +81,11 @@ def _points(panel: Axes, part: pd.DataFrame, name: str) -> None:
         panel.errorbar(
             place + spread, group[name], error_bars(group, name), fmt="o", color=COLOURS[memory], capsize=3, ms=5,
         )  # fmt: skip
-    first = part[part["network"] == part["network"].iloc[0]].set_index("source")
+    shown = part.groupby("source")[name].mean()
     for source, dash in _REFERENCES.items():
         # An exact copy has an infinite PSNR, which no axis shows; without poses there are no copies.
-        if source in first.index and np.isfinite(first.loc[source, name]):
-            panel.axhline(float(first.loc[source, name]), ls=dash, color="0.35", lw=1.2)
+        if source in shown.index and np.isfinite(shown[source]):
+            panel.axhline(float(shown[source]), ls=dash, color="0.35", lw=1.2)
     if name == "rate":
         panel.axhline(float(own["chance"].mean()), ls="-.", color=CHANCE, lw=1.2)
         panel.set_ylim(-0.03, 1.05)

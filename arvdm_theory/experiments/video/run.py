@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from arvdm_theory.video.information import information_of_runs
 from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
-from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
+from arvdm_theory.video.rollouts import ON_TRUE_FRAMES, PROXIES, roll_out_folder
 from arvdm_theory.video.runs import (
     Compression,
     Samples,
@@ -54,11 +54,12 @@ _ROLLOUTS_SHOWN = 1
 _VIDEOS_TIMED, _TIMES = 16, 9
 # Frames at the end of a rollout.
 _LAST = 8
+# Networks are compared with one another on the same videos alone, made by one plan and told the same: other
+# pictures decay for other reasons, and what a FIFO window hands on is not predicted at all.
+_CONDITION = ["data", "preset", "plan", "told", "worlds"]
 _AGREEMENT = (
-    "data", "preset", "plan", "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
+    *_CONDITION, "proxy", "measure", "spearman", "low", "high", "pvalue", "networks", "exact",
 )  # fmt: skip
-# Networks are compared with one another on the same videos alone, made by one plan and told the same.
-_CONDITION = ["data", "preset", "plan", "told"]
 _CLAIM = (
     *_CONDITION, "forgetting", "degradation", "networks", "spearman", "low", "high", "pvalue", "partial",
     "partial_low", "partial_high",
@@ -66,15 +67,21 @@ _CLAIM = (
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
 _MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
+_LOOKED_UP: tuple[Structure, ...] = ("concat", "cross")
 _ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
 # Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
 _COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
     ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (16, 40)),
 )  # fmt: skip
 
+# Without learned tokens: to read every place of the memory once costs as much as to attend to it.
 _FAR_COMPRESSIONS: tuple[tuple[Compression, int], ...] = (
-    ("spatial", 4), ("spatial", 16), ("temporal", 2), ("temporal", 4), ("tokens", 16),
+    ("spatial", 4), ("spatial", 16), ("temporal", 2), ("temporal", 4),
 )  # fmt: skip
+# No view is met twice, and networks are told what actions add up to.
+_SLIP: dict[str, Any] = {"preset": "cpu-slip", "told": "reckoned"}
+# Updates: few, so that networks differ in how far they got.
+_SHORT = (50, 100)
 
 
 def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]:
@@ -83,6 +90,16 @@ def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]
 
 def _compressed(memory: Structure, kinds: Sequence[tuple[Compression, int]], **fields: Any) -> list[VideoRun]:
     return [VideoRun(memory=memory, compression=kind, compress=factor, **fields) for kind, factor in kinds]
+
+
+def _claimed() -> list[VideoRun]:
+    own: dict[str, Any] = {**_SLIP, "worlds": 1}
+    runs = [run for steps in (*_SHORT, 400) for run in _each(steps=steps, **own)]
+    for steps in _SHORT:
+        for memory in _LOOKED_UP:
+            runs += [VideoRun(memory=memory, memory_frames=frames, steps=steps, **own) for frames in (2, 4, 6)]
+            runs += _compressed(memory, _FAR_COMPRESSIONS, steps=steps, **own)
+    return runs
 
 
 SUITES: dict[str, Callable[[], list[VideoRun]]] = {
@@ -102,18 +119,18 @@ SUITES: dict[str, Callable[[], list[VideoRun]]] = {
     "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
     "walking": lambda: _each(preset="cpu-walk"),
     "minecraft": lambda: _each(data="minecraft"),
-    # No view is met twice, and networks are told what actions add up to; worlds that no preset was settled on.
+    # Worlds that no preset was settled on; prepended frames, which cost most, on those of one seed.
     "slip": lambda: [
         run
-        for data in ("dmlab", "doom")
         for worlds in (1, 2, 3)
-        for run in _each(data=data, preset="cpu-slip", told="reckoned", worlds=worlds)
-    ],
-    "slip-walk": lambda: [
-        run
         for data in ("dmlab", "doom")
-        for run in _each(data=data, preset="cpu-walk-slip", told="reckoned", worlds=1)
+        for run in _each(
+            _ALL if worlds == 1 else ("none", *_LOOKED_UP), data=data, worlds=worlds, steps=400, **_SLIP
+        )
     ],
+    # Networks of one condition, from bad to good: do those that forget more degrade more?
+    "claims": _claimed,
+    "slip-walk": lambda: _each(("none", "cross"), preset="cpu-walk-slip", told="reckoned", worlds=1, steps=400),
     "doom": lambda: _each(data="doom", worlds=1),
     # Memories that are long enough for compression to pay.
     "far": lambda: [
@@ -123,8 +140,8 @@ SUITES: dict[str, Callable[[], list[VideoRun]]] = {
         *_compressed("prepend", [("temporal", 4)], preset="cpu-far", worlds=1),
     ],
     "farthest": lambda: [
-        *_each(("none", "cross"), preset="cpu-farthest", worlds=1),
-        *_compressed("cross", [("temporal", 4), ("spatial", 16)], preset="cpu-farthest", worlds=1),
+        *_each(("none", *_LOOKED_UP), preset="cpu-farthest", worlds=1),
+        *_compressed("cross", _FAR_COMPRESSIONS[1:], preset="cpu-farthest", worlds=1),
     ],
     "long": lambda: _each(("cross",), preset="cpu-long"),
 }
@@ -144,7 +161,7 @@ def suite(names: Sequence[str]) -> list[VideoRun]:
 
 
 def sweep(
-    runs: Sequence[VideoRun], folder: Path, progress: bool = True, rollouts: bool = True
+    runs: Sequence[VideoRun], folder: Path, progress: bool = True, rollouts: Collection[VideoRun] | None = None
 ) -> dict[str, pd.DataFrame]:
     """Trains, samples and scores every run that is not finished yet.
 
@@ -152,7 +169,7 @@ def sweep(
         runs: networks.
         folder: for everything; the tables are ``NAME.csv`` in it.
         progress: whether to show progress bars.
-        rollouts: whether to make the tables of long rollouts and of information too.
+        rollouts: those of the runs that are in the tables of long rollouts and of information too; None for all.
 
     Returns:
         by name. ``video``: a row a network, source and place ``ahead`` of the last given frame (0: all places),
@@ -173,11 +190,13 @@ def sweep(
     seed = min(run.seed for run in runs)
     tables = {"video": run_cells("video", cells, work.retrieval, folder, seed, progress)}
     tables["video-film"] = _films(by_name, runs, folder, "films", "video-film")
-    if rollouts:
-        tables["video-rollouts"] = run_cells("video-rollouts", cells, work.rollouts, folder, seed, progress)
-        tables["video-rollout-film"] = _films(by_name, runs, folder, "rollouts", "video-rollout-film")
-        tables["video-network-cost"] = run_cells("video-network-cost", cells, work.cost, folder, seed, progress)
-        told = [cell for cell in cells if work.twin(by_name[cell["network"]]) is not None]
+    tables["video-network-cost"] = run_cells("video-network-cost", cells, work.cost, folder, seed, progress)
+    rolled = runs if rollouts is None else [run for run in runs if run in rollouts]
+    if rolled:
+        longer = [cell for cell in cells if by_name[cell["network"]] in rolled]
+        tables["video-rollouts"] = run_cells("video-rollouts", longer, work.rollouts, folder, seed, progress)
+        tables["video-rollout-film"] = _films(by_name, rolled, folder, "rollouts", "video-rollout-film")
+        told = [cell for cell in longer if work.twin(by_name[cell["network"]]) is not None]
         if told:
             tables["video-information"] = run_cells(
                 "video-information", told, work.information, folder, seed, progress
@@ -237,21 +256,26 @@ class _Work:
         return table
 
     def cost(self, cell: Cell) -> pd.DataFrame:
-        """Beside its uncompressed twin; of a network without compression, beside one without memory."""
-        run = self.runs[cell["network"]]
-        base = replace(run, compress=1, compression="spatial")
-        if run.compress == 1:
-            base = replace(base, memory="none", memory_frames=run.windows.laid_out)
-        found = network_cost(run, base, _VIDEOS_TIMED, _TIMES, resolve_device(run.device))  # type: ignore[arg-type]
-        del found["architecture"]  # the cell's own column
-        return pd.DataFrame([{"beside": "no memory" if run.compress == 1 else "uncompressed", **found}])
+        """Beside a network without memory, and of a compressed one beside its uncompressed twin."""
+        run, rows = self.runs[cell["network"]], []
+        whole = replace(run, compress=1, compression="spatial")
+        bases = {"no memory": replace(whole, memory="none", memory_frames=run.windows.laid_out)}
+        if run.compress > 1:
+            bases["uncompressed"] = whole
+        for beside, base in bases.items():
+            device = resolve_device(run.device)  # type: ignore[arg-type]
+            found = network_cost(run, base, _VIDEOS_TIMED, _TIMES, device)
+            del found["architecture"]  # the cell's own column
+            rows.append({"beside": beside, **found})
+        return pd.DataFrame(rows)
 
     def information(self, cell: Cell) -> pd.DataFrame:
         run, store = self.runs[cell["network"]], self.folder / "data"
         twin = self.twin(run)
         assert twin is not None  # cells without one are not asked for
         found = information_of_runs(
-            run, self.network(run), twin, self.network(twin), store, progress=self.progress
+            run, self.network(run), twin, self.network(twin), store, clips=run.settings.windows,
+            progress=self.progress,
         )  # fmt: skip
         row = {**interval_columns("nats", found.per_frame), "stop": found.stop, "clips": found.window.n}
         return pd.DataFrame([row])
@@ -262,8 +286,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
     summary = _summary(tables)
     write_table(summary, folder / "video-summary.csv")
     rows = []
-    # Other pictures decay for other reasons, and what a FIFO window hands on is not predicted at all.
-    for (data, preset, plan), group in summary.groupby(["data", "preset", "plan"], sort=False):
+    for condition, group in summary[summary["slope"].notna()].groupby(_CONDITION, sort=False):
         for proxy in PROXIES:
             for measure in ("slope", "end"):
                 try:
@@ -272,7 +295,7 @@ def _derived(tables: Mapping[str, pd.DataFrame], folder: Path, seed: int) -> dic
                     continue  # too few networks to rank, or a proxy that has no such measure
                 rho = found.correlation
                 values = (rho.value, rho.ci_low, rho.ci_high, found.pvalue, rho.n, found.exact)
-                rows.append((data, preset, plan, proxy, measure, *values))
+                rows.append((*condition, proxy, measure, *values))
     agreement = pd.DataFrame(rows, columns=list(_AGREEMENT))
     write_table(agreement, folder / "video-agreement.csv")
     claims = _claims(summary, seed)
@@ -292,7 +315,7 @@ def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
     lost = summary["psnr_first"] - summary["end"]
     forgotten = {"1 - rate": 1 - summary["rate"]} | ({"- nats": -summary["nats"]} if "nats" in summary else {})
     rows = []
-    for condition, group in summary.groupby(_CONDITION, sort=False):
+    for condition, group in summary[summary["slope"].notna()].groupby(_CONDITION, sort=False):
         named = dict(zip(_CONDITION, condition, strict=True))
         for forgetting, values in forgotten.items():
             for degradation, fall in {"dB lost": lost, "- slope": -summary["slope"]}.items():
@@ -321,35 +344,49 @@ def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a network: retrieval, quality, decay and information; ``front_rate`` and ``front_nats`` say whether no
-    other network of the same condition is better on both axes."""
+    """A row a network: retrieval, quality, cost, decay and information.
+
+    ``cpu_ratio`` and ``peak_ratio`` are beside no memory, ``cpu_whole`` and ``peak_whole`` beside the uncompressed
+    twin. ``front_rate`` and ``front_nats`` say whether no other network of the same condition is better on both
+    that axis and the slope; ``front_price``, whether none retrieves as much for less of the processor's time.
+    """
     own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
-    rolled = tables["video-rollouts"]
-    rolled = rolled[rolled["source"] == SOURCES[0]]
-    decay = pd.DataFrame([_decay(part) for _, part in rolled.groupby("network", sort=False)])
+    rolled = tables["video-rollouts"].groupby("network", sort=False)
+    decay = pd.DataFrame([_decay(part) for _, part in rolled])
     summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
-    columns = ["network", "beside", "seconds_frame", "ratio", "cpu_ratio", "peak_mib", "peak_ratio"]
-    summary = summary.merge(tables["video-network-cost"][columns], on="network", how="left")
+    cost = tables["video-network-cost"].set_index("network")
+    alone, whole = (cost[cost["beside"] == beside] for beside in ("no memory", "uncompressed"))
+    columns = ["seconds_frame", "cpu_ratio", "peak_mib", "peak_ratio"]
+    summary = summary.merge(alone[columns], on="network", how="left")
+    named = {"cpu_ratio": "cpu_whole", "peak_ratio": "peak_whole"}
+    summary = summary.merge(whole[list(named)].rename(columns=named), on="network", how="left")
     if "video-information" in tables:
         columns = ["network", "nats", "nats_low", "nats_high"]
         summary = summary.merge(tables["video-information"][columns], on="network", how="left")
         # A network without memory adds nothing to itself.
         summary.loc[summary["memory"] == "none", ["nats", "nats_low", "nats_high"]] = 0.0
-    for axis in ("rate", "nats"):
+    slope, cheap = summary["slope"], -summary["cpu_ratio"]
+    for name, (axis, other) in {
+        "front_rate": ("rate", slope), "front_nats": ("nats", slope), "front_price": ("rate", cheap)
+    }.items():  # fmt: skip
         if axis in summary:
-            summary[f"front_{axis}"] = False
+            summary[name] = False
             for _, group in summary.groupby(_CONDITION, sort=False):
-                summary.loc[group.index, f"front_{axis}"] = _front(group[axis], group["slope"])
+                summary.loc[group.index, name] = _front(group[axis], other[group.index])
     return summary
 
 
-def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
-    """Of a network's rollout: slopes in dB a frame, and ``end``, the PSNR of the mean error of the last frames."""
+def _decay(table: pd.DataFrame) -> dict[str, Any]:
+    """Of a network's rollout: slopes in dB a frame; ``end``, the PSNR of the mean error of the last frames.
+
+    ``begin_true`` and ``end_true`` are that of the first and of the last as many where all references are true.
+    """
+    rolled, true = table[table["source"] == SOURCES[0]], table[table["source"] == ON_TRUE_FRAMES]
     row = {name: rolled[name].iloc[0] for name in ("network", "slope", "slope_low", "slope_high")}
+    row |= {"begin_true": _together(true["psnr"][:_LAST]), "end_true": _together(true["psnr"][-_LAST:])}
     curves = {"": rolled["psnr"], **{f"_{proxy}": rolled[f"predicted_{proxy}"] for proxy in PROXIES}}
     for name, curve in curves.items():
-        last = 4 * 10 ** (-curve.to_numpy()[-_LAST:] / 10)
-        row[f"end{name}"] = float(decibel(last.mean()))
+        row[f"end{name}"] = _together(curve[-_LAST:])
         # What is constant has no slope but that of the frames of one window.
         if name and name != "_constant":
             row[f"slope{name}"] = decay_slope(curve.to_numpy()[None]).value
@@ -357,9 +394,14 @@ def _decay(rolled: pd.DataFrame) -> dict[str, Any]:
     return {**row, "psnr_first": rolled["psnr"].iloc[0]}
 
 
-def _front(gain: pd.Series[float], slope: pd.Series[float]) -> NDArray[np.bool_]:
+def _together(curve: pd.Series[float]) -> float:
+    """The PSNR of the mean squared error of some frames, from the PSNR of each."""
+    return float(decibel((4 * 10 ** (-curve.to_numpy() / 10)).mean()))
+
+
+def _front(gain: pd.Series[float], other: pd.Series[float]) -> NDArray[np.bool_]:
     """Which points no other one is at least as good as on both axes and better on one; more is better on both."""
-    points = np.stack([gain, slope], 1)
+    points = np.stack([gain, other], 1)
     front: NDArray[np.bool_] = pareto_front(-points) & np.isfinite(points).all(1)
     return front
 
@@ -387,7 +429,8 @@ def _fields(run: VideoRun) -> dict[str, Any]:
 def _columns(run: VideoRun) -> dict[str, Any]:
     """A run's fields as tables show them: what it has, in place of what the preset was left to say."""
     architecture, _ = run.backbone
-    return {**_fields(run), "architecture": architecture, "memory_frames": run.windows.memory}
+    chosen, told = run.settings, {"architecture": architecture, "memory_frames": run.windows.memory}
+    return {**_fields(run), **told, "size": chosen.size, "steps": chosen.training.steps}
 
 
 def _name(run: VideoRun) -> str:
