@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -294,9 +295,15 @@ def _start(hold: Connection) -> None:
                 time.sleep(0.05)
             os._exit(143)
 
+    warnings.formatwarning = _one_line_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that began this one decides
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+    """A worker has no command's name to put before it, and its line says nothing to a user."""
+    return f"{'warning' if issubclass(category, UserWarning) else category.__name__}: {message}\n"
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def test_least_squares_has_the_excess_loss_of_the_textbook() -> None:
 
 
 def test_a_fit_is_the_same_to_the_last_bit_whatever_lay_in_the_memory_before() -> None:
-    """What cells compute is compared byte for byte; PyTorch's own choice of a driver reads memory that it never set."""
+    """What cells compute is compared byte for byte; PyTorch's default driver reads memory that it never set."""
     drawer = sampler(torch.float64)
     found = set()
     for number in range(6):
