@@ -104,9 +104,9 @@ class Job:
         return len(self.alive())
 
     def strays(self) -> int:
-        """Hidden files where it writes, and whatever there is of it in the folder for temporary files."""
+        """Hidden files where it writes, and all in the folder for temporary files but the cache of PyTorch."""
         hidden = list(self.folder.rglob(".*")) if self.folder.exists() else []
-        return len(hidden) + len(list(self.scratch.iterdir()))
+        return len(hidden) + sum(not path.name.startswith("torchinductor_") for path in self.scratch.iterdir())
 
 
 def finish(words: list[str], folder: Path, scratch: Path) -> float:
@@ -236,54 +236,10 @@ def full_disk(rng: random.Random, jobs: list[str]) -> dict[str, Any]:
 
 
 def dask() -> dict[str, Any]:
-    """A cluster of two workers against the serial run: the same tables, one worker lost, and how much faster."""
-    try:
-        import distributed
-    except ImportError:
-        return {"skipped": "Dask is not installed"}
-    from arvdm_theory.executors import Dask, executing
-    from arvdm_theory.experiments.verify.run import SIZES, bound_checks
-
-    result: dict[str, Any] = {"cores": os.cpu_count()}
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-
-        def timed(folder: str) -> float:
-            began = time.monotonic()
-            bound_checks(SIZES["default"], place / folder, progress=False)
-            return time.monotonic() - began
-
-        timed("warm")
-        shutil.rmtree(place / "warm")
-        serial = timed("serial")
-        with executing(workers=2):
-            timed("processes-warm")
-            shutil.rmtree(place / "processes-warm")
-            shared = timed("processes")
-        cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)
-        client = distributed.Client(cluster)
-        from arvdm_theory import executors
-
-        with client:
-            token = executors._CURRENT.set(Dask(client))
-            timed("dask-warm")
-            shutil.rmtree(place / "dask-warm")
-            whole = timed("dask")
-            victim = next(iter(cluster.workers.values())).process.pid
-            subprocess.Popen(
-                [sys.executable, "-c", f"import os, time; time.sleep({serial / 5}); os.kill({victim}, 9)"]
-            )
-            lost = timed("dask-lost")
-            executors._CURRENT.reset(token)
-        cluster.close()
-        right = kept(place / "serial")
-        result |= {
-            "serial_seconds": round(serial, 1),
-            "processes_ratio": round(serial / shared, 2),
-            "dask_ratio": round(serial / whole, 2),
-            "dask_with_one_worker_killed_ratio": round(serial / lost, 2),
-            "same_tables": {name: kept(place / name) == right for name in ("processes", "dask", "dask-lost")},
-        }
+    """Two workers against the serial run, in turns: the same tables, how much faster, and one worker lost."""
+    words = [sys.executable, "experiments/benchmarks/executors.py", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
     print(f"dask: {result}", flush=True)
     return result
 

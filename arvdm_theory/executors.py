@@ -73,17 +73,18 @@ def executor() -> Executor:
 
 
 @contextmanager
-def executing(workers: int = 0, dask: str | None = None) -> Iterator[None]:
+def executing(workers: int = 0, dask: str | None = None, using: Executor | None = None) -> Iterator[None]:
     """Within the block sweeps compute their cells elsewhere.
 
     Args:
         workers: processes on this machine; 0: none but this one.
         dask: address of a Dask scheduler, or ``local`` for a cluster on this machine.
+        using: an executor of your own, which stays open, in place of these.
 
     Raises:
         ValueError: if ``dask`` is not installed or not to be reached.
     """
-    chosen: AbstractContextManager[Executor] = nullcontext(Here())
+    chosen: AbstractContextManager[Executor] = nullcontext(using or Here())
     if dask is not None:
         chosen = Dask.connected(dask)
     elif workers:
