@@ -302,7 +302,9 @@ def _start(hold: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _one_line_warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+def _one_line_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A worker has no command's name to put before it, and its line says nothing to a user."""
     return f"{'warning' if issubclass(category, UserWarning) else category.__name__}: {message}\n"
 
