@@ -317,7 +317,8 @@ def _where_easy(
         return baseline, fitted, ksg_contributions(*scores, y[rows], k).contributions
 
     scores = np.hstack([normal_scores(x), normal_scores(z)])
-    common = np.corrcoef(scores.T**2)[0, 1] - np.corrcoef(scores.T)[0, 1] ** 2
+    squares, plain = (np.asarray(np.corrcoef(of.T))[0, 1] for of in (scores**2, scores))
+    common = squares - plain**2
     if abs(common) > _COMMON / math.sqrt(n):  # a common scale, whose far ends neighbours miss, or a bent link
         return None
     baseline, fitted, seen = both(slice(None))
