@@ -293,9 +293,13 @@ def _place() -> dict[str, Any]:
 
     changed = git("status", "--porcelain", "--", ".", ":!.ci/slow.json")
     return {
-        "commit": git("rev-parse", "--short", "HEAD") + (" and changes" if changed else ""), "python": platform.python_version(), "processor": platform.machine(),
-        "cores": os.cpu_count(), "load": round(os.getloadavg()[1], 1), "torch": version("torch"),
-    }  # fmt: skip
+        "commit": git("rev-parse", "--short", "HEAD") + (" and changes" if changed else ""),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
+    }
 
 
 def write() -> None:
