@@ -75,7 +75,7 @@ EXAMPLES = (
 
 # What this program prints beyond ASCII, for terminals that have no more. Greek letters go by their names, others
 # by what they are made of, and what is left becomes "?".
-_ASCII = dict(
+_ASCII: dict[str, str] = dict(
     zip(
         "█▇▆▅▄▃▂▁■·│─→…×–±✓✗Δδαβστρφμ‖∞≤≥Θθ",
         ("#", *"765432", "_", "#", ".", "|", "-", ">", ".", "x", "-", "+-", "ok", "no", "D", "d", "a", "b", "s",
