@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any
 from arvdm_theory.cli.arguments import whole
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from arvdm_theory.video.folders import Evaluation
+    from arvdm_theory.video.verdict import Rule
 
 __all__ = ["configure", "run"]
 
 EXAMPLES = ("arvdm video evaluate --truth demo/truth --generated demo/generated",)
+
+
+# Levels of wrong verdicts that are reported beside the one that is asked for.
+_LEVELS = (0.15, 0.2, 0.25, 0.35)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--side-by-side", metavar="DIR", default=None,
         help="clips that show the truth on the left and the model's frames on the right, those it predicted with "
         "a border, as on the paper's project page")  # fmt: skip
+    add("--calibrated-on", metavar="FILE", default=None,
+        help="judged clips that verdicts on side-by-side clips are calibrated on, as --clips writes them "
+        "(default: those of the paper's project page)")  # fmt: skip
+    add("--error", type=float, metavar="P", default=None,
+        help="share of successes, and of failures, that may be judged wrongly; the rest is 'can't tell' (default: "
+        "1/8)")  # fmt: skip
     add("--truth", metavar="DIR", default=None, help="true clips (mp4, npz, npy), paired by file name with ...")
     add("--generated", metavar="DIR", default=None, help="... the generated ones")
     add("--first-predicted-frame", type=whole(), metavar="N", default=None,
@@ -41,6 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--trust-code", action="store_true",
         help="--lpips and --fvd may be TorchScript: a program, which can write any file")  # fmt: skip
     add("--json", metavar="FILE", default=None, help="write the scores here")
+    add("--clips", metavar="FILE", default=None,
+        help="write what verdicts on side-by-side clips are made of here, as CSV: file, group, authors (their "
+        "verdict, if the name says it), views, psnr")  # fmt: skip
+    add("--held-out", metavar="FILE", default=None,
+        help="write how often verdicts are given, and wrong, each clip judged by all others, as CSV: of clips "
+        "named GROUP_success_* and GROUP_fail_*")  # fmt: skip
     add("--table", metavar="FILE", default=None, help="write every frame's scores here, as CSV")
 
 
@@ -52,30 +71,52 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.provenance import provenance
     from arvdm_theory.tables import write_table
     from arvdm_theory.video.features import load_lpips, load_video_features
-    from arvdm_theory.video.folders import agreement, evaluate_pairs, evaluate_side_by_side
+    from arvdm_theory.video.folders import evaluate_pairs, evaluate_side_by_side, scored_clips
     from arvdm_theory.video.metrics import curve_table
-    from arvdm_theory.video.side_by_side import BORDER, RULE
+    from arvdm_theory.video.side_by_side import BORDER
+    from arvdm_theory.video.verdict import LEVEL, leave_one_out
 
     _check(args)
+    rule = _rule(args) if args.side_by_side is not None else None
     lpips = None if args.lpips is None else load_lpips(args.lpips, args.trust_code)
     features = None if args.fvd is None else load_video_features(args.fvd, args.fvd_frames, args.trust_code)
-    side_by_side = args.side_by_side is not None
-    crop = args.crop if args.crop is not None else BORDER if side_by_side else 0
-    if side_by_side:
+    crop = args.crop if args.crop is not None else 0 if rule is None else BORDER
+    if rule is not None:
         result = evaluate_side_by_side(
-            args.side_by_side, first=args.first_predicted_frame, crop=crop, lpips=lpips, features=features
+            args.side_by_side,
+            rule=rule,
+            first=args.first_predicted_frame,
+            crop=crop,
+            lpips=lpips,
+            features=features,
         )
     else:
         result = evaluate_pairs(
             args.truth, args.generated, first=args.first_predicted_frame or 0, crop=crop, lpips=lpips,
             features=features, floats=args.floats,
         )  # fmt: skip
-    counts = agreement(result.rows) if side_by_side else {}
+    held_out = None
+    if rule is not None:
+        clips = scored_clips(result.rows)
+        if args.clips is not None:
+            write_table(clips, Path(args.clips))
+        if clips.authors.nunique() == 2:
+            held_out = leave_one_out(clips, sorted({rule.level, LEVEL, *_LEVELS}))
+            if args.held_out is not None:
+                write_table(held_out, Path(args.held_out))
+                write_json(
+                    Path(args.held_out).with_suffix(".provenance.json"),
+                    provenance({"clips": clips.file.tolist()}, 0),
+                )
+        elif args.held_out is not None:
+            raise ValueError("--held-out asks for clips named GROUP_success_* and others named GROUP_fail_*")
     if args.json is not None:
         config = {
             name: getattr(args, name)
             for name in (
                 "side_by_side",
+                "calibrated_on",
+                "error",
                 "truth",
                 "generated",
                 "first_predicted_frame",
@@ -89,8 +130,10 @@ def run(args: argparse.Namespace) -> int:
             "clips": result.rows,
             "skipped": [{"file": name, "reason": reason} for name, reason in result.skipped],
         }
-        if side_by_side:
-            report |= {"rule": RULE, "agreement_with_authors": counts}
+        if rule is not None:
+            report |= {"rule": rule.words}
+            if held_out is not None:
+                report["held_out"] = held_out.to_dict("records")
         if result.fvd is not None and features is not None:
             distance = result.fvd.distance
             report["fvd"] = {
@@ -104,8 +147,19 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, {**report, "provenance": provenance({**config, "crop": crop}, seed=0)})
     if args.table is not None:
         write_table(curve_table(result.curves, result.first_frame), Path(args.table))
-    _print(result, counts, side_by_side)
+    _print(result, rule, held_out)
     return 0
+
+
+def _rule(args: argparse.Namespace) -> Rule:
+    """What verdicts are made by."""
+    from arvdm_theory.tables import read_table
+    from arvdm_theory.video.verdict import LEVEL, Rule, paper_rule
+
+    level = LEVEL if args.error is None else args.error
+    if args.calibrated_on is None:
+        return paper_rule(level)
+    return Rule.of(read_table(args.calibrated_on), args.calibrated_on, level)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -119,31 +173,33 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("give --side-by-side DIR, or both --truth DIR and --generated DIR")
     if args.first_predicted_frame is not None and args.first_predicted_frame < 0:
         raise ValueError(f"--first-predicted-frame is at least 0, got {args.first_predicted_frame}")
+    for option in ("calibrated_on", "error", "clips", "held_out"):
+        if args.side_by_side is None and getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} is of side-by-side clips: give --side-by-side DIR")
     if args.crop is not None and args.crop < 0:
         raise ValueError(f"--crop is at least 0, got {args.crop}")
-    inputs = [args.lpips, args.fvd]
+    inputs = [args.lpips, args.fvd, args.calibrated_on]
     for folder in (args.side_by_side, args.truth, args.generated):
         inputs += [] if folder is None else clips_of(folder).values()
-    check_outputs({"--json": args.json, "--table": args.table}, inputs)
+    outputs = {"--json": args.json, "--table": args.table, "--clips": args.clips, "--held-out": args.held_out}
+    check_outputs(outputs, inputs)
 
 
-def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: bool) -> None:
-    import pandas as pd
+def _print(result: Evaluation, rule: Rule | None, held_out: pd.DataFrame | None) -> None:
+    from pandas import DataFrame
 
     from arvdm_theory.cli.tables import show_table
 
-    rows = pd.DataFrame(result.rows)
+    rows = DataFrame(result.rows)
     measures = [name for name in ("psnr", "ssim", "lpips") if name in rows]
     shown = rows[["file", *measures]].copy()
-    if side_by_side:
+    if rule is not None:
         shown["from frame"] = [
             f"{row['first_predicted_frame']} ({row['first_predicted_frame_from']})" for row in result.rows
         ]
-        shown["retrieved"] = ["yes" if row["retrieved"] else "no" for row in result.rows]
-        shown["by"] = rows["retrieved_by"]
+        shown["retrieved"], shown["by"] = rows["verdict"], rows["verdict_by"]
         shown["nearest"] = [f"{share:.0%}" if share == share else "-" for share in rows["nearest_share"]]
         shown["margin dB"] = rows["worst_margin_db"]
-        shown["by psnr"] = ["yes" if flag else "no" for flag in rows["retrieved_by_psnr"]]
         for label, key in (("copy last", "copy_last"), ("copy nearest", "copy_nearest")):
             shown[label] = [f"{row[key]['psnr']:.1f} {row[key]['ssim']:.2f}" for row in result.rows]
         shown["authors"] = rows["authors_verdict"].fillna("-")
@@ -155,12 +211,18 @@ def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: 
     print(f"\nscored {len(rows)}, skipped {len(result.skipped)}")
     for name, reason in result.skipped:
         print(f"  skipped {name}: {reason}")
-    for group, count in counts.items():
-        print(
-            f"{group}: the authors' verdict is met on {count['agree']} of {count['clips']} clips "
-            f"(by PSNR alone {count['agree_by_psnr']}; of {count.get('held_out', 0)} held out "
-            f"{count.get('held_out_agree_by_psnr', 0)})"
-        )
+    if rule is not None:
+        print(f"verdicts: {rule.words}.")
+    if rule is not None and held_out is not None:
+        own = held_out[
+            (held_out.score == "rule") & (held_out.calibrated_on == "all") & (held_out.level == rule.level)
+        ]
+        for row in own.itertuples():
+            print(
+                f"each judged by the other clips, {row.group}: a verdict on {row.decided} of {row.clips} clips, "
+                f"wrong on {row.wrong}{_interval(row.error_low, row.error_high)}; always 'success' is wrong on "  # type: ignore[arg-type]
+                f"{row.always_wrong_decided} of the same, on {row.always_wrong} of all"
+            )
     for name, reason in result.without_features:
         print(f"  {name} is left out of the Fréchet distance: {reason}")
     if result.fvd is not None:
@@ -169,3 +231,7 @@ def _print(result: Evaluation, counts: dict[str, dict[str, int]], side_by_side: 
             f"Fréchet distance {fvd.distance.value:.4g} between {fvd.samples_truth} true and "
             f"{fvd.samples_generated} generated stretches, features of dimension {fvd.dimension}{notes}"
         )
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if low != low else f" ({low:.0%} to {high:.0%})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from arvdm_theory.data.clips import ClipError, read_frames, to_unit
@@ -21,7 +22,6 @@ from arvdm_theory.video.frechet import FrechetEstimate, feature_distance
 from arvdm_theory.video.metrics import MetricError, Quality, quality
 from arvdm_theory.video.side_by_side import (
     BORDER,
-    CALIBRATION,
     Onset,
     SideBySideScore,
     agreed_onset,
@@ -29,8 +29,9 @@ from arvdm_theory.video.side_by_side import (
     halves,
     score_side_by_side,
 )
+from arvdm_theory.video.verdict import Rule, paper_rule
 
-__all__ = ["Evaluation", "agreement", "clips_of", "evaluate_pairs", "evaluate_side_by_side"]
+__all__ = ["Evaluation", "clips_of", "evaluate_pairs", "evaluate_side_by_side", "scored_clips"]
 
 Array = NDArray[np.float64]
 FloatScale = Literal["unit", "symmetric"]
@@ -84,6 +85,7 @@ def clips_of(folder: str | Path) -> dict[str, Path]:
 def evaluate_side_by_side(
     folder: str | Path,
     *,
+    rule: Rule | None = None,
     first: int | None = None,
     crop: int = BORDER,
     lpips: Perceptual | None = None,
@@ -96,6 +98,7 @@ def evaluate_side_by_side(
 
     Args:
         folder: with the clips.
+        rule: that verdicts are made by; None for that of the paper's clips.
         first: first predicted frame of every clip, where it is known.
         crop: pixels cut off each side.
         lpips: perceptual distance.
@@ -144,6 +147,9 @@ def evaluate_side_by_side(
         else:
             add(path, left, right, onset)
     result.rows.sort(key=lambda row: str(row["file"]))
+    judging = paper_rule() if rule is None else rule
+    for row, (_, clip) in zip(result.rows, scored_clips(result.rows).iterrows(), strict=True):
+        row["verdict"], row["verdict_by"] = judging.verdict(float(clip.views), float(clip.psnr))
     result.skipped.sort()
     return _finished(result, Path(folder), len(paths), sets, features)
 
@@ -201,32 +207,19 @@ def evaluate_pairs(
     return _finished(result, Path(generated), len(names), sets, features)
 
 
-def agreement(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """How often verdicts agree with the authors' own, which stands in the file name, for each group of clips.
-
-    Args:
-        rows: of side-by-side clips; those named ``GROUP_success_*`` or ``GROUP_fail_*`` count.
+def scored_clips(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """What verdicts are made of (:mod:`arvdm_theory.video.verdict`), a row a side-by-side clip.
 
     Returns:
-        for each group: clips, agree, agree_by_psnr, and, of the clips that the PSNR threshold was not fixed on,
-        held_out, held_out_agree, held_out_agree_by_psnr.
+        columns file; group and authors, from names like ``GROUP_success_*`` and ``GROUP_fail_*``, else empty;
+        views, NaN where some predicted frame has no differing view to be compared with; psnr.
     """
-    counts: dict[str, dict[str, int]] = {}
+    made = []
     for row in rows:
-        found = _VERDICT.match(row["file"])
-        if found is None:
-            continue
-        success = found["verdict"] == "success"
-        group = counts.setdefault(found["group"], {})
-        for prefix in ("", "held_out_") if row["file"] not in CALIBRATION else ("",):
-            for name, hit in (
-                ("clips", True),
-                ("agree", row["retrieved"] == success),
-                ("agree_by_psnr", row["retrieved_by_psnr"] == success),
-            ):
-                key = "held_out" if prefix and name == "clips" else prefix + name
-                group[key] = group.get(key, 0) + int(hit)
-    return counts
+        named = _VERDICT.match(row["file"])
+        views = row["worst_margin_db"] if row["fewest_differing_views"] else float("nan")
+        made.append((row["file"], named and named["group"], row["authors_verdict"], views, row["psnr"]))
+    return pd.DataFrame(made, columns=["file", "group", "authors", "views", "psnr"])
 
 
 def _finished(
@@ -306,9 +299,6 @@ def _side_by_side_row(name: str, left: Array, score: SideBySideScore) -> dict[st
         "first_predicted_frame_from": score.onset.source,
         "border_contrast": score.onset.contrast,
         "border_agreeing_frames": score.onset.agreeing,
-        "retrieved": score.retrieved,
-        "retrieved_by": score.retrieved_by,
-        "retrieved_by_psnr": score.retrieved_by_psnr,
         "nearest_share": score.nearest_share,
         "worst_margin_db": score.worst_margin_db,
         "fewest_differing_views": score.fewest_views,

@@ -5,14 +5,10 @@ at which prediction begins is measured from the picture: before it the edge of t
 left one as little as the rest does, from it on by the border. A codec blurs a thin border and a bright scene hides
 a white one, so no frame is judged alone: the step is the least-squares change point of the whole clip.
 
-**Verdict.** A rollout has retrieved the scene when every predicted frame is nearer to the truth than to every
-frame the model was given whose view differs from the true one (:mod:`arvdm_theory.video.retrieval`, with the
-clip's own memory as distractors). Where no view of the memory differs enough, the mean PSNR decides: at least
-``PSNR_THRESHOLD``. Both verdicts are always given.
-
-The PSNR threshold is half way between the worst success and the best failure of four clips of the paper's project
-page, the first two of each kind by name, and of nothing else: ``CALIBRATION``. On the other seven Minecraft clips
-it is held out. The rule of views has no fitted threshold.
+What a rollout retrieved shows in how much nearer each predicted frame is to the truth than to every frame the
+model was given whose view differs from the true one (:mod:`arvdm_theory.video.retrieval`, with the clip's own
+memory as distractors). What is made of the worst frame's lead, and of the mean PSNR where no view of the memory
+differs enough, says :mod:`arvdm_theory.video.verdict`.
 """
 
 from __future__ import annotations
@@ -30,9 +26,6 @@ from arvdm_theory.video.retrieval import MINIMUM_DIFFERENCE, blur, margin, view_
 
 __all__ = [
     "BORDER",
-    "CALIBRATION",
-    "PSNR_THRESHOLD",
-    "RULE",
     "Onset",
     "SideBySideScore",
     "agreed_onset",
@@ -45,24 +38,6 @@ Array = NDArray[np.float64]
 
 BORDER = 6
 """Pixels cut off each side before frames are compared: the widest border, blur included."""
-
-CALIBRATION = (
-    "minecraft_fail_minerlbasaltbuildvillagehouse_v0_1083.mp4",
-    "minecraft_fail_minerlbasaltbuildvillagehouse_v0_238.mp4",
-    "minecraft_success_minerlbasaltbuildvillagehouse_v0_20016.mp4",
-    "minecraft_success_minerlbasaltfindcave_v0_20089.mp4",
-)
-"""The only clips that the PSNR threshold was fixed on."""
-
-PSNR_THRESHOLD = 23.3
-"""Mean PSNR in dB of a rollout that retrieved: half way between 18.2 and 28.5 on the calibration clips."""
-
-RULE = (
-    "retrieved: every predicted frame is nearer (mean squared error after a 2 x 2 blur) to the truth than to "
-    f"every given frame whose view differs by at least {MINIMUM_DIFFERENCE} rms on [-1, 1]; where some predicted "
-    f"frame has no such view to be compared with, a mean PSNR of at least {PSNR_THRESHOLD} dB. That threshold was "
-    f"fixed on {', '.join(CALIBRATION)}."
-)
 
 # On [-1, 1]: the edge must stand out this much more once prediction has begun. The paper's borders, after the
 # codec, have 0.59 to 1.70, the same clips with the border cut off at most 0.12: the geometric middle.
@@ -98,13 +73,11 @@ class SideBySideScore:
     Attributes:
         onset: where prediction begins.
         quality: of every predicted frame, border cut off.
-        retrieved: the verdict.
-        retrieved_by: "views" or, where some predicted frame has no differing view to compare with, "psnr".
-        retrieved_by_psnr: the verdict of the PSNR threshold alone.
         nearest_share: share of predicted frames nearer to the truth than to every differing given frame, of those
             that have one; NaN if none has.
         worst_margin_db: the smallest such lead, in dB; NaN if none.
-        fewest_views: least number of given frames whose view differs, over the predicted frames.
+        fewest_views: least number of given frames whose view differs, over the predicted frames; where it is
+            0, the lead is not of every frame.
         copy_last: mean PSNR and SSIM of repeating the last given frame.
         copy_nearest: the same for the given frame nearest to the truth, chosen frame by frame by someone who
             knows the truth: the best that copying can do.
@@ -112,9 +85,6 @@ class SideBySideScore:
 
     onset: Onset
     quality: Quality
-    retrieved: bool
-    retrieved_by: str
-    retrieved_by_psnr: bool
     nearest_share: float
     worst_margin_db: float
     fewest_views: int
@@ -205,7 +175,6 @@ def score_side_by_side(
     truth, shown = left[:, inside, inside], right[:, inside, inside]
     memory, asked, predicted = truth[:first], truth[first:], shown[first:]
     scores = quality(asked, predicted, lpips)
-    by_psnr = bool(scores.psnr.mean() >= PSNR_THRESHOLD)
 
     soft_memory, soft_asked, soft_predicted = blur(memory), blur(asked), blur(predicted)
     margins, views, nearest = [], [], []
@@ -216,16 +185,12 @@ def score_side_by_side(
         margins.append(margin(frame, own, differing))
         nearest.append(int(distance.argmin()) if len(distance) else -1)
     comparable = np.array(margins)[np.array(views) > 0]
-    by_views = len(comparable) == len(margins)
     copies = [Quality(np.array([np.nan]), np.array([np.nan]))] * 2
     if first:
         copies = [quality(asked, np.broadcast_to(memory[-1], asked.shape)), quality(asked, memory[nearest])]
     return SideBySideScore(
         onset=onset,
         quality=scores,
-        retrieved=bool((comparable > 0).all()) if by_views else by_psnr,
-        retrieved_by="views" if by_views else "psnr",
-        retrieved_by_psnr=by_psnr,
         nearest_share=float((comparable > 0).mean()) if len(comparable) else float("nan"),
         worst_margin_db=float(comparable.min()) if len(comparable) else float("nan"),
         fewest_views=min(views),

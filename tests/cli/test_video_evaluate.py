@@ -114,10 +114,11 @@ def test_side_by_side_clips_and_the_authors_verdict(
     shown = capsys.readouterr().out
     report = json.loads(out.read_text())
     rows = {row["file"]: row for row in report["clips"]}
-    assert {name: row["retrieved"] for name, row in rows.items()} == {
-        "lab_success_1.npy": True,
-        "lab_fail_2.npy": False,
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "lab_success_1.npy": "success",
+        "lab_fail_2.npy": "fail",
     }
+    assert {row["verdict_by"] for row in rows.values()} == {"views"}
     assert {row["first_predicted_frame"] for row in rows.values()} == {6}
     assert {row["first_predicted_frame_from"] for row in rows.values()} == {"border"}
     fail = rows["lab_fail_2.npy"]
@@ -127,10 +128,40 @@ def test_side_by_side_clips_and_the_authors_verdict(
     np.testing.assert_allclose(fail["ssim"], ssim(clip[6:], own[6:]).mean(), rtol=1e-12)
     assert fail["identical_frames"] == 2
     assert report["skipped"][0]["file"] == "other.npy"
-    assert report["agreement_with_authors"]["lab"]["agree"] == 2
-    assert "CALIBRATION" not in report["rule"]
-    assert "lab: the authors' verdict is met on 2 of 2 clips" in shown
+    assert "Calibrated on 20 clips of the paper's project page" in report["rule"]
+    # One clip of a class, left out, leaves none to compare with: nothing is said of it.
+    assert {row["decided"] for row in report["held_out"]} == {0}
+    assert "each judged by the other clips, lab: a verdict on 0 of 2 clips, wrong on 0; always 'success'" in shown
     assert "6 (border)" in shown
+
+
+def test_verdicts_are_calibrated_on_clips_of_one_s_own(
+    wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A frame that is copied wholly has an infinite lead; what is below all judged failures fails."""
+    judged, clips, held_out = tmp_path / "judged.csv", tmp_path / "clips.csv", tmp_path / "held_out.csv"
+    scores = [("success", 90.0 + i, 80.0) for i in range(9)] + [("fail", 70.0 + i, 60.0) for i in range(9)]
+    table = pd.DataFrame(scores, columns=["authors", "views", "psnr"]).assign(file="x", group="x")
+    table.to_csv(judged, index=False)
+    words = ["video", "evaluate", "--side-by-side", str(wide), "--calibrated-on", str(judged)]
+    assert main([*words, "--clips", str(clips), "--held-out", str(held_out), "--error", "0.2"]) == 0
+    shown = capsys.readouterr().out
+    # Of nine a level of 0.2 lets one be odder: what lies between the second ones of both ends is of neither class.
+    assert "success above 91.0 and fail below 77.0" in shown
+    assert f"Calibrated on {judged}, so that of clips like those at most 20.0% of successes" in shown
+    made = pd.read_csv(clips)
+    assert made.file.tolist() == ["lab_fail_2.npy", "lab_success_1.npy"]
+    assert (made.group == "lab").all()
+    assert made.authors.tolist() == ["fail", "success"]
+    assert made.views.tolist() == [pytest.approx(made.views[0]), float("inf")]
+    assert (shown.count(" fail views "), shown.count(" success views ")) == (1, 1)
+    assert len(pd.read_csv(held_out)) > 0
+    table.drop(columns="psnr").to_csv(judged, index=False)
+    assert main(words) == 2
+    assert "judged clips have columns file, authors, views, psnr; missing: psnr" in capsys.readouterr().err
+    (wide / "lab_fail_2.npy").rename(wide / "mine.npy")
+    assert main([*words[:4], "--held-out", str(held_out)]) == 2
+    assert "GROUP_success_*" in capsys.readouterr().err
 
 
 def test_networks_of_ones_own_add_their_measures(
@@ -182,6 +213,10 @@ def test_networks_of_ones_own_add_their_measures(
         (["--truth", "TRUTH", "--generated", "WIDE"], "none of 7 clips can be scored"),
         (["--side-by-side", "WIDE", "--first-predicted-frame", "-1"], "--first-predicted-frame"),
         (["--side-by-side", "WIDE", "--first-predicted-frame", "99"], "got frame 99"),
+        (["--side-by-side", "WIDE", "--error", "1.5"], "lies between 0 and 1, got 1.5"),
+        (["--side-by-side", "WIDE", "--calibrated-on", "NOWHERE"], "No such file"),
+        (["--truth", "TRUTH", "--generated", "GENERATED", "--error", "0.2"], "--error is of side-by-side clips"),
+        (["--truth", "TRUTH", "--generated", "GENERATED", "--held-out", "x"], "--held-out is of side-by-side"),
         (["--side-by-side", "WIDE", "--crop", "16"], "leaves nothing"),
         (["--side-by-side", "WIDE", "--crop", "-1"], "--crop"),
         (["--side-by-side", "WIDE", "--lpips", "NOWHERE"], "none is downloaded"),

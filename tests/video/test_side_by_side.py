@@ -9,18 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from arvdm_theory.data.clips import read_frames
-from arvdm_theory.video.folders import Evaluation, agreement, evaluate_side_by_side
+from arvdm_theory.video.folders import Evaluation, evaluate_side_by_side, scored_clips
 from arvdm_theory.video.metrics import MetricError, psnr
 from arvdm_theory.video.side_by_side import (
     BORDER,
-    CALIBRATION,
-    PSNR_THRESHOLD,
     Onset,
     agreed_onset,
     find_onset,
     halves,
     score_side_by_side,
 )
+from arvdm_theory.video.verdict import leave_one_out, paper_clips, paper_rule
 
 PAPER_CLIPS = Path(__file__).parents[3] / "shared" / "data" / "paper_clips"
 
@@ -123,10 +122,9 @@ def test_scores_are_those_of_the_predicted_frames_inside_the_border() -> None:
     score = score_side_by_side(left, right, onset)
     expected = psnr(clip[25:, 6:42, 6:42], clip[25:, 6:42, 54:90])
     np.testing.assert_array_equal(score.quality.psnr, expected)
-    assert score.retrieved
-    assert score.retrieved_by == "views"
-    assert score.retrieved_by_psnr
     assert score.nearest_share == 1
+    assert score.worst_margin_db > 0
+    assert score.fewest_views > 0
     memory = clip[:25, 6:42, 6:42]
     np.testing.assert_array_equal(
         score.copy_last.psnr, psnr(clip[25:, 6:42, 6:42], np.repeat(memory[-1:], 15, axis=0))
@@ -140,21 +138,21 @@ def test_scores_are_those_of_the_predicted_frames_inside_the_border() -> None:
 def test_one_wrong_frame_is_no_retrieval_though_the_mean_psnr_is_high() -> None:
     left, right = halves(_clip(25, wrong=1))
     score = score_side_by_side(left, right, Onset(25, "given"))
-    assert not score.retrieved
-    assert score.retrieved_by_psnr
+    psnr = float(score.quality.psnr.mean())
     assert score.nearest_share == pytest.approx(14 / 15)
     assert score.worst_margin_db < 0
+    assert paper_rule().verdict(score.worst_margin_db, psnr) == ("fail", "views")
+    assert paper_rule().verdict(float("nan"), psnr) == ("success", "psnr")
 
 
-def test_without_views_to_compare_with_the_psnr_decides() -> None:
+def test_without_views_to_compare_with_there_is_no_lead() -> None:
     still = np.repeat(_clip(25)[:1], 20, axis=0)
     left, right = halves(still)
-    for add, verdict in ((0.02, True), (0.3, False)):
-        score = score_side_by_side(left, np.where(right > 0, right - add, right + add), Onset(10, "given"))
-        assert (score.retrieved, score.retrieved_by, score.fewest_views) == (verdict, "psnr", 0)
-        assert np.isnan([score.nearest_share, score.worst_margin_db]).all()
+    score = score_side_by_side(left, right, Onset(10, "given"))
+    assert score.fewest_views == 0
+    assert np.isnan([score.nearest_share, score.worst_margin_db]).all()
     everything = score_side_by_side(left, right, Onset(0, "given"))
-    assert everything.retrieved_by == "psnr"
+    assert everything.fewest_views == 0
     assert np.isnan(everything.copy_last.psnr).all()
 
 
@@ -202,21 +200,6 @@ def test_a_folder_without_a_clip_to_score_is_an_error(tmp_path: Path) -> None:
         evaluate_side_by_side(tmp_path)
 
 
-def test_agreement_counts_by_group_and_keeps_the_calibration_apart() -> None:
-    def row(file: str, retrieved: bool, by_psnr: bool) -> dict:
-        return {"file": file, "retrieved": retrieved, "retrieved_by_psnr": by_psnr}
-
-    counts = agreement(
-        [row(CALIBRATION[0], False, True), row("minecraft_success_x.mp4", True, True), row("mine.mp4", True, True)]
-    )
-    assert counts == {
-        "minecraft": {
-            "clips": 2, "agree": 2, "agree_by_psnr": 1, "held_out": 1, "held_out_agree": 1,
-            "held_out_agree_by_psnr": 1,
-        }
-    }  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def paper() -> Evaluation:
     if not PAPER_CLIPS.is_dir():
@@ -233,11 +216,22 @@ def test_prediction_begins_where_the_paper_s_clips_show_their_border(paper: Eval
         assert row["border_agreeing_frames"] > 0.9
 
 
-def test_the_verdict_is_the_authors_on_every_minecraft_clip(paper: Evaluation) -> None:
-    counts = agreement(paper.rows)
-    minecraft = counts["minecraft"]
-    assert minecraft["clips"] == minecraft["agree"] == minecraft["agree_by_psnr"] >= 11
-    assert minecraft["held_out"] == minecraft["held_out_agree_by_psnr"] == minecraft["clips"] - len(CALIBRATION)
+def test_the_scores_that_the_rule_is_calibrated_on_are_those_of_the_clips(paper: Evaluation) -> None:
+    """Those that are shipped; another decoder may round a pixel otherwise."""
+    found = scored_clips(paper.rows)
+    assert found[["file", "group", "authors"]].equals(paper_clips()[["file", "group", "authors"]])
+    np.testing.assert_allclose(found[["views", "psnr"]], paper_clips()[["views", "psnr"]], atol=0.02)
+
+
+def test_held_out_verdicts_are_right_on_minecraft_and_not_always_on_dmlab(paper: Evaluation) -> None:
+    found = leave_one_out(scored_clips(paper.rows)).set_index(["score", "calibrated_on", "group"])
+    minecraft, dmlab = (found.loc["rule", "all", group] for group in ("minecraft", "dmlab"))
+    assert (minecraft.clips, minecraft.decided, minecraft.wrong, minecraft.always_wrong) == (11, 11, 0, 5)
+    # The model hallucinates a sign on a wall of the right shape and colour: too few pixels for any squared error.
+    # Where the signed wall is left out, the rule is no stricter than the other failures ask for.
+    assert (dmlab.clips, dmlab.decided, dmlab.wrong, dmlab.always_wrong) == (9, 7, 2, 3)
+    # Its own engine alone has too few failures to say anything at this level.
+    assert found.loc["rule", "own group", "dmlab"].decided == 0
     scores = {row["file"]: (row["psnr"], row["ssim"]) for row in paper.rows if "minecraft" in row["file"]}
     for file, (decibel, similarity) in scores.items():
         # Measured independently: successes 28.3 to 30.8 dB and 0.78 to 0.90, failures 14.9 to 19.6 and 0.35 to
@@ -245,22 +239,11 @@ def test_the_verdict_is_the_authors_on_every_minecraft_clip(paper: Evaluation) -
         low, high = ((28.2, 30.9), (0.75, 0.92)) if "_success_" in file else ((14.8, 19.7), (0.33, 0.6))
         assert low[0] < decibel < low[1]
         assert high[0] < similarity < high[1]
-    worst = min(scores[name][0] for name in CALIBRATION if "_success_" in name)
-    best = max(scores[name][0] for name in CALIBRATION if "_fail_" in name)
-    assert pytest.approx((worst + best) / 2, abs=0.05) == PSNR_THRESHOLD
-
-
-def test_dmlab_is_harder_and_reported_as_it_is(paper: Evaluation) -> None:
-    rows = {row["file"]: row for row in paper.rows if row["file"].startswith("dmlab")}
-    wrong = [name for name, row in rows.items() if row["retrieved"] != ("_success_" in name)]
-    # The model hallucinates a sign on a wall of the right shape and colour: too few pixels for any squared error.
-    assert wrong == ["dmlab_fail_020_0_8_130_165.mp4"]
-    assert agreement(paper.rows)["dmlab"]["agree_by_psnr"] == 6
 
 
 def test_copying_the_last_frame_is_never_enough_and_the_right_frame_was_often_there(paper: Evaluation) -> None:
     for row in paper.rows:
-        assert row["copy_last"]["psnr"] < PSNR_THRESHOLD - 5
+        assert row["copy_last"]["psnr"] < 18.5  # the worst success has 21.7
         assert row["copy_last"]["ssim"] < 0.5
     failed = [row for row in paper.rows if "minecraft_fail" in row["file"]]
     # The memory held what these rollouts missed: copying it would have been far better than generating.
