@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from arvdm_theory.experiments.findings import Finding
-from arvdm_theory.experiments.video.findings import findings
+from arvdm_theory.experiments.video.findings import _drift, findings
 
 REFERENCES = {"copy of the last frame": 0.05, "mean of the memory": 0.1, "memory by time": 0.3,
               "nearest by dead reckoning": 0.7}  # fmt: skip
@@ -89,3 +89,22 @@ def test_changes_on_true_frames_are_apart_from_rollouts() -> None:
     assert told[f"last eight (dB): {label}: cross, 8 frames, 400 updates"].value == 12
     assert told[f"rank correlation: 1 - rate and dB lost: {label}"].of == 40
     assert told[f"the same at equal first frames: 1 - rate and dB lost: {label}"].value == 0.1
+
+
+def test_drift_is_what_generated_references_cost() -> None:
+    """Five networks: those that forget more drift less, though all lose the same from the first frame on."""
+    rows = [
+        row(str(i), "cross", 0.2 * i, slope=-0.1, slope_low=-0.2, slope_high=0.0, psnr_first=20.0, end=12.0,
+            begin_true=14.0, end_true=12.0 + i, cpu_ratio=1.0, peak_ratio=1.0)
+        for i in range(1, 6)
+    ]  # fmt: skip
+    told = {each.finding: each for each in _drift(pd.DataFrame(rows))}
+    label = "1 - rate and drift: dmlab, cpu-slip, worlds 1"
+    assert told == {}  # drift and quality rank them alike: nothing is left to correlate
+    rows[0]["end"], rows[4]["end_true"] = 11.5, 16.5
+    rows[1]["end_true"], rows[1]["end"] = 12.5, 10.0
+    told = {each.finding: each for each in _drift(pd.DataFrame(rows))}
+    drift = [1.5, 2.5, 3.0, 4.0, 4.5]
+    assert told["largest drift (dB): dmlab, cpu-slip, worlds 1"].value == max(drift)
+    assert told[f"rank correlation: {label}"].value == -1
+    assert told[f"rank correlation: {label}"].of == 5

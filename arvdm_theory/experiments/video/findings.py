@@ -10,6 +10,7 @@ import pandas as pd
 
 from arvdm_theory.experiments.findings import Finding, count, exact
 from arvdm_theory.video.baselines import MAPLESS
+from arvdm_theory.video.decay import DecayError, partial_rank_correlation, rank_agreement
 from arvdm_theory.video.retrieval import SOURCES
 
 __all__ = ["findings"]
@@ -26,6 +27,7 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     summary = tables["video-summary"]
     yield from _compression(summary)
     yield from _rollouts(summary)
+    yield from _drift(summary)
     yield from _claims(tables["video-claims"], tables["video-agreement"])
 
 
@@ -113,6 +115,26 @@ def _rollouts(summary: pd.DataFrame) -> Iterator[Finding]:
             yield exact(f"first eight on true frames (dB): {label}", row["begin_true"])
             yield exact(f"last eight on true frames (dB): {label}", row["end_true"])
             yield _of(f"slope (dB a frame): {label}", row, "slope")
+
+
+def _drift(summary: pd.DataFrame) -> Iterator[Finding]:
+    """Forgetting against drift: by how much the last frames are worse than when generated from true ones."""
+    rolled = summary[summary["slope"].notna()]
+    for condition, part in rolled.groupby(_CONDITION, sort=False):
+        forgotten, drift, quality = 1 - part["rate"], part["end_true"] - part["end"], part["end_true"]
+        label = f"1 - rate and drift: {_label(condition)}"
+        try:
+            found = [
+                ("rank correlation", rank_agreement(forgotten, drift).correlation),
+                ("rank correlation at equal quality on true frames",
+                 partial_rank_correlation(forgotten, drift, quality)),
+            ]  # fmt: skip
+        except DecayError:
+            continue  # too few networks to rank
+        yield exact(f"largest drift (dB): {_label(condition)}", drift.max())
+        yield exact(f"smallest drift (dB): {_label(condition)}", drift.min())
+        for name, rho in found:
+            yield Finding(f"{name}: {label}", rho.value, rho.ci_low, rho.ci_high, len(part))
 
 
 def _claims(claims: pd.DataFrame, agreement: pd.DataFrame) -> Iterator[Finding]:
