@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 # As arvdm_theory.video.presets has them, which would import torch.
 PRESETS = (
     "smoke", "cpu", "cpu-walk", "cpu-between", "cpu-slip", "cpu-walk-slip", "cpu-far", "cpu-farthest", "cpu-long",
-    "gpu",
+    "smoke-history", "cpu-history", "gpu",
 )  # fmt: skip
 
-__all__ = ["PRESETS", "add_data_options", "configure", "run", "run_from"]
+# As arvdm_theory.video.memory_plans has them.
+PLANS = ("outpainting", "fifo", "rolling", "pyramid")
+
+__all__ = ["PLANS", "PRESETS", "add_data_options", "configure", "run", "run_from"]
 
 EXAMPLES = (
     "arvdm video train --preset smoke --memory cross --out demo/cross",
@@ -48,8 +51,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--compress", type=whole(), metavar="R", default=1, help="so many parts of the memory become one")
     add("--compression", choices=("spatial", "temporal", "tokens"), default="spatial",
         help="the parts: places (R is a square number), frames in a row, or learned tokens")  # fmt: skip
-    add("--plan", choices=("outpainting", "fifo"), default="outpainting",
-        help="generate whole windows, or one frame after another down a diagonal of noise levels")  # fmt: skip
+    add("--plan", choices=PLANS, default="outpainting",
+        help="generate whole windows, one frame or half a window after another down a staircase of noise levels, "
+        "or whole windows whose frames begin one after another")  # fmt: skip
     add("--architecture", choices=("transformer", "unet"), default=None, help="default: the preset's first")
     add(
         "--told",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arvdm_theory.diffusion.scores import as_score, checked_score
+from arvdm_theory.diffusion.scores import GuidedScore, as_score, checked_score
 from arvdm_theory.diffusion.steps import Evaluation, ReverseStep, reverse_step
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.noise import noised, standard_normal
@@ -375,7 +375,10 @@ def _check(
     for what, count in wanted.items():
         if count < 1:
             raise ValueError(f"at least one {what} is needed, got {count}")
-    if video is None and getattr(score, "video", score) is None:
+    asked = score
+    while isinstance(asked, GuidedScore):
+        asked = asked.base
+    if video is None and getattr(asked, "video", asked) is None:
         raise ValueError(
             f"{type(score).__name__} is a known video's score: give the video, generate(..., video=...)"
         )

@@ -120,6 +120,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",
     ),
+    "drift-by-plan": Experiment(
+        "drift_by_plan", "what rollouts of video networks lose by drift: outpainting, pyramid, rolling window, "
+        "FIFO, noised context, history guidance", ("smoke", "cpu"), "drift_by_plan.py", "SIZES",
+    ),
     "savings": Experiment(
         "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",
         ("smoke", "full"), "savings.py", "SIZES",

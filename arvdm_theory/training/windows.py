@@ -22,7 +22,7 @@ Weightings:
   batches they get, so the expected loss is (Σ SEE of all stages drawn + a constant)/``entries``.
 
 Sources: Vincent 2011 (denoising score matching); arXiv 2503.10704, section 4 (the score estimation error); Chen
-et al. 2024, Diffusion Forcing (a level of its own for every frame).
+et al. 2024, Diffusion Forcing (a level of its own for every frame); Song et al. 2025, history guidance.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ from arvdm_theory.noise import alpha, noised, sigma2
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.stage import Stage
 
-__all__ = ["LevelChoice", "TrainingBatch", "Weighting", "WindowSampler", "step_generator"]
+__all__ = ["HISTORY_LEVEL", "LevelChoice", "TrainingBatch", "Weighting", "WindowSampler", "step_generator"]
 
-LevelChoice = Literal["plan", "continuous", "independent"]
+HISTORY_LEVEL = 1.0
+"""The highest level that references are noised to where their levels are drawn."""
+
+# Shares of the batches without references, and with noised ones.
+_WITHOUT, _NOISED = 0.1, 0.5
+
+LevelChoice = Literal["plan", "continuous", "independent", "history"]
 Weighting = Literal["network", "see", "x0"]
 
 
@@ -116,8 +122,10 @@ class WindowSampler:
         ar_steps: K: AR steps ``first_ar_step``..K are drawn alike.
         source: the videos.
         levels: ``plan`` (row m < M of the plan's grid, m uniform, one a video), ``continuous`` (uniform between
-            two adjacent rows, at the same fraction for all frames) or ``independent`` (for every frame a row, a
-            column and a fraction of its own).
+            two adjacent rows, at the same fraction for all frames), ``independent`` (for every frame a row, a
+            column and a fraction of its own) or ``history`` (the same, and of half the batches every reference is
+            noised to a level of its own, up to :data:`HISTORY_LEVEL`; of a tenth there is none, as history
+            guidance asks for).
         init_share: probability of the initialisation stage; left out, 1/(number of AR steps drawn + 1).
         weighting: ``network``, ``see`` or ``x0``, as the module says.
         precision: levels → (dF/dx̂)² for ``network``: a denoiser's ``output_precision``.
@@ -194,12 +202,28 @@ class WindowSampler:
         """The batch of stage ``number`` for given videos, levels and weights (batch, w)."""
         stage = self.stages[number]
         frames = video.frames.to(self.dtype)
-        clean, at = frames[:, list(stage.frames)], stage.reference_levels
+        clean = frames[:, list(stage.frames)]
+        at, none = self._reference_levels(stage, generator)
         references = ReferenceBatch.shown(
             self._noise(frames[:, list(stage.reference_frames)], at, generator), at, stage.reference_frames,
             tuple(stage.frames), None if video.actions is None else video.actions.to(self.dtype),
         )  # fmt: skip
+        if none:
+            references = references.without()
         return TrainingBatch(self._noise(clean, levels, generator), levels, references, clean, weight)
+
+    def _reference_levels(self, stage: Stage, generator: Generator) -> tuple[Tensor, bool]:
+        """The levels (r,) that a batch's references stand at, and whether it goes without them."""
+        planned = stage.reference_levels
+        if self.levels != "history":
+            return planned, False
+        kind = float(torch.rand((), generator=generator))
+        if kind < _WITHOUT:
+            return planned, True
+        if kind < _WITHOUT + _NOISED:
+            # Low levels more often: what is shown at high ones tells little.
+            return HISTORY_LEVEL * torch.rand(planned.shape, dtype=planned.dtype, generator=generator) ** 2, False
+        return planned, False
 
     def _noise(self, clean: Tensor, levels: Tensor, generator: Generator) -> Tensor:
         """Clean frames (batch, n, d) taken to ``levels``, (n,) or (batch, n)."""
@@ -210,7 +234,7 @@ class WindowSampler:
     def _levels(self, stage: Stage, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Levels (batch, w), and the rows of the grid (batch,) that they were drawn from."""
         grid, w = stage.levels, stage.window
-        if self.levels == "independent":
+        if self.levels in ("independent", "history"):
             row = torch.randint(stage.steps, (batch, w), generator=generator)
             column = torch.randint(w, (batch, w), generator=generator)
             fraction = torch.rand((batch, w), dtype=torch.float64, generator=generator)

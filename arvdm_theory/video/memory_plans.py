@@ -6,9 +6,13 @@ A video is cut into
 
 and all frames before the generated ones are given. The last c frames that are out are the short context, the M
 before them the memory; both move along with the rollout, so that in the end a network remembers what it generated
-itself. A network without memory sees the context alone. With outpainting (w = Δ) the gap, which nobody is shown,
-rounds what is given up to a multiple of Δ; with the pipelined schedule of FIFO-Diffusion (Δ = 1) there is none,
-and the last w - 1 given frames enter the window noised.
+itself. A network without memory sees the context alone. The gap, which nobody is shown, rounds what is given up to
+a multiple of Δ. Where windows overlap (w > Δ) the last w - Δ given frames enter the window noised.
+
+A window is denoised in one of four ways: all frames together (``outpainting``, w = Δ); in a window of parts, each
+nearer to clean than the next, of one frame (``fifo``, Δ = 1, the pipelined schedule of FIFO-Diffusion) or of half
+a window (``rolling``, Δ = w/2); or all from T to 0 in one AR step, but each frame begins later than the one before
+it (``pyramid``, w = Δ, the pyramid schedule of Diffusion Forcing). What is shown may be noised (``noise``).
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from arvdm_theory.plan.references import PlanError, References
 
 __all__ = ["MemoryPlan", "PlanKind", "Schedule", "schedule_levels"]
 
-PlanKind = Literal["outpainting", "fifo"]
+PlanKind = Literal["outpainting", "fifo", "rolling", "pyramid"]
 Schedule = Literal["cosine", "sigmoid"]
 
 # Of the sigmoid schedule, Jabri et al. 2022: from -3 to 3, at temperature 1.
@@ -39,14 +43,16 @@ class MemoryPlan:
     Attributes:
         memory: M ≥ 0, frames that are remembered; 0 is a network without memory.
         generated: g, frames that are generated.
-        kind: ``outpainting`` or ``fifo``.
-        window: w; g must be a multiple of it for ``outpainting``.
+        kind: ``outpainting``, ``fifo``, ``rolling`` or ``pyramid``.
+        window: w; g must be a multiple of Δ.
         context: c ≥ 1, frames of the short context.
         gap_for: M of the videos' layout, where it is not this plan's own: a network with less memory, or none, is
             compared with one with more on the same frames.
-        reverse_steps: M_AR; for ``fifo`` the steps of one AR step.
+        reverse_steps: M_AR; where windows overlap the steps of one AR step.
         horizon: T.
         schedule: levels are equally far apart in this schedule's native time.
+        noise: levels that shown frames are noised to afresh, that of the last frame out first; the last one is
+            that of all older ones. None: shown clean.
 
     Raises:
         PlanError: if a number is out of range or windows do not fit.
@@ -68,10 +74,15 @@ class MemoryPlan:
     reverse_steps: int = 16
     horizon: float = 8.0
     schedule: Schedule = "cosine"
+    noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(PlanKind):
             raise PlanError(f"a plan with memory is {' or '.join(get_args(PlanKind))}, got {self.kind!r}")
+        least = {"fifo": 2, "rolling": 2}.get(self.kind, 1)
+        if self.window >= 1 and (self.window < least or (self.kind == "rolling" and self.window % 2)):
+            even = "an even number of frames, " if self.kind == "rolling" else ""
+            raise PlanError(f"a {self.kind} schedule has a window of {even}at least {least}, got {self.window}")
         if self.memory < 0 or self.laid_out < self.memory:
             raise PlanError(f"the memory holds at least 0 frames, and no more than are given, got {self.memory}")
         if self.context < 1 or self.generated < 1 or self.window < 1:
@@ -79,13 +90,21 @@ class MemoryPlan:
                 f"context, window and generated frames are 1 or more, got {self.context}, {self.window} and "
                 f"{self.generated}"
             )
-        if self.kind == "outpainting" and self.generated % self.window:
+        if self.generated % self.stride:
             raise PlanError(
-                f"outpainting generates whole windows: {self.window} frames do not divide {self.generated}"
+                f"{self.kind} generates {self.stride} frames at a time, which do not divide {self.generated}"
             )
-        if self.kind == "fifo" and self.window < 2:
-            raise PlanError(f"a pipelined schedule has a window of at least 2 frames, got {self.window}")
         _ = self.plan
+
+    @property
+    def stride(self) -> int:
+        """Δ."""
+        return {"fifo": 1, "rolling": self.window // 2}.get(self.kind, self.window)
+
+    @property
+    def noised(self) -> int:
+        """w - Δ, given frames that enter the window noised."""
+        return self.window - self.stride
 
     @property
     def laid_out(self) -> int:
@@ -96,12 +115,12 @@ class MemoryPlan:
     def prompt(self) -> int:
         """How many frames are given."""
         seen = self.laid_out + self.context
-        return seen + self.window - 1 if self.kind == "fifo" else -(-seen // self.window) * self.window
+        return -(-seen // self.stride) * self.stride + self.noised
 
     @property
     def near(self) -> int:
         """How many of the last given frames every network sees: the context, and what enters the window noised."""
-        return self.context + (self.window - 1 if self.kind == "fifo" else 0)
+        return self.context + self.noised
 
     @cached_property
     def first(self) -> int:
@@ -111,8 +130,12 @@ class MemoryPlan:
     @property
     def last(self) -> int:
         """K, the AR step that puts the last generated frame out."""
-        end = self.prompt + self.generated
-        return end if self.kind == "fifo" else end // self.window - 1
+        return -(-(self.prompt + self.generated) // self.stride) - (not self.noised)
+
+    @property
+    def origin(self) -> int:
+        """Where the last given frame stands, counted from the first frame of the window after it."""
+        return self.prompt - 1 - self.plan.window_frames(self.first)[0]
 
     @property
     def total_frames(self) -> int:
@@ -126,7 +149,7 @@ class MemoryPlan:
 
     def remembered(self, frame: int) -> range:
         """Given frames behind the short context that may still be remembered when a generated frame comes out."""
-        out = frame if self.kind == "fifo" else frame - (frame - self.prompt) % self.window
+        out = frame - frame % self.stride
         return range(out - self.context - self.laid_out, self.prompt - self.near)
 
     @property
@@ -137,24 +160,35 @@ class MemoryPlan:
     @cached_property
     def plan(self) -> Plan:
         """The plan itself."""
-        w, m = self.window, self.reverse_steps
-        stairs = [1.0] * w if self.kind == "outpainting" else [j / w for j in range(1, w + 1)]
-        fall = 1.0 if self.kind == "outpainting" else 1 / w
-        shares = [[high - fall * step / m for high in stairs] for step in range(m + 1)]
+        w, m, stride = self.window, self.reverse_steps, self.stride
+        if self.kind == "pyramid":
+            # A frame begins 1/w of a frame's way after the one before it; that much longer is the whole.
+            whole = 1 + (w - 1) / w
+            shares = [
+                [min(max(1 + j / w - whole * step / m, 0.0), 1.0) for j in range(w)] for step in range(m + 1)
+            ]
+        else:
+            parts = w // stride
+            stairs = [(j // stride + 1) / parts for j in range(w)]
+            shares = [[high - step / m / parts for high in stairs] for step in range(m + 1)]
         columns = zip(*(schedule_levels(row, self.schedule, self.horizon) for row in shares), strict=True)
         grid = tuple(zip(*columns, strict=True))
-        stride = w if self.kind == "outpainting" else 1
         start = schedule_levels([1 - step / m for step in range(m + 1)], self.schedule, self.horizon)
-        frames = w if self.kind == "outpainting" else w - 1
+        count = self.memory + self.context
+        shown = References.none()
+        # The first rule that names a frame decides its level.
+        for lag, level in enumerate(self.noise[: count - 1], 1):
+            shown = shown + References.last(lag, level)
+        shown = shown + References.last(count, self.noise[-1] if self.noise else 0.0)
         return Plan(
             grid[0],
             stride,
             self.horizon,
             m,
             init_steps=m,
-            references=References.last(self.memory + self.context),
+            references=shown,
             ar_grid=grid,
-            init_grid=tuple((level,) * frames for level in start),
+            init_grid=tuple((level,) * (self.noised or w) for level in start),
             name=self.kind,
         )
 

@@ -118,6 +118,10 @@ _CPU_WALK_SLIP = replace(
     rollout_trajectory=Trajectory("walk", context=16, farthest=48, slip=0.2), least=2,
 )  # fmt: skip
 
+# For sampling by any plan, with noised context or history guidance.
+_SMOKE_HISTORY = replace(_SMOKE, training=replace(_SMOKE.training, levels="history"))
+_CPU_HISTORY = replace(_CPU_SLIP, training=replace(_CPU_SLIP.training, levels="history"))
+
 # Rounds of 64 steps, 32 frames, are remembered whole.
 _CPU_FAR = replace(
     _CPU_WALK, trajectory=Trajectory("walk", frames=128, context=24), memory=32, context=4,
@@ -165,6 +169,7 @@ _MINECRAFT_GPU = replace(
 _CPU_PRESETS = {
     "smoke": _SMOKE, "cpu": _CPU, "cpu-walk": _CPU_WALK, "cpu-between": _CPU_BETWEEN, "cpu-slip": _CPU_SLIP,
     "cpu-walk-slip": _CPU_WALK_SLIP, "cpu-far": _CPU_FAR, "cpu-farthest": _CPU_FARTHEST, "cpu-long": _CPU_LONG,
+    "smoke-history": _SMOKE_HISTORY, "cpu-history": _CPU_HISTORY,
 }  # fmt: skip
 
 PRESET_NAMES = (*_CPU_PRESETS, "gpu")

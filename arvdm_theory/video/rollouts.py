@@ -8,7 +8,9 @@ test worlds, walked for longer. Predictions see teacher-forced outputs alone
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from arvdm_theory.data.clips import to_unit
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
 from arvdm_theory.training.checkpoint import load_denoiser
+from arvdm_theory.training.windows import HISTORY_LEVEL
 from arvdm_theory.video.degradation import (
     error_gain,
     leading_components,
@@ -29,7 +32,7 @@ from arvdm_theory.video.degradation import (
     step_response,
 )
 from arvdm_theory.video.intervals import interval_columns
-from arvdm_theory.video.memory_plans import MemoryPlan
+from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
 from arvdm_theory.video.metrics import decibel, mean_squared_error, psnr, ssim
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.runs import (
@@ -47,6 +50,7 @@ __all__ = [
     "ON_TRUE_FRAMES",
     "PROXIES",
     "TEACHER_FORCED",
+    "Way",
     "decay_table",
     "on_true_frames",
     "predict_decay",
@@ -68,18 +72,52 @@ TEACHER_FORCED = 200
 """Windows that a prediction is made from."""
 
 
-def rollout_plan(run: VideoRun) -> MemoryPlan:
-    """The plan of a run, with as many frames to generate as its preset's long rollouts have."""
-    return dataclasses.replace(run.windows, generated=run.settings.rollout[0])
+@dataclass(frozen=True)
+class Way:
+    """How a trained network is sampled.
+
+    Attributes:
+        kind: of the plan; None for that of the training.
+        noise: levels that shown frames are noised to, see :class:`~arvdm_theory.video.memory_plans.MemoryPlan`.
+        guidance: ω of history guidance.
+    """
+
+    kind: PlanKind | None = None
+    noise: tuple[float, ...] = ()
+    guidance: float = 1.0
+
+    def untrained(self, run: VideoRun) -> str | None:
+        """What of it the network was not trained for, in words; None where it was.
+
+        Levels that are drawn for every frame by itself (``independent``, ``history``) cover every plan's; noised
+        or missing frames to remember are seen in training with ``history`` alone.
+        """
+        levels = run.settings.training.levels
+        if self.kind not in (None, run.plan) and levels not in ("independent", "history"):
+            return f"the network was trained on the levels of {run.plan} alone, not on those of {self.kind}"
+        if self.noise and max(self.noise) > (HISTORY_LEVEL if levels == "history" else 0.0):
+            seen = f"up to level {HISTORY_LEVEL:g}" if levels == "history" else "clean"
+            return f"the network was shown remembered frames {seen} in training, not at level {max(self.noise):g}"
+        if self.guidance != 1 and levels != "history":
+            return "history guidance asks a network without its references, which this one never was in training"
+        return None
 
 
-def rollout_source(run: VideoRun, store: Path, progress: bool = True) -> WindowSource:
+_AS_TRAINED = Way()
+
+
+def rollout_plan(run: VideoRun, way: Way = _AS_TRAINED) -> MemoryPlan:
+    """The plan of a run, with as many frames to generate as its preset's long rollouts have, or another way's."""
+    return run.windows_of(way.kind or run.plan, run.settings.rollout[0], way.noise)
+
+
+def rollout_source(run: VideoRun, store: Path, progress: bool = True, way: Way = _AS_TRAINED) -> WindowSource:
     """Windows as long as a rollout, of test worlds that are walked for longer, and maybe in another way.
 
     Raises:
         ValueError: if the episodes cannot be had, or those of a folder are too short.
     """
-    plan, skip = rollout_plan(run), run.settings.skip
+    plan, skip = rollout_plan(run, way), run.settings.skip
     need = (plan.total_frames - 1) * skip + 1
     episodes = run.episodes
     walk = run.settings.rollout_trajectory or episodes.trajectory
@@ -89,8 +127,9 @@ def rollout_source(run: VideoRun, store: Path, progress: bool = True) -> WindowS
 
 
 def on_true_frames(
-    run: VideoRun, denoiser: Denoiser, source: WindowSource, samples: Samples, progress: bool = True
-) -> NDArray[np.uint8]:
+    run: VideoRun, denoiser: Denoiser, source: WindowSource, samples: Samples, progress: bool = True,
+    guidance: float = 1.0,
+) -> NDArray[np.uint8]:  # fmt: skip
     """What a network makes of every place of a rollout when all that it is shown are true frames.
 
     Each AR step starts anew from the true frames before it: nothing generated is handed on, and a network that
@@ -102,6 +141,7 @@ def on_true_frames(
         source: of rollouts.
         samples: rollouts, made from the same source.
         progress: whether to show a progress bar.
+        guidance: as the rollouts had it.
 
     Returns:
         the frames after the given ones, shape (videos, frames, height, width, channels).
@@ -113,7 +153,9 @@ def on_true_frames(
         range(0, long.generated, step.generated), "on true frames", disable=not progress or None, leave=False
     ):
         clips = source.take(chosen, step.total_frames, later)
-        frames = continue_clips(run, denoiser, step, clips, progress=False)[:, step.prompt :]
+        told = source.told(chosen, run.windows.origin, step.total_frames, later)
+        frames = continue_clips(run, denoiser, step, clips, progress=False, told=told, guidance=guidance)
+        frames = frames[:, step.prompt : step.prompt + step.generated]
         made.append(torch.round((frames.clamp(-1, 1) + 1) * 127.5).to(torch.uint8))
     return torch.cat(made, 1).reshape(len(chosen), long.generated, *source.frame_shape).numpy()
 
@@ -206,7 +248,7 @@ def predict_decay(
 
 
 def roll_out_folder(
-    run: VideoRun, folder: Path, count: int | None = None, progress: bool = True
+    run: VideoRun, folder: Path, count: int | None = None, progress: bool = True, way: Way | None = None
 ) -> tuple[Samples, pd.DataFrame]:
     """Long rollouts of a trained run's folder, and their :func:`decay_table`.
 
@@ -215,12 +257,22 @@ def roll_out_folder(
         folder: of its training.
         count: how many videos; the preset's number by default, and no more than that.
         progress: whether to show progress bars.
+        way: how it is sampled; None for as it was trained, and with predictions then. One that it was not trained
+            for is warned of.
 
     Raises:
         ValueError: if the folder holds no trained network, or the data cannot be had.
     """
-    source, network = rollout_source(run, run_store(folder), progress), load_denoiser(folder / "training")
+    chosen = Way() if way is None else way
+    warned = chosen.untrained(run)
+    if warned:
+        warnings.warn(f"{folder}: {warned}: what it makes tells of that, too", stacklevel=2)
+    source, network = rollout_source(run, run_store(folder), progress, chosen), load_denoiser(folder / "training")
     videos = run.settings.rollout[1]
-    samples = sample_run(run, network, source, videos if count is None else min(count, videos), progress=progress)
-    alone = on_true_frames(run, network, source, samples, progress)
-    return samples, decay_table(samples, predict_decay(run, network, source, progress=progress), alone)
+    samples = sample_run(
+        run, network, source, videos if count is None else min(count, videos), progress=progress,
+        guidance=chosen.guidance,
+    )  # fmt: skip
+    alone = on_true_frames(run, network, source, samples, progress, chosen.guidance)
+    predicted = predict_decay(run, network, source, progress=progress) if way is None else {}
+    return samples, decay_table(samples, predicted, alone)

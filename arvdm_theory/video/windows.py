@@ -329,15 +329,25 @@ class WindowSource:
         number = {place: at for at, place in enumerate(places)}
         return [number[window.episode, window.start] for window in windows]
 
-    def told(self, chosen: Sequence[int]) -> Callable[[Stage], Tensor]:
+    def told(
+        self, chosen: Sequence[int], origin: int | None = None, frames: int | None = None, later: int = 0
+    ) -> Callable[[Stage], Tensor]:
         """What networks are told of windows' frames at a stage: poses as seen from the frame that was last out.
 
         At the first AR step after the given frames it is what :meth:`take` gives and networks are trained on.
+
+        Args:
+            chosen: the windows.
+            origin: of the plan that the network was trained for, if it is another one: see
+                :attr:`~arvdm_theory.video.memory_plans.MemoryPlan.origin`.
+            frames, later: of the windows, as for :meth:`take`.
         """
-        first = self.plan.plan.stage(self.plan.first).frames[0]
+        seen_from = self.plan.origin if origin is None else origin
+        last_given = self.plan.prompt - 1
 
         def at(stage: Stage) -> Tensor:
-            return self._conditions(chosen, self.plan.total_frames, origin=stage.frames[0] - first)
+            reach = self.plan.total_frames if frames is None else frames
+            return self._conditions(chosen, reach, later, stage.frames[0] + seen_from - last_given)
 
         return at
 

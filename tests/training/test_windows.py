@@ -18,7 +18,7 @@ from arvdm_theory.plan.methods import fifo, outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 from arvdm_theory.training.least_squares import fit_linear
-from arvdm_theory.training.windows import TrainingBatch, WindowSampler, step_generator
+from arvdm_theory.training.windows import HISTORY_LEVEL, TrainingBatch, WindowSampler, step_generator
 
 PLANS = {
     "fifo": fifo(4, References.last(3), 5, 5),
@@ -121,6 +121,30 @@ def test_independent_levels_know_nothing_of_one_another() -> None:
     )
     correlation = torch.corrcoef(levels.T) - torch.eye(4, dtype=torch.float64)
     assert correlation.abs().max() < 5 / math.sqrt(4000)
+
+
+def test_histories_are_noised_each_frame_by_itself_or_not_shown_at_all() -> None:
+    plan = PLANS["fifo"]
+    drawn = [
+        sampler(plan, init_share=0.0, levels="history", first_ar_step=4).draw(2, 0, step) for step in range(600)
+    ]
+    shown = [batch.references.levels for batch in drawn]
+    share = sum(len(levels) == 0 for levels in shown) / len(drawn)
+    assert abs(share - 0.1) < 5 * math.sqrt(0.1 * 0.9 / len(drawn))
+    noised = torch.stack([levels for levels in shown if len(levels) and float(levels.max()) > 0])
+    assert abs(len(noised) / len(drawn) - 0.5) < 5 * math.sqrt(0.25 / len(drawn))
+    # Squares of uniform numbers: mean 1/3, and one reference's tells nothing of another's.
+    assert float(noised.max()) <= HISTORY_LEVEL
+    spread = math.sqrt(1 / 5 - 1 / 9)
+    assert abs(float(noised.mean()) - HISTORY_LEVEL / 3) < 5 * spread / math.sqrt(noised.numel())
+    assert (torch.corrcoef(noised.T) - torch.eye(3)).abs().max() < 5 / math.sqrt(len(noised))
+    # What is noised is the clean frame at that level: its variance is that of the law.
+    batch = next(
+        batch for batch in drawn if len(batch.references.levels) and float(batch.references.levels.max()) > 0
+    )
+    assert batch.references.values.shape == (2, 3, reference_video().frame_dim)
+    windows = torch.stack([batch.levels for batch in drawn])
+    assert (torch.corrcoef(windows[:, 0].T) - torch.eye(4)).abs().max() < 5 / math.sqrt(len(drawn))
 
 
 def test_stages_are_drawn_at_their_shares() -> None:

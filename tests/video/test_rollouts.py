@@ -17,6 +17,7 @@ from arvdm_theory.video.rollouts import (
     COMPONENTS,
     ON_TRUE_FRAMES,
     PROXIES,
+    Way,
     decay_table,
     on_true_frames,
     predict_decay,
@@ -24,7 +25,7 @@ from arvdm_theory.video.rollouts import (
     rollout_source,
 )
 from arvdm_theory.video.runs import Samples, VideoRun, sample_run
-from arvdm_theory.video.windows import EpisodeSet, Window
+from arvdm_theory.video.windows import EpisodeSet, Window, pose_code
 
 SMOKE = VideoRun(preset="smoke", device="cpu")
 
@@ -76,6 +77,62 @@ def test_a_rollout_turns_to_and_fro_within_what_is_remembered(plan: str, store: 
             ).max() <= 1
             for _, asked in window.queries
         )  # fmt: skip
+
+
+class Looking(Copying):
+    """What it was told of the last frame that is out, and the levels that it was shown."""
+
+    def __init__(self) -> None:
+        self.last: list[Tensor] = []
+        self.shown: list[Tensor] = []
+
+    def as_score(self, batch: int = 64) -> NetworkScore:
+        own = super().as_score(batch)
+
+        def network(window: Tensor, levels: Tensor, references: ReferenceBatch, actions: Tensor | None) -> Tensor:
+            self.shown.append(references.levels)
+            if not len(references.levels):
+                return torch.zeros_like(window)
+            assert references.actions is not None
+            self.last.append(references.actions[:, -1])
+            return own.network(window, levels, references, actions)
+
+        return NetworkScore(network, "x0", batch=batch)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [Way("rolling"), Way("fifo"), Way("pyramid"), Way("outpainting", (0.0, 0.3)), Way(guidance=1.5)],
+    ids=lambda way: f"{way.kind} {way.noise} {way.guidance}",
+)
+def test_a_network_is_told_of_frames_as_in_training_whatever_it_is_sampled_by(way: Way, store: Path) -> None:
+    """Poses are seen from the frame before the window, from which they are an angle of 0."""
+    run = dataclasses.replace(SMOKE, preset="smoke-history")
+    source, network = rollout_source(run, store, False, way), Looking()
+    samples = sample_run(run, network, source, 3, progress=False, guidance=way.guidance)  # type: ignore[arg-type]
+    assert samples.generated.shape[1] - samples.given == 8
+    alone = on_true_frames(run, network, source, samples, False, way.guidance)  # type: ignore[arg-type]
+    stride = rollout_plan(run, way).stride
+    if way.kind != "outpainting":  # noise is drawn for every frame, and by another number of them
+        assert (alone[:, :stride] == samples.generated[:, samples.given :][:, :stride]).all()
+    here = torch.from_numpy(pose_code(np.zeros((1, 3)), np.zeros(3)))[0]
+    assert all((code == here).all() for code in network.last)
+    assert {len(levels) for levels in network.shown} == ({0, 10} if way.guidance != 1 else {10})
+    if way.noise:
+        assert all(levels.tolist() == pytest.approx([*[0.3] * 9, 0.0]) for levels in network.shown)
+
+
+def test_what_a_network_was_not_trained_for_is_said() -> None:
+    history = dataclasses.replace(SMOKE, preset="smoke-history")
+    assert Way().untrained(SMOKE) is Way("outpainting").untrained(SMOKE) is None
+    for way, words in (
+        (Way("fifo"), "trained on the levels of outpainting alone, not on those of fifo"),
+        (Way(noise=(0.1,)), "shown remembered frames clean in training, not at level 0.1"),
+        (Way(guidance=2.0), "without its references"),
+    ):
+        assert words in str(way.untrained(SMOKE))
+        assert way.untrained(history) is None
+    assert "up to level 1 in training, not at level 2" in str(Way(noise=(0.0, 2.0)).untrained(history))
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu-walk", "cpu-between"])
