@@ -9,7 +9,7 @@ from arvdm_theory.experiments.findings import Finding
 from arvdm_theory.experiments.video.findings import _drift, findings
 
 REFERENCES = {"copy of the last frame": 0.05, "mean of the memory": 0.1, "memory by time": 0.3,
-              "nearest by dead reckoning": 0.7}  # fmt: skip
+              "nearest by dead reckoning": 0.7, "mean of the two nearest by dead reckoning": 0.3}  # fmt: skip
 CONDITION = {"data": "dmlab", "preset": "cpu-slip", "worlds": 1, "plan": "outpainting", "told": "reckoned"}
 
 
@@ -68,6 +68,7 @@ def test_memories_are_held_against_the_best_that_knows_no_map_and_against_dead_r
     above = told[f"memories above best without a map: {label}"]
     assert (above.value, above.of) == (1, 2)
     assert told[f"memories above nearest by dead reckoning: {label}"].value == 0
+    assert told[f"memories above mean of the two nearest by dead reckoning: {label}"].value == 1
     assert told[f"memories below nearest by dead reckoning: {label}"].value == 1
     assert told[f"rate: {label}: nearest by dead reckoning"].value == 0.7
     assert told[f"largest rate with shuffled memory: {label}"].value == 0.06

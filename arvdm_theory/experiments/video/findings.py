@@ -16,7 +16,7 @@ from arvdm_theory.video.retrieval import SOURCES
 __all__ = ["findings"]
 
 _OWN, _, _LAST = SOURCES
-_RECKONED = "nearest by dead reckoning"
+_RECKONED = ("nearest by dead reckoning", "mean of the two nearest by dead reckoning")
 _MAPLESS = (_LAST, *MAPLESS)
 _CONDITION = ["data", "preset", "worlds"]
 
@@ -69,7 +69,7 @@ def _retrieval(table: pd.DataFrame) -> Iterator[Finding]:
         remembering = longest[longest["memory"] != "none"]
         best = max(_MAPLESS, key=lambda source: known[source]["rate"])
         yield _of(f"best without a map ({best}): {label}", known[best], "rate")
-        for name, source in (("best without a map", best), (_RECKONED, _RECKONED)):
+        for name, source in (("best without a map", best), *((name, name) for name in _RECKONED)):
             above = remembering["rate_low"] > known[source]["rate_high"]
             below = remembering["rate_high"] < known[source]["rate_low"]
             yield count(f"memories above {name}: {label}", int(above.sum()), len(remembering))
