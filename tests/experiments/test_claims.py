@@ -176,8 +176,11 @@ def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkey
     assert retrieve.verdict.endswith("1 of 6 retrieve more")
     assert pays.verdict.startswith("so of 1 of 1 compressed networks")
     assert pays.numbers == {f"rate lost, time, memory: {packed}": [0.04, 0.5, 0.9]}
-    assert "lose less of their quality" in degrades.verdict
-    assert degrades.verdict.endswith("at equal quality of the first frame more")
+    assert degrades.verdict.endswith("those that forget more degrade less; at equal quality more")
+    assert degrades.numbers["rank correlation: 1 - rate and dB lost, 40 networks"] == [-0.5, -0.7, -0.2]
     rows[4] = (rows[4][0], 0.06, *rows[4][2:])
+    rows.append(("rank correlation: 1 - rate and drift: dmlab", 0.5, 0.2, 0.7, 40))
     pd.DataFrame(rows, columns=columns).to_csv(place, index=False)
-    assert run(names[1:2], progress=False)[0].verdict.startswith("of none of 1")
+    pays, degrades = run(names[1:], progress=False)
+    assert pays.verdict.startswith("of none of 1")
+    assert "degrade more by one measure and less by another; at equal quality more" in degrades.verdict
