@@ -66,7 +66,7 @@ def _retrieval(table: pd.DataFrame) -> Iterator[Finding]:
         for other, group in rest[others].groupby("source"):
             yield exact(f"largest rate {str(other).removeprefix('generated ')}: {label}", group["rate"].max())
         yield exact(f"queries: {label}", longest["queries"].max())
-        remembering = longest[longest["memory"] != "none"]
+        remembering = longest[(longest["memory"] != "none") & (longest["compress"] == 1)]
         best = max(_MAPLESS, key=lambda source: known[source]["rate"])
         yield _of(f"best without a map ({best}): {label}", known[best], "rate")
         for name, source in (("best without a map", best), *((name, name) for name in _RECKONED)):
