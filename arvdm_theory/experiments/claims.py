@@ -492,7 +492,7 @@ def _compression_pays() -> tuple[str, Numbers]:
     longest = table[table.index.str.contains("112 frames")]
     numbers: Numbers = {f"rate lost, time, memory: {name}": list(row) for name, *row in longest.itertuples()}
     return (
-        f"{f'so of {pays.sum()}' if pays.any() else 'of none'} of {len(pays)} compressed networks on stand-ins, "
+        f"so of {pays.sum() or 'none'} of {len(pays)} compressed networks on stand-ins, "
         "trained as long as their uncompressed twins"
     ), numbers
 

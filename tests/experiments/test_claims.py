@@ -182,5 +182,5 @@ def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkey
     rows.append(("rank correlation: 1 - rate and drift: dmlab", 0.5, 0.2, 0.7, 40))
     pd.DataFrame(rows, columns=columns).to_csv(place, index=False)
     pays, degrades = run(names[1:], progress=False)
-    assert pays.verdict.startswith("of none of 1")
+    assert pays.verdict.startswith("so of none of 1")
     assert "degrade more by one measure and less by another; at equal quality more" in degrades.verdict
