@@ -39,6 +39,9 @@ def schedules(table: pd.DataFrame) -> Figure:
         )
         panel.set_xticks(steps, [str(m) for m in steps])
         panel.minorticks_off()
+    clips = found[found.quantity == "clip_kl"].set_index(["video", "reverse_steps"])
+    best = clips.loc[:, ["grid", "mean"]].sort_values("mean").groupby(level=[0, 1]).first()
+    figure.suptitle(f"The grid of best KL has the least in {int((best.grid == 'kl').sum())} of {len(best)} places")
     shared_legend(figure, axes[0, 0], 4)
     return figure
 
@@ -60,6 +63,9 @@ def noise_profiles(table: pd.DataFrame) -> Figure:
         panel.set(title=title, ylabel="KL, nats")
         panel.set_xticks(np.arange(len(PROFILES)), list(PROFILES), rotation=25, ha="right")
         panel.set_ylim(bottom=0)
+    whole = found[found.quantity == "kl"]
+    least = whole.loc[whole["mean"].idxmin()]
+    figure.suptitle(f"Of all frames the least KL has the profile “{least.profile}”, {least['mean']:.2f} nats")
     shared_legend(figure, panels[0], 2)
     return figure
 
