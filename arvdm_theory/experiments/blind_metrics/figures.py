@@ -18,11 +18,11 @@ __all__ = ["FIGURES", "windows"]
 _COLOURS = ("#d55e00", "#e69f00", "#0072b2", "#009e73")
 # The lower end of the axes: what is less, or negative by chance, is not told from 0.
 _LEAST = 0.01
-_LABELS = {"fd": "Fréchet distance, bias taken off", "kl": "KL of the window (nats)"}
+_LABELS = {"fd": "Fréchet distance", "kl": "KL (nats)"}
 
 
 def windows(table: pd.DataFrame) -> Figure:
-    """Fréchet distance (above) and divergence (below) of the last L frames against L, a column a video.
+    """Fréchet distance less its bias (above) and KL (below) of the last L frames against L, a column a video.
 
     The grey band is two standard deviations of one measurement of the distance, for the longest memory and the
     number of videos that the networks were measured with; triangles stand at the length from which on the
@@ -47,7 +47,7 @@ def windows(table: pd.DataFrame) -> Figure:
         _seen(column[0], part[(part.quantity == "seen_from") & (part["size"] == size)], memories)
         _legend(place, part, memories)
         column[0].tick_params(labelbottom=False)
-        column[1].set_xlabel("length L of the window (frames)")
+        column[1].set_xlabel("window L (frames)")
     for panel, label in zip(axes[:, 0], _LABELS.values(), strict=True):
         panel.set_ylabel(label)
     seen = table[(table.quantity == "seen_from") & (table.source == "perfect sampler")].value.dropna()

@@ -41,7 +41,7 @@ def intervals(table: pd.DataFrame) -> Figure:
             xlabel="measured decay (dB)",
             title=f"{steps} reverse steps a frame:\n{len(told)} of {len(own)} networks answered",
         )  # fmt: skip
-    axes[0][0].set_ylabel("predicted decay, interval (dB)")
+    axes[0][0].set_ylabel("predicted decay (dB)")
     said = last.dropna(subset=["low"])
     held = int(((said.low <= said.measured) & (said.measured <= said.high)).sum())
     figure.suptitle(f"{held} of {len(said)} intervals that were given hold the measured decay")

@@ -18,7 +18,7 @@ _COLOURS = {
 
 
 def curves(table: pd.DataFrame) -> Figure:
-    """A panel a video: KL above its floor on logarithmic axes."""
+    """A panel a video: KL(clean) above its floor, in nats, against the reverse steps M on logarithmic axes."""
     videos = list(table.video.unique())
     rows = -(-len(videos) // 3)
     figure, axes = plt.subplots(
@@ -32,13 +32,13 @@ def curves(table: pd.DataFrame) -> Figure:
             best = grid == BEST
             panel.plot(curve.reverse_steps, curve.kl - floor, "o-" if best else "-", ms=3, lw=2 if best else 1,
                        color=colour, label=grid)  # fmt: skip
-        panel.set(
-            title=video, xlabel="reverse steps M", ylabel="KL above the floor, nats", xscale="log", yscale="log"
-        )
+        panel.set(title=video, xlabel="steps M", xscale="log", yscale="log")
         panel.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
         panel.minorticks_off()
     for panel in axes.flat[len(videos) :]:
         panel.set_visible(False)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("KL above floor")
     figure.suptitle(_best(table))
     shared_legend(figure, axes[0, 0], 5)
     return figure

@@ -34,11 +34,10 @@ def schedules(table: pd.DataFrame) -> Figure:
             panel.plot(exact.reverse_steps, exact.value, ":", color=_COLOURS[grid],
                        label="exact score" if grid == "kl" else None)  # fmt: skip
         steps = sorted(table.reverse_steps.unique())
-        panel.set(
-            title=video, xlabel="reverse steps M", ylabel="KL of the last clip, nats", xscale="log", yscale="log"
-        )
+        panel.set(title=video, xlabel="steps M", xscale="log", yscale="log")
         panel.set_xticks(steps, [str(m) for m in steps])
         panel.minorticks_off()
+    axes[0, 0].set_ylabel("clip KL (nats)")
     clips = found[found.quantity == "clip_kl"].set_index(["video", "reverse_steps"])
     best = clips.loc[:, ["grid", "mean"]].sort_values("mean").groupby(level=[0, 1]).first()
     figure.suptitle(f"The grid of best KL has the least in {int((best.grid == 'kl').sum())} of {len(best)} places")
