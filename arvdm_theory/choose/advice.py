@@ -5,13 +5,18 @@ are all combinations of
 
 - Δ frames at a time, in w/Δ chunks in flight: one chunk takes N steps together (w = Δ), b chunks stand N/b
   steps apart and take N/b a step (a pipelined schedule);
-- references: none, the last m, or the first few and the last (a sink);
-- noise on them: none, one level for all, or all but the newest.
+- references: none, the last m, or the first few and the last (a sink).
 
-Levels are the video's own: for each Δ the N levels of one chunk's life that minimise KL(clean)
+Levels are the video's own: for each Δ the N levels of one chunk's life that are best for a long video
 (:func:`arvdm_theory.choose.schedules.optimal_schedule`), which pipelines run through, too. The shapes (Δ, w/Δ)
-that do best so have their grids descended on by themselves. All candidates are held against the same first F
-frames, exactly.
+that do best so have their grids descended on by themselves. For the best two of these
+
+- memories are chosen (:mod:`arvdm_theory.choose.memory`): the m of the frames in reach, near or far, that leave
+  the least memory bottleneck;
+- the references of the best candidate are noised: one level for all, and a level a reference
+  (:func:`arvdm_theory.choose.context_noise.search_profiles`).
+
+All candidates are held against the same first F frames, exactly.
 
 The recommendation is the plan of least KL of all clean frames; of plans within 0.5 % of it, the one that looks at
 the fewest frames. What it rests on is the video's second moments and an exact score: ``sensitivity`` says what a
@@ -29,19 +34,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
-from arvdm_theory.choose.context_noise import plan_costs
+from arvdm_theory.choose.context_noise import DIAL, plan_costs, search_profiles
 from arvdm_theory.choose.front import pareto_front
-from arvdm_theory.choose.schedules import optimal_schedule
-from arvdm_theory.diffusion.scores import PerturbedScore
-from arvdm_theory.information.gaussian import NotPositiveDefiniteError
+from arvdm_theory.choose.memory import MemoryChoice
+from arvdm_theory.choose.schedules import Objective, hand_grids, objective_value, optimal_schedule
+from arvdm_theory.decomposition.question import Question
+from arvdm_theory.decomposition.terms import closed_rollout, first_input
+from arvdm_theory.diffusion.scores import PerturbedScore, as_score
+from arvdm_theory.information.gaussian import NotPositiveDefiniteError, cholesky, log_det
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.plan.drawing import describe_references
 from arvdm_theory.plan.levels import pipeline, together
 from arvdm_theory.plan.methods import outpainting
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import PlanError, References
+from arvdm_theory.plan.references import Pick, PlanError, References
 
 __all__ = ["Advice", "Candidate", "Remember", "advise", "reference_rules", "shapes"]
 
@@ -51,13 +60,19 @@ Remember = Callable[[str, Callable[[], Any]], Any]
 ERRORS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """The score errors e of the sensitivity sweep."""
 
-_NOISES = (0.02, 0.1, 0.3)
 # Plans whose KL is within this part of the least are as good: then the fewest frames are looked at.
 _TIE = 0.005
-# The shapes whose grids are descended on by themselves, and the plans that bootstrap and sweep compare.
-_REFINED, _FINALISTS = 4, 8
-# AR steps of the objective that levels are found by, and the most iterations of a descent.
-_SHORT, _ITERATIONS = 3, 30
+# The shapes whose grids are descended on by themselves, those of them whose memories and noise are searched, and
+# the plans that the sweep over score errors compares.
+_REFINED, _DEEP, _FINALISTS = 4, 2, 8
+# The most iterations of a descent, and the AR steps of its objective where chunks overlap.
+_ITERATIONS, _SHORT = 30, 3
+# Noise profiles that are looked at, a shape, and selections of a memory that are looked at one and all.
+_PROFILES, _SELECTIONS = 60, 2000
+# The bootstrap chooses among the plans whose KL is within this factor of the least, so many at the most.
+_NEAR, _CONTENDERS = 2.0, 32
+# Stands for a KL that is infinite, in files that hold numbers.
+_HUGE = 1e300
 
 
 @dataclass(frozen=True)
@@ -105,14 +120,15 @@ class Advice:
         table: a row a candidate, the best first: ``name``, ``stride``, ``window``, ``reverse_steps``,
             ``references``, ``noise`` (the highest level of a reference), ``levels`` (``own`` to the shape, or
             ``shared`` by all of its stride), ``kl`` of the first F frames, ``last_clip`` and ``drift`` (KL of the
-            last clip, and what it grew by since the first), ``mb`` of the last AR step, all in nats a frame;
-            ``evaluations`` and ``seen`` (frames that the network is shown), a frame; ``front`` (none is as good in
-            kl, drift and mb, and better in one).
-        stability: of the bootstrap: ``draws`` made and ``asked`` for, in how many the recommendation ``stays`` the
-            best of the finalists, the ``share``, who wins how often (``winners``), and the part of its KL that the
-            best one there saves (``loss_median``, ``loss_worst``); None without draws.
-        sensitivity: a row a score error e and finalist: ``error``, ``name``, ``kl`` and ``drift`` (infinite where
-            so wrong a score leaves no law), ``best``.
+            last clip, and what it grew by since the first: small, too, where the first one is as bad), ``mb`` of
+            the last AR step, all in nats a frame; ``evaluations`` and ``seen`` (frames that the network is shown),
+            a frame; ``front`` (none is as good in kl, last_clip and mb, and better in one).
+        stability: of the bootstrap: ``draws`` made and ``asked`` for, in how many the choice ``stays`` the same,
+            the ``share``, who is chosen how often (``winners``), and the part of its KL that the best one there
+            saves (``loss_median``, ``loss_worst``); None without draws. ``contenders`` are chosen among anew on
+            every draw, with a memory that is selected anew; ``fixed`` says what is not.
+        sensitivity: a row a score error e and finalist: ``error``, ``name``, ``kl`` and ``last_clip`` (infinite
+            where so wrong a score leaves no law), ``best``.
         reasons: why, in words with their numbers.
         unseen: what this advice cannot see.
         frames: F.
@@ -141,6 +157,11 @@ class Advice:
         }
 
 
+def _sizes(most: int) -> list[int]:
+    """0, 1, 2, 4, ... up to ``most`` and that itself."""
+    return sorted({0, most} | {2**i for i in range(most.bit_length())})
+
+
 def reference_rules(most: int) -> list[References]:
     """None, the last m, and the first f and the last m - f, m = 1, 2, 4, ... up to ``most`` and that itself.
 
@@ -148,7 +169,7 @@ def reference_rules(most: int) -> list[References]:
         >>> [describe_references(rule) for rule in reference_rules(4)]
         ['none', 'last 1', 'last 2', 'last 4', 'first 1 + last 3', 'first 2 + last 2']
     """
-    sizes = sorted({2**i for i in range(most.bit_length())} | {most}) if most else []
+    sizes = _sizes(most)[1:]
     sinks = [References.first(f) + References.last(m - f) for m in sizes if m > 2 for f in sorted({1, m // 2})]
     return [References.none(), *(References.last(m) for m in sizes), *sinks]
 
@@ -197,7 +218,9 @@ def advise(
         horizon: T.
         frames: F, at least; the least multiple of all strides that is not below it, and 8 AR steps of the longest.
         step: the reverse step.
-        draws: videos as other clips would have given them, made one by one: the bootstrap.
+        draws: videos as other clips would have given them, made one by one: the bootstrap. On each the choice is
+            made anew, among the plans within a factor of two of the least KL and a memory selected there; levels
+            and noise profiles stay as found.
         errors: score errors of the sensitivity sweep.
         remember: keeps what was computed, for runs that are resumed.
         enough: asked before each draw: True leaves the rest of the draws out.
@@ -218,8 +241,10 @@ def advise(
     unit = math.lcm(*strides)
     frames = -(-max(frames, 8 * max(strides)) // unit) * unit
     video.require(frames + 4 * max(strides))
-    kept = min(_REFINED, len(tried))
-    total = len(set(strides)) + len(tried) * len(rules) + kept * (1 + len(rules)) + len(errors) + len(draws)
+    kept, deep = min(_REFINED, len(tried)), min(_DEEP, len(tried))
+    sizes = [size for size in _sizes(most) if size]
+    total = len(set(strides)) + len(tried) * len(rules) + kept * (1 + len(rules))
+    total += deep * (1 + len(sizes) + bool(most) * (2 + len(DIAL))) + len(errors) + len(draws)
     costs: dict[Candidate, dict[str, float]] = {}
     plans: dict[Candidate, Plan] = {}
     own: set[tuple[int, int]] = set()
@@ -228,28 +253,57 @@ def advise(
         def take(candidate: Candidate, plan: Plan) -> None:
             plans[candidate] = plan
             key = f"{'own' if candidate.shape in own else 'shared'} {candidate.name}"
-            costs[candidate] = remember(key, partial(_costs, video, plan, frames, step))
+            # A rollout that grows until rounding leaves no law is out of the question.
+            found = remember(key, partial(_wrong, video, [plan], frames, step, 0.0))[0]
+            if found is not None:
+                costs[candidate] = found
             bar.update()
 
         levels = {}
         for stride in sorted(set(strides)):
-            start = outpainting(stride, References.last(min(most, 4)), evaluations, evaluations, horizon)
-            levels[stride] = remember(f"levels {stride}", partial(_life, video, start, step))
+            start = outpainting(stride, References.last(most), evaluations, evaluations, horizon)
+            levels[stride] = remember(f"levels {stride}", partial(_life, video, start, most, step))
             bar.update()
         for shape in tried:
             for rule in rules:
                 candidate = Candidate(*shape, rule)
                 take(candidate, candidate.plan(levels[candidate.stride]))
-        leaders: dict[tuple[int, int], Candidate] = {}
-        for candidate in _ranked(costs, plans):
-            leaders.setdefault(candidate.shape, candidate)
-        for shape, leader in list(leaders.items())[:kept]:
-            grid = remember(f"grid {leader.name}", partial(_refined, video, plans[leader], step))
+        for leader in _leaders(costs, plans)[:kept]:
+            grid = remember(f"grid {leader.name}", partial(_refined, video, plans[leader], most, step))
             plan = Plan.from_dict(grid)
-            own.add(shape)
+            own.add(leader.shape)
             bar.update()
-            for rule in (*rules, *_noised(leader.references)):
-                take(Candidate(*shape, rule), dataclasses.replace(plan, references=rule))
+            for rule in rules:
+                take(Candidate(*leader.shape, rule), dataclasses.replace(plan, references=rule))
+        for leader in _leaders(costs, plans)[:deep]:
+            plan = plans[leader]
+            found = remember(f"memories {leader.name}", partial(_memories, video, plan, sizes, most, frames))
+            for lags in found:
+                rule = _holding(lags)
+                if (candidate := Candidate(*leader.shape, rule)) not in costs:
+                    take(candidate, dataclasses.replace(plan, references=rule))
+            bar.update()
+        for shape in [leader.shape for leader in _leaders(costs, plans)[:deep]]:
+            leader = next(each for each in _ranked(costs, plans) if each.shape == shape)
+            plan, units = plans[leader], _units(leader.references)
+            if not units:
+                continue
+            profile = remember(f"noise {leader.name}", partial(_profile, video, plan, units, frames, step))
+            bar.update()
+            for noise in dict.fromkeys([*((level,) * len(units) for level in DIAL), tuple(profile)]):
+                rule = _noised(units, noise)
+                if any(noise) and (candidate := Candidate(*shape, rule)) not in costs:
+                    take(candidate, dataclasses.replace(plan, references=rule))
+            # The levels that suit clean references need not suit noised ones.
+            noised = dataclasses.replace(plan, references=_noised(units, tuple(profile)))
+            candidate = Candidate(*shape, noised.references)
+            grid = remember(f"grid {candidate.name}", partial(_refined, video, noised, most, step))
+            found_costs = remember(
+                f"noised {candidate.name}", partial(_wrong, video, [Plan.from_dict(grid)], frames, step, 0.0)
+            )[0]
+            if found_costs is not None and found_costs["kl"] < costs.get(candidate, {"kl": math.inf})["kl"]:
+                plans[candidate], costs[candidate] = Plan.from_dict(grid), found_costs
+            bar.update()
         order = _ranked(costs, plans)
         finalists = _finalists(order)
         final = [plans[each] for each in finalists]
@@ -257,20 +311,25 @@ def advise(
         for error in errors:
             sweep.append((error, remember(f"error {error}", partial(_wrong, video, final, frames, step, error))))
             bar.update()
+        bar.total = bar.n + len(draws)
+        least = costs[order[0]]["kl"]
+        contenders = [each for each in order if costs[each]["kl"] <= _NEAR * least][:_CONTENDERS]
+        compared = {each.name: plans[each] for each in contenders}
         drawn = []
         for number, draw in enumerate(draws):
             if enough():
                 break
-            drawn.append(remember(f"draw {number}", partial(_drawn, draw, final, frames, step)))
+            again = partial(_drawn, draw, compared, order[0], most, frames, step)
+            drawn.append(remember(f"draw {number}", again))
             bar.update()
-    sensitivity, stability = _sensitivity(sweep, finalists), _stability(drawn, finalists, len(draws))
+    sensitivity, stability = _sensitivity(sweep, finalists), _stability(drawn, compared, len(draws))
     return Advice(
         recommended=dataclasses.replace(final[0], name=finalists[0].name),
         name=finalists[0].name,
         table=_table(order, costs, plans, own),
         stability=stability,
         sensitivity=sensitivity,
-        reasons=_reasons(order, costs, sensitivity, stability),
+        reasons=_reasons(order, costs, sensitivity, stability, _trade(video, order[0], plans, frames, step)),
         unseen=_unseen(video, final[0], most),
         frames=frames,
     )
@@ -279,17 +338,60 @@ def advise(
 # -- what is computed -----------------------------------------------------------------------------------
 
 
+def _ar_steps(plan: Plan, frames: int) -> int:
+    """K, after which so many frames are clean."""
+    return frames // plan.stride - (0 if plan.overlapping else 1)
+
+
 def _costs(video: GaussianVideo, plan: Plan, frames: int, step: str, error: float = 0.0) -> dict[str, float]:
     """KL of the first F frames, of the last clip, drift and MB, in nats a frame."""
-    ar_steps = frames // plan.stride - (0 if plan.overlapping else 1)
-    found = plan_costs(video, plan, ar_steps, PerturbedScore(error) if error else None, step)
+    found = plan_costs(video, plan, _ar_steps(plan, frames), PerturbedScore(error) if error else None, step)
     return {"kl": found["kl"] / frames} | {key: found[key] / plan.stride for key in ("last_clip", "drift", "mb")}
+
+
+def _kl(video: GaussianVideo, plan: Plan, frames: int, step: str) -> float:
+    """KL of the first F frames, in nats a frame.
+
+    Where w = Δ and references are clean frames it is IE + Σ_k [E_k + MB_k], with
+    Σ_k MB_k = Σ_k h(Output_k | R_k) - h(all frames) + h(the first ones), and AR steps that see equally far back
+    share E_k and h(Output_k | R_k): nothing is rolled out.
+    """
+    question = Question(video, plan, _ar_steps(plan, frames), score=as_score(None, video), step=step).prepared()
+    with torch.no_grad():
+        if plan.overlapping or plan.references.noised or plan.floor > 0:
+            return float(closed_rollout(question, question.laws(), wanted=("kl",))["kl"]) / frames
+        first = question.law(0)
+        started = first_input(question, first, frames)
+        assert started is not None  # exact scores have closed forms
+        total = started[1]
+        covariance = video.joint_moments(frames)[1]
+        for count, sign in ((frames, -1.0), (plan.stride, 1.0)):
+            n = count * video.frame_dim
+            total = total + sign * 0.5 * log_det(cholesky(covariance[:, :n, :n])) @ video.multiplicity
+        known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for k in range(1, question.ar_steps + 1):
+            law: Any = question.law(k)
+            left = law.window.covariance
+            if id(left) not in known:  # kept along with the tensor, so that its id stays its own
+                error = law.ar_step_error(law.kernel(question.score, question.reverse))
+                entropy = 0.5 * log_det(cholesky(left)) @ video.multiplicity
+                known[id(left)] = left, error + entropy
+            total = total + known[id(left)][1]
+    return float(total) / frames
+
+
+def _finite(video: GaussianVideo, plan: Plan, frames: int, step: str) -> float:
+    """:func:`_kl`, and a huge number where rounding leaves no law."""
+    try:
+        return min(_kl(video, plan, frames, step), _HUGE)
+    except NotPositiveDefiniteError:
+        return _HUGE
 
 
 def _wrong(
     video: GaussianVideo, plans: Sequence[Plan], frames: int, step: str, error: float
 ) -> list[dict[str, float] | None]:
-    """The costs of several plans with a score error; None where a score this wrong leaves no law."""
+    """The costs of several plans with a score error; None where it leaves no law."""
     found: list[dict[str, float] | None] = []
     for plan in plans:
         try:
@@ -299,33 +401,123 @@ def _wrong(
     return found
 
 
-def _drawn(draw: Callable[[], GaussianVideo], plans: Sequence[Plan], frames: int, step: str) -> list[float]:
-    """The KL of several plans on a video of the bootstrap."""
-    video = draw()
-    return [_costs(video, plan, frames, step)["kl"] for plan in plans]
+def _drawn(
+    draw: Callable[[], GaussianVideo], plans: dict[str, Plan], best: Candidate, most: int, frames: int, step: str
+) -> dict[str, tuple[float, float]]:
+    """By name, the KL of several plans on a video of the bootstrap and the frames that each looks at.
+
+    Where the best one has clean references, as many are selected anew on this video.
+    """
+    video, plan = draw(), plans[best.name]
+    size = len(plan.references.at(10_000))
+    tried = dict(plans)
+    for lags in _memories(video, plan, [size], most, frames) if size and not best.references.noised else []:
+        other = dataclasses.replace(best, references=_holding(lags))
+        tried.setdefault(other.name, dataclasses.replace(plan, references=other.references))
+    return {name: (_finite(video, each, frames, step), _seen(each)) for name, each in tried.items()}
 
 
-def _life(video: GaussianVideo, plan: Plan, step: str) -> list[float]:
-    """The levels of one chunk's life that are best, N + 1 of them."""
-    found = optimal_schedule(
-        video, plan, _SHORT, step=step, iterations=_ITERATIONS, starts=("geometric", "flow:1")
-    )
-    return [row[0] for row in found.plan.ar_grid]
+def _settled(plan: Plan, most: int) -> tuple[int, Objective]:
+    """The AR step whose references are all there, and the objective that levels are found by."""
+    if plan.overlapping or plan.references.noised:
+        return _SHORT, "kl"
+    return most // plan.stride + 1, "last-step"
 
 
-def _refined(video: GaussianVideo, plan: Plan, step: str) -> dict[str, Any]:
+def _life(video: GaussianVideo, plan: Plan, most: int, step: str) -> list[float]:
+    """The levels of one chunk's life that are best, N + 1 of them: from the best grid that is chosen by hand."""
+    ar_steps, objective = _settled(plan, most)
+
+    def value(each: Plan) -> float:
+        with torch.no_grad():
+            try:
+                found = float(objective_value(video, each, ar_steps, objective, step=step))
+            except NotPositiveDefiniteError:
+                return math.inf
+        return found if math.isfinite(found) else math.inf
+
+    start = min(hand_grids(plan).values(), key=value)
+    return [row[0] for row in _descended(video, start, most, step).ar_grid]
+
+
+def _refined(video: GaussianVideo, plan: Plan, most: int, step: str) -> dict[str, Any]:
     """The plan with the grid that a descent from its own finds, as a plan file's content."""
-    return optimal_schedule(video, plan, _SHORT, step=step, iterations=_ITERATIONS, starts=()).plan.to_dict()
+    return _descended(video, plan, most, step).to_dict()
 
 
-def _noised(references: References) -> list[References]:
-    """The same with noise on all references, or on all but the newest."""
-    picks = references.picks
-    found = [
-        References(tuple(dataclasses.replace(pick, level=level) for pick in picks)) for level in _NOISES if picks
-    ]
-    if sum(pick.count for pick in picks) > 1:
-        found.append(References.last(1) + found[-1])
+def _descended(video: GaussianVideo, plan: Plan, most: int, step: str) -> Plan:
+    ar_steps, objective = _settled(plan, most)
+    return optimal_schedule(video, plan, ar_steps, objective, step=step, iterations=_ITERATIONS, starts=()).plan
+
+
+def _memories(
+    video: GaussianVideo, plan: Plan, sizes: Sequence[int], most: int, frames: int
+) -> list[tuple[int, ...]]:
+    """For each size the lags of the frames, of those in reach, that leave the least bottleneck."""
+    reach = min(max(16, 2 * most), frames - plan.stride)
+    ar_step = next(k for k in range(1, frames + 1) if plan.frames_out(k) >= reach)
+    choice = MemoryChoice.of(video, plan, ar_step, reach)
+    return [choice.select(size, _SELECTIONS).lags for size in sizes if size <= choice.past]
+
+
+def _holding(lags: Sequence[int]) -> References:
+    """The rule that holds these lags."""
+    run = next(i for i, lag in enumerate([*sorted(lags), 0]) if lag != i + 1)
+    return References.last(run) + References.lags(*sorted(lags)[run:])
+
+
+def _units(references: References) -> list[Pick]:
+    """Picks that may have a level each: the last m are as many, a sink is one."""
+    units: list[Pick] = []
+    for pick in references.picks:
+        units += [Pick("last", lag) for lag in range(1, pick.count + 1)] if pick.kind == "last" else [pick]
+    return units
+
+
+def _noised(units: Sequence[Pick], levels: Sequence[float]) -> References:
+    """The rule whose units stand at these levels: of the last frames in a row at one level, one pick is enough."""
+    found: list[Pick] = []
+    for unit, level in zip(units, levels, strict=True):
+        pick = dataclasses.replace(unit, level=level)
+        if found and pick.kind == "last" == found[-1].kind and found[-1].level == level:
+            found.pop()
+        found.append(pick)
+    return References(tuple(found))
+
+
+def _cleaned(references: References) -> References:
+    units = _units(references)
+    return _noised(units, (0.0,) * len(units))
+
+
+def _profile(video: GaussianVideo, plan: Plan, units: Sequence[Pick], frames: int, step: str) -> tuple[float, ...]:
+    """The levels of the units that have the least KL, of the noised profiles that are looked at."""
+
+    def cost(levels: tuple[float, ...]) -> dict[str, float]:
+        noised = dataclasses.replace(plan, references=_noised(units, levels))
+        return {"kl": _finite(video, noised, frames, step)}
+
+    found, _ = search_profiles(cost, DIAL, len(units), ("kl",), _PROFILES)
+    return min((levels for levels in found if any(levels)), key=lambda levels: found[levels]["kl"])
+
+
+def _trade(
+    video: GaussianVideo, best: Candidate, plans: dict[Candidate, Plan], frames: int, step: str
+) -> dict[str, tuple[float, float]]:
+    """E_K and MB_K, in nats a frame, of the last AR step of the recommended plan and of its twin without noise."""
+    if not best.references.noised:
+        return {}
+    clean = _cleaned(best.references)
+    twin = plans.get(dataclasses.replace(best, references=clean), plans[best])
+    found = {}
+    for name, plan in (("noised", plans[best]), ("clean", dataclasses.replace(twin, references=clean))):
+        question = Question(
+            video, plan, _ar_steps(plan, frames), score=as_score(None, video), step=step
+        ).prepared()
+        with torch.no_grad():
+            law: Any = question.law(question.ar_steps)
+            error = law.ar_step_error(law.kernel(question.score, question.reverse))
+            found[name] = float(error) / plan.stride, float(law.memory_bottleneck()) / plan.stride
     return found
 
 
@@ -336,6 +528,14 @@ def _seen(plan: Plan) -> float:
     """Frames that the network is shown for one that comes out: (w + m) M/Δ."""
     frames = {reference.frame for reference in plan.references.at(10_000)}
     return (plan.window + len(frames)) * plan.reverse_steps / plan.stride
+
+
+def _leaders(costs: dict[Candidate, dict[str, float]], plans: dict[Candidate, Plan]) -> list[Candidate]:
+    """The best candidate of every shape, the best shape first."""
+    found: dict[tuple[int, int], Candidate] = {}
+    for candidate in _ranked(costs, plans):
+        found.setdefault(candidate.shape, candidate)
+    return list(found.values())
 
 
 def _ranked(costs: dict[Candidate, dict[str, float]], plans: dict[Candidate, Plan]) -> list[Candidate]:
@@ -382,7 +582,7 @@ def _table(
             }
         )
     table = pd.DataFrame(rows)
-    table["front"] = pareto_front(table[["kl", "drift", "mb"]].round(10).to_numpy())
+    table["front"] = pareto_front(table[["kl", "last_clip", "mb"]].round(10).to_numpy())
     return table
 
 
@@ -393,28 +593,41 @@ def _sensitivity(
     for error, found in sweep:
         values = [math.inf if each is None else each["kl"] for each in found]
         for candidate, value, each in zip(finalists, values, found, strict=True):
-            drift = math.inf if each is None else each["drift"]
+            last = math.inf if each is None else each["last_clip"]
             best = value == min(values) < math.inf
-            rows.append({"error": error, "name": candidate.name, "kl": value, "drift": drift, "best": best})
-    return pd.DataFrame(rows, columns=["error", "name", "kl", "drift", "best"])
+            rows.append({"error": error, "name": candidate.name, "kl": value, "last_clip": last, "best": best})
+    return pd.DataFrame(rows, columns=["error", "name", "kl", "last_clip", "best"])
 
 
-def _stability(drawn: Sequence[list[float]], finalists: Sequence[Candidate], asked: int) -> dict[str, Any]:
-    """How often the first finalist is the best, up to the tie, in the draws."""
+_FIXED = (
+    "levels and noise profiles are those found on all clips; candidates of more than twice the least KL there are "
+    "not tried again"
+)
+
+
+def _stability(
+    drawn: Sequence[dict[str, tuple[float, float]]], compared: dict[str, Plan], asked: int
+) -> dict[str, Any]:
+    """How often the first of the contenders is chosen again, up to the tie, in the draws."""
     found: dict[str, Any] = {"draws": len(drawn), "asked": asked, "stays": 0, "share": None, "winners": {},
-                             "loss_median": None, "loss_worst": None}  # fmt: skip
+                             "loss_median": None, "loss_worst": None, "contenders": len(compared),
+                             "fixed": _FIXED}  # fmt: skip
     if not drawn:
         return found
-    values = np.asarray(drawn, dtype=np.float64)
-    loss = np.where(values[:, 0] > 0, 1 - values.min(1) / np.where(values[:, 0] > 0, values[:, 0], 1.0), 0.0)
-    winners = np.where(loss <= _TIE, 0, values.argmin(1))
-    stays = int((winners == 0).sum())
+    own = next(iter(compared))
+    losses, winners = [], []
+    for values in drawn:
+        least, now = min(kl for kl, _ in values.values()), values[own][0]
+        losses.append(1 - least / now if now > 0 else 0.0)
+        tied = [name for name, (kl, _) in values.items() if kl <= least + _TIE * abs(least)]
+        winners.append(own if own in tied else min(tied, key=lambda name: values[name][::-1]))
+    stays = winners.count(own)
     return found | {
         "stays": stays,
         "share": stays / len(drawn),
-        "winners": {finalists[i].name: int((winners == i).sum()) for i in np.unique(winners).tolist()},
-        "loss_median": float(np.median(loss)),
-        "loss_worst": float(loss.max()),
+        "winners": {name: winners.count(name) for name in sorted(set(winners), key=winners.count, reverse=True)},
+        "loss_median": float(np.median(losses)),
+        "loss_worst": float(max(losses)),
     }
 
 
@@ -423,13 +636,23 @@ def _reasons(
     costs: dict[Candidate, dict[str, float]],
     sensitivity: pd.DataFrame,
     stability: dict[str, Any],
+    trade: dict[str, tuple[float, float]],
 ) -> tuple[str, ...]:
     """What speaks for the best, each against the best candidate that differs from it in that alone."""
     best, base = order[0], costs[order[0]]
     found = [
-        f"{best.name}: KL {base['kl']:.4g}, memory bottleneck {base['mb']:.3g} and drift "
-        f"{base['drift']:+.3g} nats a frame"
+        f"{best.name}: KL {base['kl']:.4g}, of the last clip {base['last_clip']:.4g} and memory bottleneck "
+        f"{base['mb']:.3g} nats a frame"
     ]
+    if trade:
+        (noised_error, lost), (clean_error, clean_lost) = trade["noised"], trade["clean"]
+        found.append(
+            "noise on references: in the last AR step the reverse steps err by "
+            f"{noised_error:.3g} nats a frame where they err by {clean_error:.3g} with clean ones, and the memory "
+            f"bottleneck is {lost:.3g} in place of {clean_lost:.3g}: given noised frames the score is less steep, "
+            "and less unlike from one component of a frame to another, so that few steps follow it better; the "
+            "more steps, the less that pays"
+        )
     noised, other = best.references.noised, [each for each in order if each != best]
     alternatives = {
         "frames at a time": [c for c in other if (c.chunks, c.references) == (best.chunks, best.references)],
@@ -440,11 +663,11 @@ def _reasons(
     for what, rivals in alternatives.items():
         if rivals:
             rival = min(rivals, key=lambda each: costs[each]["kl"])
-            change, drift = costs[rival]["kl"] - base["kl"], costs[rival]["drift"] - base["drift"]
+            change, last = (costs[rival][name] - base[name] for name in ("kl", "last_clip"))
             share = f" ({change / base['kl']:+.1%})" if base["kl"] > 0 else ""
             found.append(
-                f"{what}: the best other choice, {rival.name}, changes the KL by {change:+.3g}{share} and the "
-                f"drift by {drift:+.2g} nats a frame"
+                f"{what}: the best other choice, {rival.name}, changes the KL by {change:+.3g}{share} and that "
+                f"of the last clip by {last:+.2g} nats a frame"
             )
     for error, rows in sensitivity.groupby("error"):
         values = dict(zip(rows["name"], rows["kl"], strict=True))
@@ -457,9 +680,13 @@ def _reasons(
             found.append(f"a score error of up to {sensitivity['error'].max():g} W does not change it")
     if stability["draws"]:
         found.append(
-            f"of {stability['draws']} bootstraps over the clips it stays the best of the finalists in "
-            f"{stability['stays']}; at worst another would save {stability['loss_worst']:.1%} of its KL"
+            f"of {stability['draws']} bootstraps over the clips {stability['stays']} choose it again among "
+            f"{stability['contenders']} plans; at worst another would save {stability['loss_worst']:.1%} of its KL"
         )
+        others = {name: times for name, times in stability["winners"].items() if name != best.name}
+        if others:
+            other_name, times = next(iter(others.items()))
+            found.append(f"most often chosen in its place, {times} times: {other_name}")
     return tuple(found)
 
 

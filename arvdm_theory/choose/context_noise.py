@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import PlanError, References
 
-__all__ = ["CRITERIA", "DIAL", "context_noise", "lags_of", "noised_lags", "plan_costs"]
+__all__ = ["CRITERIA", "DIAL", "context_noise", "lags_of", "noised_lags", "plan_costs", "search_profiles"]
 
 DIAL = (0.0, 0.02, 0.1, 0.3, 1.0)
 """The levels of a reference that are tried, if no others are given."""
@@ -69,8 +69,9 @@ def noised_lags(plan: Plan, levels: Sequence[float]) -> Plan:
         >>> [(r.frame, r.level) for r in plan.references_at(2)]
         [(2, 0.3), (3, 0.0)]
     """
-    references = References()
-    for lag, level in enumerate(levels, start=1):
+    references, lag = References(), 0
+    for level, group in itertools.groupby(levels):
+        lag += len(list(group))
         references += References.last(lag, level)
     return dataclasses.replace(plan, references=references)
 
@@ -127,13 +128,39 @@ def context_noise(
         raise ValueError("at least one level is needed")
     if most < len(tried):
         raise ValueError(f"at least the {len(tried)} uniform profiles must be computed, got {most}")
+
+    def cost(profile: tuple[float, ...]) -> dict[str, float]:
+        return plan_costs(video, noised_lags(plan, profile), ar_steps, score, step)
+
+    found, exhaustive = search_profiles(cost, tried, lags, criteria, most, progress)
+    return _table(found, lags, criteria, exhaustive)
+
+
+def search_profiles(
+    cost: Callable[[tuple[float, ...]], dict[str, float]],
+    tried: Sequence[float],
+    lags: int,
+    criteria: Sequence[str],
+    most: int,
+    progress: bool = False,
+) -> tuple[dict[tuple[float, ...], dict[str, float]], bool]:
+    """The costs of profiles, all or near the front of what was seen, and whether it was all.
+
+    Args:
+        cost: of a profile, by name.
+        tried: the levels, rising.
+        lags: how many levels a profile has.
+        criteria: the names that count.
+        most: profiles that are computed.
+        progress: whether to show a progress bar.
+    """
     found: dict[tuple[float, ...], dict[str, float]] = {}
     exhaustive = len(tried) ** lags <= most
 
     def compute(profiles: Iterable[tuple[float, ...]]) -> None:
         for profile in profiles:
             if profile not in found and len(found) < most:
-                found[profile] = plan_costs(video, noised_lags(plan, profile), ar_steps, score, step)
+                found[profile] = cost(profile)
                 bar.update()
 
     with tqdm(
@@ -143,8 +170,8 @@ def context_noise(
         if exhaustive:
             compute(itertools.product(tried, repeat=lags))
         else:
-            exhaustive = _local_search(found, compute, tried, lags, criteria, most)
-    return _table(found, lags, criteria, exhaustive)
+            exhaustive = _local_search(found, compute, list(tried), lags, criteria, most)
+    return found, exhaustive
 
 
 def plan_costs(

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from arvdm_theory.decomposition.ledger import ledger_terms, memory_bottleneck
 from arvdm_theory.decomposition.question import Question
-from arvdm_theory.decomposition.terms import closed_rollout
+from arvdm_theory.decomposition.terms import closed_rollout, first_input
 from arvdm_theory.diffusion.scores import as_score
 from arvdm_theory.diffusion.steps import ReverseStep, reverse_step
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
@@ -45,7 +45,7 @@ __all__ = [
     "plan_floor",
 ]
 
-Objective = Literal["kl", "clip", "ar-step", "path", "girsanov"]
+Objective = Literal["kl", "clip", "ar-step", "last-step", "path", "girsanov"]
 
 HAND_GRIDS = ("uniform", "geometric", "karras:7", "flow:1", "flow:3", "flow:8", "cosine", "tangent:1")
 """The spacings that are chosen by hand, as :func:`arvdm_theory.noise.time_grid` names them."""
@@ -105,7 +105,9 @@ def objective_value(
         video: the Gaussian video.
         plan: the plan.
         ar_steps: K.
-        objective: ``kl`` (of all clean frames), ``clip`` (of the last clip), ``ar-step`` (IE + Σ E_k), ``path``
+        objective: ``kl`` (of all clean frames), ``clip`` (of the last clip), ``ar-step`` (IE + Σ E_k),
+            ``last-step`` (IE + E_K: where w = Δ and references are clean, the KL of all frames grows by E + MB an
+            AR step, so this is for long videos, and takes the time of two stages), ``path``
             (the per-step sum: NIE and path terms of both stages) or ``girsanov`` (that with the Girsanov form),
             the last two without the memory bottleneck, on which a grid has no bearing.
         score: affine in (window, references); None for the exact one.
@@ -134,6 +136,15 @@ def objective_value(
         return torch.as_tensor(total.value, dtype=torch.float64)
     own_score = as_score(score, video)
     question = Question(video, plan, ar_steps, score=own_score, step=step, ar_grid=ar_grid, init_grid=init_grid)
+    if objective == "last-step":
+        question = question.prepared()
+        last = question.law(ar_steps)
+        started = first_input(question, question.law(0), last.stage.frames.stop)
+        kernel = last.kernel(question.score, question.reverse)  # type: ignore[attr-defined]
+        if started is None or kernel is None:
+            raise ValueError(f"the objective {objective!r} needs a score that is affine in (window, references)")
+        error: Tensor = started[1] + last.ar_step_error(kernel)[0]  # type: ignore[attr-defined]
+        return error
     wanted = {"kl": "kl", "clip": "clips", "ar-step": "ar_step_errors"}[objective]
     found = closed_rollout(question, question.laws(), wanted=(wanted,))
     if wanted not in found:

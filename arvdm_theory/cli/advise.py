@@ -221,7 +221,7 @@ def _print(found: Advice, folder: Path) -> None:
     """The best of the table, the reasons, how sure they are, and what is not seen."""
     from arvdm_theory.cli.tables import show_table
 
-    columns = ["name", "kl", "last_clip", "drift", "mb", "evaluations", "seen", "front"]
+    columns = ["name", "kl", "last_clip", "mb", "evaluations", "seen", "front"]
     show_table(found.table[columns].head(12), "{:.4g}".format)
     print(
         f"{len(found.table)} plans, over {found.frames} frames, in nats a frame; all in {folder / 'table.csv'}\n"
@@ -230,6 +230,8 @@ def _print(found: Advice, folder: Path) -> None:
     for reason in found.reasons:
         print(f"  - {reason}")
     stability = found.stability
+    if stability["draws"]:
+        print(f"  - of the bootstraps, {stability['fixed']}")
     if stability["draws"] < stability["asked"]:
         print(f"  - {stability['asked'] - stability['draws']} bootstraps were left out: the time was up")
     elif not stability["asked"]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
-_OBJECTIVES = ("kl", "clip", "ar-step", "path", "girsanov")
+_OBJECTIVES = ("kl", "clip", "ar-step", "last-step", "path", "girsanov")
 _EXPORTS = ("plan", "sigma", "flow", "timesteps", "diffusers", "diffusers-flow")
 EXAMPLES = (
     "arvdm schedule --covariance demo/covariance.npy --frame-dim 2 --references 4 --ar-steps 2 --reverse-steps 4 "
@@ -39,8 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--step", default="exponential", metavar="STEP", help="the reverse step, as of `arvdm ledger`")
     add("--score-error", type=float, default=0.0, metavar="E", help="e of the score s*(W, R) - e W")
     add("--objective", choices=_OBJECTIVES, default="kl",
-        help="kl: of all clean frames; clip: of the last clip; ar-step: IE and the errors of AR steps; path: the "
-        "sum of per-step errors; girsanov: that of the Girsanov form (KLUB)")  # fmt: skip
+        help="kl: of all clean frames; clip: of the last clip; ar-step: IE and the errors of AR steps; last-step: "
+        "of these IE and the last alone; path: the sum of per-step errors; girsanov: that of the Girsanov form "
+        "(KLUB)")  # fmt: skip
     add("--per-frame", action="store_true",
         help="let frames of the window that the plan keeps at one level take levels of their own")  # fmt: skip
     add("--iterations", type=whole(1, 100_000), default=120, metavar="N", help="the most of every descent")

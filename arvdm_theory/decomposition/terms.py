@@ -37,6 +37,7 @@ __all__ = [
     "attributed",
     "closed_rollout",
     "dense_steps",
+    "first_input",
     "stage_errors",
 ]
 
@@ -270,25 +271,17 @@ def closed_rollout(question: Question, laws: Sequence[Any], wanted: Collection[s
 
     Stages that are the same (the same law seen from the window, the same levels) share kernel and error.
     """
-    plan, score, step, entry = question.plan, question.score, question.reverse, question.entry
+    plan, score, step = question.plan, question.score, question.reverse
     window, over = laws[0].window, laws[0].over_modes
-    kernel = None if window is None else laws[0].kernel(score, step)
-    if kernel is None:
+    frames = laws[-1].stage.frames.stop
+    started = first_input(question, laws[0], frames)
+    if started is None:
         return {}
-    dim, frames = window.dim, laws[-1].stage.frames.stop
-    moments = question.video.joint_moments(frames)  # type: ignore[attr-defined]
-    actions, n = window.action_dim * frames, frames * dim
-    told = (moments[0][:, n:], moments[1][:, n:, n:]) if actions else None
-    sampler = SamplerLaw.initial(plan, kernel, dim, told, entry)
-    device = window.mean.device
-    floor = torch.tensor(plan.floor, dtype=torch.float64, device=device)
-    levels = floor
-    if plan.overlapping:
-        levels = torch.tensor(plan.input_levels, dtype=torch.float64, device=device)
-        levels = (levels if entry is None else entry)[: plan.init_frames]
-    first = range(plan.init_frames)
-    ie = sampler.divergence(clean_law(moments, dim, actions, first, levels), first)
-    found: dict[str, Any] = {"ie": Number.exact(over(ie))}
+    sampler, ie = started
+    dim = window.dim
+    moments, actions = question.video.joint_moments(frames), window.action_dim * frames  # type: ignore[attr-defined]
+    floor = torch.tensor(plan.floor, dtype=torch.float64, device=window.mean.device)
+    found: dict[str, Any] = {"ie": Number.exact(ie)}
     clips, clips_w2, errors, parts = [], [], [], []
     before: Any = None
     error = part = torch.empty(0)
@@ -328,6 +321,31 @@ def closed_rollout(question: Question, laws: Sequence[Any], wanted: Collection[s
     if "rounding" in wanted:
         found["rounding"] = float(over(kl_rounding(true, sampler.frames(clean))))
     return found
+
+
+def first_input(question: Question, law: Any, frames: int) -> tuple[SamplerLaw, Tensor] | None:
+    """The sampler's law of Input_1 and IE, (1,); None where the initialisation has no closed form.
+
+    Args:
+        question: what is asked.
+        law: of the initialisation stage.
+        frames: of the video whose actions the law is given.
+    """
+    plan, entry, window = question.plan, question.entry, law.window
+    kernel = None if window is None else law.kernel(question.score, question.reverse)
+    if kernel is None:
+        return None
+    dim = window.dim
+    moments = question.video.joint_moments(frames)  # type: ignore[attr-defined]
+    actions, n = window.action_dim * frames, frames * dim
+    told = (moments[0][:, n:], moments[1][:, n:, n:]) if actions else None
+    sampler = SamplerLaw.initial(plan, kernel, dim, told, entry)
+    levels = torch.tensor(plan.floor, dtype=torch.float64, device=window.mean.device)
+    if plan.overlapping:
+        levels = torch.tensor(plan.input_levels, dtype=torch.float64, device=window.mean.device)
+        levels = (levels if entry is None else entry)[: plan.init_frames]
+    first = range(plan.init_frames)
+    return sampler, law.over_modes(sampler.divergence(clean_law(moments, dim, actions, first, levels), first))
 
 
 def _same_stage(first: Any, second: Any, score: Any) -> bool:

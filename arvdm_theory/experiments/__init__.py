@@ -118,6 +118,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",
     ),
+    "video-schedules": Experiment(
+        "video_schedules",
+        "grids and noise profiles that are best for a fitted Gaussian, with networks on first-person video",
+        ("smoke", "cpu", "gpu"), "video_schedules.py", "SIZES",
+    ),
     "drift-by-plan": Experiment(
         "drift_by_plan", "what rollouts of video networks lose by drift: outpainting, pyramid, rolling window, "
         "FIFO, noised context, history guidance", ("smoke", "one", "cpu"), "drift_by_plan.py", "SIZES",

@@ -12,6 +12,7 @@ does: level t here is the signal-to-noise ratio of level log(1 + s² (e^t - 1)) 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,8 @@ _SAME_SPREAD = 0.1
 _SAME_RUN = 8
 _SHARED = 0.05
 _THUMBNAIL = 8
+# So many frames are out that first and last ones lie apart.
+_FAR = 10**6
 
 
 class FitError(ValueError):
@@ -151,11 +154,14 @@ class FittedVideo(StationaryVideo):
         clean = all(pick.level <= plan.floor for pick in plan.references.picks)
         if plan.floor > 0 or reach is None or not clean:
             return None
+        # Of the newest frames, how many are held without a gap.
+        held = {_FAR - reference.frame for reference in plan.references.at(_FAR)}
+        run = next(lag for lag in itertools.count() if lag + 1 not in held)
         gain, error = (float(value) for value in self.memory_gain)
         found = "" if np.isnan(gain) else f"; longer memory gained {gain:.2g}"
         found += "" if np.isnan(error) else f" ± {error:.2g}"
         found += "" if np.isnan(gain) else " nats a frame on clips left out"
-        if reach[1] >= self.order:
+        if run >= self.order:
             return (
                 f"the fitted video is an autoregression of order {self.order}: from {self.order} clean references "
                 f"on the memory bottleneck is 0 by construction, whatever the clips hold{found}"
@@ -163,7 +169,7 @@ class FittedVideo(StationaryVideo):
         if reach[1] >= self.head:
             return (
                 f"beyond lag {self.head} the fitted video follows a tail of a few parameters, which alone says "
-                f"what {reach[1]} references leave open{found}"
+                f"what {len(held)} references leave open{found}"
             )
         return None
 

@@ -22,6 +22,7 @@ from arvdm_theory.information.gaussian import NotPositiveDefiniteError, cholesky
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.laws.evidence import Evidence
 from arvdm_theory.laws.gaussian_stage import GaussianStage
+from arvdm_theory.laws.gaussian_window import WindowLaw
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.laws.stage_law import TrueVideos, WindowPosterior
 from arvdm_theory.laws.state_space import StateSpace
@@ -43,6 +44,8 @@ __all__ = [
 
 # Exact scores that a video keeps: one for each reverse step of some stages.
 _MOST_SCORES = 512
+# Laws of windows that a stationary video keeps.
+_MOST_WINDOWS = 512
 
 
 class GaussianVideo(VideoLaw):
@@ -358,6 +361,20 @@ class StationaryVideo(GaussianVideo):
     def state_space_form(self) -> StateSpace | None:
         """See :class:`GaussianVideo`."""
         return None if self._state_space is None else replace(self._state_space, mean=self._mean)
+
+    def at(self, stage: Stage) -> GaussianStage:
+        """See :class:`GaussianVideo`. Windows that see references equally far back have one law, which is kept."""
+        self.require(stage.frames.stop)
+        start = stage.frames.start
+        seen = tuple((start - reference.frame, reference.level) for reference in stage.references)
+        known: dict[object, WindowLaw] = self.__dict__.setdefault("_kept_windows", {})
+        law = GaussianStage(self, stage, known.get((stage.window, seen)))
+        if not law.window.covariance.requires_grad:
+            if len(known) >= _MOST_WINDOWS:
+                known.clear()
+            # A copy: what the law derives from its levels, and their gradients, are not kept.
+            known[stage.window, seen] = replace(law.window, stage=replace(stage, given_levels=None))
+        return law
 
     def mean(self, frames: int) -> Tensor:
         """See :class:`GaussianVideo`."""

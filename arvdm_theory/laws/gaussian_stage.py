@@ -72,10 +72,13 @@ class GaussianStage(StageLaw):
 
     window: WindowLaw
 
-    def __init__(self, law: _Gaussian, stage: Stage) -> None:
+    def __init__(self, law: _Gaussian, stage: Stage, window: WindowLaw | None = None) -> None:
         super().__init__(law, stage)
         self.video = law
         self._asked: tuple[Any, AffineMap | None] | None = None
+        if window is not None:  # known from a stage that differs in its levels, or in when it is
+            self.window = replace(window, stage=stage)
+            return
         mean, covariance = law.joint_moments(stage.frames.stop)
         self.window = WindowLaw.of(mean, covariance, law.frame_dim, law.action_dim, stage)
 

@@ -7,6 +7,7 @@ it tells both low and high levels apart. ``▁`` is the level at which frames co
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -64,13 +65,20 @@ def describe_references(references: References) -> str:
     Example:
         >>> describe_references(References.first(1) + References.last(8, level=0.5))
         'first 1 + last 8 noised to 0.5'
+        >>> describe_references(References.last(2) + References.lags(5, 9))
+        'last 2 + 5, 9 back'
     """
     words = []
-    for pick in references.picks:
-        name = {"all": "all", "every": f"every {pick.count}."}.get(pick.kind, f"{pick.kind} {pick.count}")
-        words.append(
-            name + _NOISED[pick.noise].format(pick.level) if pick.level > 0 or pick.noise != "fresh" else name
-        )
+    for (lagged, level, noise), group in itertools.groupby(
+        references.picks, key=lambda pick: (pick.kind == "lag", pick.level, pick.noise)
+    ):
+        picks = list(group)
+        names = {"all": "all", "every": "every {}."}
+        said = [names.get(pick.kind, f"{pick.kind} {{}}").format(pick.count) for pick in picks]
+        if lagged:
+            said = [", ".join(str(pick.count) for pick in picks) + " back"]
+        noised = _NOISED[noise].format(level) if level > 0 or noise != "fresh" else ""
+        words += [each + noised for each in said]
     return " + ".join(words) or "none"
 
 

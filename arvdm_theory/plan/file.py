@@ -15,9 +15,9 @@ init_steps         M_init (20 if left out)
 initialisation     ``"renoise"`` or ``"warmup"`` (``"renoise"`` if left out)
 input_levels       t^I: w numbers
 output_levels      t^O: w numbers (from circularity, if left out)
-references         objects ``{"kind": "last" | "first" | "every" | "all", "count": 4, "level": 0.0, "noise":
-                   "fresh"}``: the rule, how many (``every``: the distance), their level ρ, and whose noise they
-                   have (:class:`arvdm_theory.plan.references.Pick`)
+references         objects ``{"kind": "last" | "first" | "lag" | "every" | "all", "count": 4, "level": 0.0,
+                   "noise": "fresh"}``: the rule, how many (``lag``: which, ``every``: the distance), their level
+                   ρ, and whose noise they have (:class:`arvdm_theory.plan.references.Pick`)
 spacing            a name that :func:`arvdm_theory.noise.time_grid` knows, for grids that are left out
 ar_grid            M_AR + 1 rows of w levels (that spacing, if left out)
 init_grid          M_init + 1 rows of levels, of the w - Δ frames (Δ if w = Δ) that the initialisation makes
@@ -40,7 +40,7 @@ from arvdm_theory.files import read_json, write_json
 from arvdm_theory.limits import require
 from arvdm_theory.noise import time_grid
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import Mask, Pick, PlanError, References
+from arvdm_theory.plan.references import KINDS_IN_WORDS, Mask, Pick, PlanError, References
 
 __all__ = [
     "FORMAT",
@@ -246,7 +246,7 @@ def _pick(content: Any, index: int) -> Pick:
             if key in content and not fits(content[key]):
                 raise PlanError(f"{key}: {what} is expected, got {_shown(content[key])}")
         if "kind" not in content:
-            raise PlanError("kind: the key is missing; 'last', 'first', 'every' or 'all' is expected")
+            raise PlanError(f"kind: the key is missing; {KINDS_IN_WORDS} is expected")
         return Pick(**content)
     except PlanError as error:
         raise PlanError(f"{where}: {str(error).removeprefix('references: ')}") from error

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = [
+    "KINDS",
+    "KINDS_IN_WORDS",
+    "Kind",
     "Mask",
     "NoReferences",
     "Noise",
@@ -20,6 +23,9 @@ __all__ = [
 ]
 
 Mask = tuple[tuple[bool, ...], ...]
+Kind = Literal["last", "first", "lag", "every", "all"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS_IN_WORDS = "'last', 'first', 'lag', 'every' or 'all'"
 Noise = Literal["fresh", "once", "own", "matched"]
 _NOISES = ("fresh", "once", "own", "matched")
 
@@ -42,9 +48,10 @@ class Pick:
     """One rule that picks references from the c frames that are out.
 
     Attributes:
-        kind: ``last`` (the last ``count``), ``first`` (the first ``count``), ``every`` (frames 1, 1 + count,
+        kind: ``last`` (the last ``count``), ``first`` (the first ``count``), ``lag`` (the one frame that came out
+            ``count`` frames ago, 1 being the newest, as soon as there is one), ``every`` (frames 1, 1 + count,
             1 + 2 count, ...) or ``all``.
-        count: how many (``last``, ``first``) or the distance (``every``); ignored by ``all``.
+        count: how many (``last``, ``first``), the lag, or the distance (``every``); ignored by ``all``.
         level: the level ρ ≥ 0 at which the picked frames are shown; 0 leaves them as they came out.
         noise: ``fresh``, drawn anew at every AR step; ``once``, drawn when the frame has come out, and kept;
             ``own``, the frame's own state at that level, on its way out (a noisy key-value cache); ``matched``,
@@ -52,7 +59,7 @@ class Pick:
             the step reaches (HiAR, arXiv 2603.08703), and there is no level to give.
     """
 
-    kind: Literal["last", "first", "every", "all"]
+    kind: Kind
     count: int = 1
     level: float = 0.0
     noise: Noise = "fresh"
@@ -60,8 +67,8 @@ class Pick:
     def __post_init__(self) -> None:
         if self.noise not in _NOISES:
             raise PlanError(f"references: the noise is {', '.join(_NOISES)}, got {self.noise!r}")
-        if self.kind not in ("last", "first", "every", "all"):
-            raise PlanError(f"references: a rule is 'last', 'first', 'every' or 'all', got {self.kind!r}")
+        if self.kind not in KINDS:
+            raise PlanError(f"references: a rule is {KINDS_IN_WORDS}, got {self.kind!r}")
         if self.kind != "all" and self.count < 1:
             raise PlanError(f"references: '{self.kind}' needs a count of at least 1, got {self.count}")
         if not (math.isfinite(self.level) and self.level >= 0):
@@ -82,12 +89,14 @@ class Pick:
             return range(0, out, self.count)
         if self.kind == "first":
             return range(min(self.count, out))
+        if self.kind == "lag":
+            return range(out - self.count, out - self.count + 1) if self.count <= out else range(0)
         return range(max(out - self.count, 0), out)
 
     @property
     def most(self) -> int | None:
         """The largest number of frames it ever picks; None if it grows without end."""
-        return self.count if self.kind in ("last", "first") else None
+        return {"last": self.count, "first": self.count, "lag": 1}.get(self.kind)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,16 @@ class References:
     def first(cls, count: int, level: float = 0.0, noise: Noise = "fresh") -> References:
         """The first ``count`` frames of the video (an attention sink, an anchor)."""
         return cls((Pick("first", count, level, noise),))
+
+    @classmethod
+    def lags(cls, *lags: int, level: float = 0.0, noise: Noise = "fresh") -> References:
+        """The frames that came out so many frames ago, 1 being the newest, as far as there are such.
+
+        Example:
+            >>> [r.frame for r in References.lags(1, 4).at(6)], [r.frame for r in References.lags(1, 4).at(3)]
+            ([2, 5], [2])
+        """
+        return cls(tuple(Pick("lag", lag, level, noise) for lag in lags))
 
     @classmethod
     def every(cls, distance: int, level: float = 0.0, noise: Noise = "fresh") -> References:
@@ -150,7 +169,8 @@ class References:
         if any(pick.kind in ("every", "all") for pick in self.picks):
             return None
         first, last = (
-            max((pick.count for pick in self.picks if pick.kind == kind), default=0) for kind in ("first", "last")
+            max((pick.count for pick in self.picks if pick.kind in kinds), default=0)
+            for kinds in (("first",), ("last", "lag"))
         )
         return first, last
 

@@ -37,7 +37,7 @@ def profile_front(table: pd.DataFrame) -> Figure:
 
 
 def advice_front(table: pd.DataFrame) -> Figure:
-    """Drift and memory bottleneck against KL, a point a plan; the front and the recommended plan stand out.
+    """KL of the last clip and memory bottleneck against KL, a point a plan; the front and the best stand out.
 
     Args:
         table: of :func:`arvdm_theory.choose.advice.advise`.
@@ -48,8 +48,8 @@ def advice_front(table: pd.DataFrame) -> Figure:
     near = table[table.kl <= 10 * best.kl]
     for panel, name, label in zip(
         panels,
-        ("drift", "mb"),
-        ("drift of clip KL, nats a frame", "memory bottleneck, nats a frame"),
+        ("last_clip", "mb"),
+        ("KL of the last clip, nats a frame", "memory bottleneck, nats a frame"),
         strict=True,
     ):
         for (stride, marker), colour in zip(

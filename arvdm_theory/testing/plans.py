@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from hypothesis import strategies as st
 
 from arvdm_theory.plan.plan import Plan
-from arvdm_theory.plan.references import Pick, References, causal_mask, parts_mask
+from arvdm_theory.plan.references import KINDS, Pick, References, causal_mask, parts_mask
 
 __all__ = ["plans", "references"]
-
-_KINDS: tuple[Literal["last", "first", "every", "all"], ...] = ("last", "first", "every", "all")
 
 # Where between two levels a third may lie: close to the lower one, in the middle, at the upper one.
 _BETWEEN = (1e-3, 0.05, 0.25, 0.4, 0.5, 0.75, 0.9, 1.0)
@@ -22,7 +19,7 @@ _BETWEEN = (1e-3, 0.05, 0.25, 0.4, 0.5, 0.75, 0.9, 1.0)
 def references(
     draw: st.DrawFn, max_count: int = 3, level: float = 0.0, horizon: float = 6.0, noised: bool | None = None
 ) -> References:
-    """Reference rules: none, the last, the first, every n-th, all frames, and unions of two such rules.
+    """Reference rules: none, the last, the first, a lag, every n-th, all frames, and unions of two.
 
     Args:
         draw: given by Hypothesis.
@@ -37,7 +34,7 @@ def references(
     picks = []
     for k in range(number):
         levels = noisy if noised and k == 0 else clean if noised is False else clean | noisy
-        picks.append(Pick(draw(st.sampled_from(_KINDS)), draw(st.integers(1, max_count)), draw(levels)))
+        picks.append(Pick(draw(st.sampled_from(KINDS)), draw(st.integers(1, max_count)), draw(levels)))
     return References(tuple(draw(st.permutations(picks)) if number > 1 else picks))
 
 

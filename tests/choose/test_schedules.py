@@ -105,6 +105,14 @@ def test_ddim_on_a_scalar_gaussian_takes_equal_angles() -> None:
         assert found.baselines[other] > 3 * found.value
 
 
+@pytest.mark.parametrize("plan", [outpainting(2, References.last(3), 4, 3), fifo(3, References.last(2), 2, 4)])
+def test_the_last_step_alone_is_the_ledger_s(plan: Plan) -> None:
+    result = ledger(reference_video(), plan, 4, girsanov=False)
+    expected = result.totals["ie"] + result.column("AR_STEP")[-1]
+    found = objective_value(reference_video(), plan, 4, "last-step")
+    assert float(found) == pytest.approx(expected, rel=1e-10)
+
+
 @pytest.mark.parametrize("objective", get_args(Objective))
 @pytest.mark.parametrize(
     ("plan", "step"),

@@ -127,7 +127,7 @@ def test_suites_are_known_by_name_and_name_each_network_once(
     runs = study.suite(EXPERIMENTS["video"].presets)
     assert len(set(runs)) == len(runs)
     # Every network with a memory has its twin without one, but for the large one.
-    twins = {study._name(run): run for run in runs}
+    twins = {study.network_name(run): run for run in runs}
     work = study._Work(twins, tmp_path, progress=False)
     alone = [run for run in runs if run.memory != "none" and work.twin(run) is None]
     assert {run.preset for run in alone} == {"cpu-long"}

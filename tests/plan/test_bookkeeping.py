@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 from arvdm_theory import METHODS, Plan, References
 from arvdm_theory.plan.methods import Method
+from arvdm_theory.plan.references import Pick
 from arvdm_theory.plan.stage import Stage
 from arvdm_theory.testing.plans import plans as masked_plans
 
@@ -73,6 +74,7 @@ def referenced(picks: list[tuple[str, int, float]], out: list[int]) -> dict[int,
         for place, frame in enumerate(out):
             named = {
                 "last": place >= len(out) - count,
+                "lag": place == len(out) - count,
                 "first": place < count,
                 "every": place % count == 0,
                 "all": True,
@@ -112,12 +114,14 @@ def plans(draw: st.DrawFn) -> tuple[Plan, list[tuple[str, int, float]]]:
         grids["init_grid"] = grid((horizon,) * len(init_end), init_end, init_steps)
 
     pick = st.tuples(
-        st.sampled_from(["last", "first", "every", "all"]), st.integers(1, 5), st.sampled_from([0.0, 0.7, 1.5])
+        st.sampled_from(["last", "first", "lag", "every", "all"]),
+        st.integers(1, 5),
+        st.sampled_from([0.0, 0.7, 1.5]),
     )
     picks = draw(st.lists(pick, max_size=3))
     rule = References()
     for kind, count, noise in picks:
-        rule += References.all(noise) if kind == "all" else getattr(References, kind)(count, noise)
+        rule += References((Pick(kind, count, noise),))
     plan = Plan(
         input_levels=input_levels,
         stride=stride,

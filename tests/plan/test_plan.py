@@ -265,7 +265,7 @@ def test_how_many_references_there_ever_are() -> None:
         (lambda: References.every(0), "'every' needs a count of at least 1, got 0"),
         (lambda: References.last(1, level=-0.1), "the level must be finite and not negative, got -0.1"),
         (lambda: References.all(level=math.inf), "the level must be finite and not negative, got inf"),
-        (lambda: Pick("middle"), "a rule is 'last', 'first', 'every' or 'all', got 'middle'"),  # type: ignore[arg-type]
+        (lambda: Pick("middle"), "a rule is 'last', 'first', 'lag', 'every' or 'all', got 'middle'"),  # type: ignore[arg-type]
     ],
 )
 def test_a_bad_reference_rule_is_refused(make: Any, message: str) -> None:

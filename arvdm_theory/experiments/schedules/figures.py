@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from arvdm_theory.experiments.schedules.run import GRIDS, PROFILES, summary
 from arvdm_theory.report.style import Figures, shared_legend
 
-__all__ = ["FIGURES", "noise_profiles", "schedules"]
+__all__ = ["COLOURS", "FIGURES", "noise_profiles", "schedules"]
 
-_COLOURS = {
+COLOURS = {
     "uniform": "#999999", "cosine": "#56b4e9", "karras:7": "#cc79a7", "flow:1": "#e69f00", "girsanov": "#009e73",
     "kl": "#d55e00",
 }  # fmt: skip
@@ -27,11 +27,11 @@ def schedules(table: pd.DataFrame) -> Figure:
         for i, (grid, label) in enumerate(GRIDS.items()):
             rows = found[(found.video == video) & (found.grid == grid) & (found.quantity == "clip_kl")]
             at = rows.reverse_steps * (1 + 0.015 * (i - 2.5))
-            panel.errorbar(at, rows["mean"], rows.half_width, fmt="o-", ms=4, capsize=2, color=_COLOURS[grid],
+            panel.errorbar(at, rows["mean"], rows.half_width, fmt="o-", ms=4, capsize=2, color=COLOURS[grid],
                            label=label)  # fmt: skip
             exact = table[(table.video == video) & (table.grid == grid) & (table.source == "exact")
                           & (table.quantity == "clip_kl")].drop_duplicates("reverse_steps")  # fmt: skip
-            panel.plot(exact.reverse_steps, exact.value, ":", color=_COLOURS[grid],
+            panel.plot(exact.reverse_steps, exact.value, ":", color=COLOURS[grid],
                        label="exact score" if grid == "kl" else None)  # fmt: skip
         steps = sorted(table.reverse_steps.unique())
         panel.set(title=video, xlabel="steps M", xscale="log", yscale="log")

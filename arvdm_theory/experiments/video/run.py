@@ -46,7 +46,7 @@ from arvdm_theory.video.runs import (
     train_run,
 )
 
-__all__ = ["SUITES", "decode_picture", "film_table", "headline", "suite", "sweep"]
+__all__ = ["SUITES", "decode_picture", "film_table", "headline", "network_name", "suite", "sweep"]
 
 _WINDOWS_SHOWN = 3
 _ROLLOUTS_SHOWN = 1
@@ -180,7 +180,7 @@ def sweep(
     Raises:
         ValueError: if two runs are the same, or data or networks cannot be had.
     """
-    by_name = {_name(run): run for run in runs}
+    by_name = {network_name(run): run for run in runs}
     if len(by_name) < len(runs):
         raise ValueError("a sweep trains each network once, but two of its runs are the same")
     work = _Work(by_name, folder, progress)
@@ -212,7 +212,7 @@ class _Work:
         self.runs, self.folder, self.progress = runs, folder, progress
 
     def place(self, run: VideoRun) -> Path:
-        return self.folder / "networks" / _name(run)
+        return self.folder / "networks" / network_name(run)
 
     def twin(self, run: VideoRun) -> VideoRun | None:
         """The network without memory that is trained on the same windows, if it is one of the runs."""
@@ -220,7 +220,7 @@ class _Work:
             return None
         frames = run.windows.laid_out
         other = replace(run, memory="none", compress=1, compression="spatial", memory_frames=frames)
-        return self.runs.get(_name(other))
+        return self.runs.get(network_name(other))
 
     def network(self, run: VideoRun) -> Denoiser:
         if not (self.place(run) / "run.json").exists():
@@ -433,7 +433,8 @@ def _columns(run: VideoRun) -> dict[str, Any]:
     return {**_fields(run), **told, "size": chosen.size, "steps": chosen.training.steps}
 
 
-def _name(run: VideoRun) -> str:
+def network_name(run: VideoRun) -> str:
+    """The folder of a run's network: another one for every other network."""
     digest = hashlib.sha256(json.dumps(_fields(run), sort_keys=True).encode()).hexdigest()[:8]
     return f"{run.data}-{run.preset}-{run.memory}-{run.seed}-{digest}"
 
