@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import platform
 import random
 import shutil
 import signal
@@ -12,272 +14,237 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+import uuid
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from arvdm_theory.cli import main
+from arvdm_theory.experiments.pareto import run as _sweep  # noqa: F401  (so that forks have it)
+from arvdm_theory.training.checkpoint import checkpoints, read_checkpoint
+from arvdm_theory.video import runs as _runs  # noqa: F401
 
 # Of each signal, over all jobs together.
 MOMENTS = int(os.environ.get("ARVDM_MOMENTS", "40"))
 
-_TRAIN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests/training")
-import small_run
-from arvdm_theory.signals import terminable
-if __name__ == "__main__":
-    with terminable():
-        small_run.run(Path(sys.argv[1]), steps=400, checkpoint_every=25, log_every=10, pause=0.004)
-"""
-_SWEEP = """
-import sys, time
-from pathlib import Path
-import numpy as np, pandas as pd
-from arvdm_theory.executors import executing
-from arvdm_theory.experiments.record import run_cells
-from arvdm_theory.signals import terminable
-def cell(cell):
-    time.sleep(0.05)
-    x = np.random.default_rng(cell["n"]).normal(size=(60, 60))
-    return pd.DataFrame({"value": np.linalg.svd(x)[1][:20]})
-if __name__ == "__main__":
-    with terminable(), executing(workers=int(sys.argv[2])):
-        run_cells("t", [{"n": n} for n in range(60)], cell, Path(sys.argv[1]), progress=False)
-"""
-_MAIN = "import sys; from arvdm_theory.cli import main\nif __name__ == '__main__': sys.exit(main())"
+_EPISODES = ["--episodes", "12", "--test-episodes", "4", "--frames", "120", "--size", "32", "--workers", "2"]
+_SWEEP = ["experiment", "pareto", "--preset", "smoke", "--device", "cpu", "--no-figures"]
+
+JOBS = {
+    "train": (0.3, ["video", "train", "--preset", "smoke", "--steps", "60", "--device", "cpu"]),
+    "sweep": (0.35, _SWEEP),
+    "sweep-workers": (0.075, [*_SWEEP, "--workers", "2"]),
+    "sweep-dask": (0.025, [*_SWEEP, "--dask", "local"]),
+    "simulate": (0.15, ["simulate", "dmlab", *_EPISODES]),
+    "simulate-doom": (0.1, ["simulate", "doom", *_EPISODES]),
+}
+"""Of every job its share of the moments and its command, but for --out. The first simulates and decodes its data,
+too; cells of the sweep train networks."""
 
 
 class Job:
-    """A job in processes of its own, and what of its outcome is compared."""
+    """A command in a process of its own.
 
-    def __init__(
-        self, name: str, script: str, words: Callable[[Path], list[str]], kept: Callable[[Path], str]
-    ) -> None:
-        self.name, self.script, self.words, self.kept = name, script, words, kept
+    It is a fork of this one, which has imported what commands need: most of a small job's seconds are those of an
+    interpreter that starts, in which nothing can be lost. What it starts is new from the interpreter on, and is
+    known by a mark in its environment.
+    """
 
-    def start(self, folder: Path) -> subprocess.Popen[str]:
-        file = folder.parent / f"{self.name}.py"
-        file.write_text(self.script)
-        return subprocess.Popen(
-            [sys.executable, str(file), *self.words(folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, words: list[str], folder: Path, scratch: Path) -> None:
+        scratch.mkdir(exist_ok=True)
+        self.folder, self.scratch, self.mark = folder, scratch, uuid.uuid4().hex
+        self.said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
+        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=(words,))
+        self.process.start()
 
-    def finish(self, folder: Path) -> None:
-        process = self.start(folder)
-        errors = process.communicate()[1]
-        if process.returncode != 0:
-            raise SystemExit(f"{self.name}: exit code {process.returncode}: {errors}")
+    def _run(self, words: list[str]) -> None:
+        os.setsid()
+        os.dup2(self.said.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+        os.environ |= {"ARVDM_JOB": self.mark, "TMPDIR": str(self.scratch)}
+        tempfile.tempdir = None
+        sys.modules["__main__"] = types.ModuleType("__main__")  # which processes that are spawned would load
+        sys.exit(main([*words, "--out", str(self.folder)]))
+
+    def begun(self) -> None:
+        """Waits for the first file: before it there is nothing that could be lost."""
+        while self.process.is_alive() and not (self.folder.exists() and any(self.folder.iterdir())):
+            time.sleep(0.005)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code, and what it said at last."""
+        self.process.join()
+        self.said.seek(0)
+        lines = self.said.read().splitlines()
+        return self.process.exitcode or 0, lines[-1] if lines else ""
+
+    def alive(self) -> list[int]:
+        """Its processes: this one's children and theirs, and whoever has lost its parents."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (place / "environ").read_bytes():  # empty, of a zombie
+                    found.append(int(place.name))
+            except OSError:
+                continue
+        return found
+
+    def orphans(self, seconds: float = 10) -> int:
+        """How many are left after a while."""
+        end = time.monotonic() + seconds
+        while self.alive() and time.monotonic() < end:
+            time.sleep(0.05)
+        return len(self.alive())
+
+    def strays(self) -> int:
+        """Hidden files where it writes, and all in the folder for temporary files but the cache of PyTorch."""
+        hidden = list(self.folder.rglob(".*")) if self.folder.exists() else []
+        return len(hidden) + sum(not path.name.startswith("torchinductor_") for path in self.scratch.iterdir())
+
+
+def finish(words: list[str], folder: Path, scratch: Path) -> float:
+    """Does a job to its end, and returns the seconds from its first file on."""
+    job = Job(words, folder, scratch)
+    job.begun()
+    began = time.monotonic()
+    code, said = job.end()
+    if code != 0:
+        raise SystemExit(f"{words}: exit code {code}: {said}")
+    return time.monotonic() - began
+
+
+def kept(folder: Path) -> dict[str, str]:
+    """All that a job leaves, bit by bit, but for columns of seconds, pages, and who computed what when.
+
+    Of a training the last checkpoint; those before it are of the moments at which it was told to stop.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".csv" and path.parent.name != "cells":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            found[name] = digest([table.drop(columns=["seconds"], errors="ignore").to_csv().encode()])
+        elif path.suffix in (".npz", ".npy"):
+            arrays = np.load(path)
+            held = {key: arrays[key] for key in sorted(arrays.files)} if path.suffix == ".npz" else {"": arrays}
+            found[name] = digest([key.encode() + array.tobytes() for key, array in held.items()])
+        elif path.name == "checkpoints":
+            last = checkpoints(path.parent)[-1]
+            tensors = read_checkpoint(last)[0]
+            tensors["history"] = tensors["history"][:, :-1]  # the last column counts seconds
+            parts = [key.encode() + tensor.numpy().tobytes() for key, tensor in sorted(tensors.items())]
+            found[f"{name}/{last.name}"] = digest(parts)
+    return found
 
 
 def digest(parts: list[bytes]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def of_training(folder: Path) -> str:
-    from arvdm_theory.training.checkpoint import checkpoints, read_checkpoint
+def faults(sign: signal.Signals, rng: random.Random, jobs: list[str]) -> dict[str, Any]:
+    """A signal at random moments from every job's first file to its end; then the job is given again.
 
-    tensors = read_checkpoint(checkpoints(folder)[-1])[0]
-    tensors["history"] = tensors["history"][:, :-1]  # the last column counts seconds
-    return digest([name.encode() + value.numpy().tobytes() for name, value in sorted(tensors.items())])
-
-
-def of_tables(folder: Path) -> str:
-    return digest([path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*.csv"))])
-
-
-def of_episodes(folder: Path) -> str:
-    import numpy as np
-
-    found = []
-    for path in sorted(folder.rglob("*.npz")):
-        with np.load(path) as arrays:
-            found += [path.name.encode(), *(arrays[key].tobytes() for key in sorted(arrays.files))]
-    return digest(found)
-
-
-_SIMULATE = [
-    "simulate", "dmlab", "--episodes", "30", "--test-episodes", "5", "--frames", "60", "--size", "32",
-    "--workers", "2",
-]  # fmt: skip
-
-JOBS = [
-    Job("train", _TRAIN, lambda folder: [str(folder)], of_training),
-    Job("sweep", _SWEEP, lambda folder: [str(folder), "0"], of_tables),
-    Job("sweep-workers", _SWEEP, lambda folder: [str(folder), "2"], of_tables),
-    Job(
-        "simulate",
-        _MAIN,
-        lambda folder: [*_SIMULATE, "--out", str(folder)],
-        of_episodes,
-    ),
-]
-
-
-def descendants(pid: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = place.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        parents[int(place.parent.name)] = int(fields[1])
-    found, left = set[int](), {pid}
-    while left:
-        children = {child for child, parent in parents.items() if parent in left} - found
-        found |= children
-        left = children
-    return found
-
-
-def alive(pids: set[int]) -> list[int]:
-    found = []
-    for pid in pids:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            continue
-        if state != "Z":
-            found.append(pid)
-    return found
-
-
-def strays(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
-
-
-def faults(sign: signal.Signals, rng: random.Random) -> dict[str, Any]:
-    """A signal at random moments of every job's time; then the job is given again."""
+    A moment at which a job had already ended is drawn anew, and counted.
+    """
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        for job in JOBS:
-            began = time.monotonic()
-            job.finish(place / f"{job.name}-whole")
-            length, whole = time.monotonic() - began, job.kept(place / f"{job.name}-whole")
-            counts = {"moments": 0, "finished_before": 0, "bitwise": 0, "orphans": 0, "strays": 0, "codes": {}}
-            for number in range(max(MOMENTS // len(JOBS), 1)):
-                folder = place / f"{job.name}-{number}"
-                process = job.start(folder)
-                time.sleep(rng.uniform(0.1, 0.95) * length)
-                workers = descendants(process.pid)
-                process.send_signal(sign)
-                process.communicate()
-                counts["moments"] += 1
-                counts["finished_before"] += process.returncode == 0
-                code = str(process.returncode)
-                counts["codes"][code] = counts["codes"].get(code, 0) + 1
-                end = time.monotonic() + 10
-                while alive(workers) and time.monotonic() < end:
-                    time.sleep(0.05)
-                counts["orphans"] += len(alive(workers))
-                if sign == signal.SIGTERM and folder.exists():  # what is told to end cleans up at once
-                    counts["strays"] += len(strays(folder))
-                job.finish(folder)
-                counts["bitwise"] += job.kept(folder) == whole
-                counts["strays"] += len(strays(folder))
+        scratch = place / "scratch"
+        for job in jobs:
+            share, words = JOBS[job]
+            length, whole = finish(words, place / f"{job}-whole", scratch), kept(place / f"{job}-whole")
+            counts: dict[str, Any] = {
+                "moments": 0, "drawn_anew": 0, "bitwise": 0, "orphans": 0, "strays": 0, "codes": {},
+                "seconds_of_work": round(length, 1),
+            }  # fmt: skip
+            while counts["moments"] < max(round(share * MOMENTS), 1):
+                folder = place / f"{job}-{counts['moments']}"
+                begun = Job(words, folder, scratch)
+                begun.begun()
+                time.sleep(rng.uniform(0, 1) * length)
+                os.kill(begun.process.pid or 0, sign)
+                code, said = begun.end()
+                if code == 0:
+                    counts["drawn_anew"] += 1
+                else:
+                    counts["moments"] += 1
+                    counts["codes"][str(code)] = counts["codes"].get(str(code), 0) + 1
+                    counts["orphans"] += begun.orphans()
+                    if sign == signal.SIGTERM:  # what is told to end cleans up at once
+                        counts["strays"] += begun.strays()
+                        if code != 143 or begun.strays():
+                            print(f"{job}: exit code {code}, {begun.strays()} strays: {said}", flush=True)
+                    shutil.rmtree(scratch)  # after a kill that of others cannot be cleaned by the next one
+                    finish(words, folder, scratch)
+                    counts["bitwise"] += kept(folder) == whole
+                    counts["strays"] += begun.strays()
                 shutil.rmtree(folder)
-            counts["seconds"] = round(length, 1)
-            result[job.name] = counts
-            print(f"{sign.name} {job.name}: {counts}", flush=True)
+            result[job] = counts
+            print(f"{sign.name} {job}: {counts}", flush=True)
     return result
 
 
-def full_disk(rng: random.Random) -> dict[str, Any]:
+def full_disk(rng: random.Random, jobs: list[str]) -> dict[str, Any]:
     """A disk that fills up at random sizes below what a job needs, then has room again."""
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        disk = place / "disk"
+        disk, scratch = place / "disk", place / "scratch"
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=False).returncode:
-            return {"skipped": "no right to mount a small disk"}
+            return {job: {"skipped": "no right to mount a small disk"} for job in jobs}
         try:
-            for job in JOBS:
-                whole_folder = place / f"{job.name}-whole"
-                job.finish(whole_folder)
-                whole = job.kept(whole_folder)
-                need = sum(path.stat().st_size for path in whole_folder.rglob("*") if path.is_file())
-                counts: dict[str, Any] = {"times": 0, "one_line": 0, "codes": {}, "strays": 0, "bitwise": 0}
-                for number in range(max(MOMENTS // len(JOBS) // 2, 1)):
-                    size = int(rng.uniform(0.05, 0.9) * need) // 4096 * 4096 + 4096
+            for job in jobs:
+                share, words = JOBS[job]
+                finish(words, place / f"{job}-whole", scratch)
+                whole = kept(place / f"{job}-whole")
+                sizes = [path.stat().st_size for path in (place / f"{job}-whole").rglob("*") if path.is_file()]
+                pages = sum(-(-size // 4096) for size in sizes)
+                counts: dict[str, Any] = {
+                    "times": 0, "one_line": 0, "codes": {}, "orphans": 0, "strays": 0, "bitwise": 0
+                }  # fmt: skip
+                for number in range(max(round(share * MOMENTS), 1)):
+                    size = 4096 * (1 + int(rng.uniform(0, 0.95) * pages))
                     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
-                    folder = disk / f"{job.name}-{number}"
-                    process = job.start(folder)
-                    errors = process.communicate()[1]
-                    code = str(process.returncode)
+                    folder = disk / f"{job}-{number}"
+                    begun = Job(words, folder, scratch)
+                    code, said = begun.end()
                     counts["times"] += 1
-                    counts["codes"][code] = counts["codes"].get(code, 0) + 1
-                    counts["one_line"] += "No space left on device" in errors.splitlines()[-1] if errors else False
-                    counts["strays"] += len(strays(folder)) if folder.exists() else 0
+                    counts["codes"][str(code)] = counts["codes"].get(str(code), 0) + 1
+                    counts["one_line"] += "No space left on device" in said
+                    counts["orphans"] += begun.orphans()
+                    counts["strays"] += begun.strays()
+                    if code != 2 or begun.strays() or "No space" not in said:
+                        print(f"{job}: exit code {code}, {begun.strays()} strays: {said}", flush=True)
                     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-                    job.finish(folder)
-                    counts["bitwise"] += job.kept(folder) == whole
-                    counts["strays"] += len(strays(folder))
+                    finish(words, folder, scratch)
+                    counts["bitwise"] += kept(folder) == whole
+                    counts["strays"] += begun.strays()
                     shutil.rmtree(folder)
-                result[job.name] = counts
-                print(f"full disk {job.name}: {counts}", flush=True)
+                result[job] = counts
+                print(f"full disk {job}: {counts}", flush=True)
         finally:
             subprocess.run(["umount", str(disk)], check=False)
     return result
 
 
-def dask(rng: random.Random) -> dict[str, Any]:
-    """A cluster of two workers against the serial run: the same tables, one worker lost, and how much faster."""
-    try:
-        import distributed
-    except ImportError:
-        return {"skipped": "Dask is not installed"}
-    from arvdm_theory.executors import Dask, executing
-    from arvdm_theory.experiments.verify.run import SIZES, bound_checks
-
-    result: dict[str, Any] = {"cores": os.cpu_count()}
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-
-        def timed(folder: str) -> float:
-            began = time.monotonic()
-            bound_checks(SIZES["default"], place / folder, progress=False)
-            return time.monotonic() - began
-
-        timed("warm")
-        shutil.rmtree(place / "warm")
-        serial = timed("serial")
-        with executing(workers=2):
-            timed("processes-warm")
-            shutil.rmtree(place / "processes-warm")
-            shared = timed("processes")
-        cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)
-        client = distributed.Client(cluster)
-        from arvdm_theory import executors
-
-        with client:
-            token = executors._CURRENT.set(Dask(client))
-            timed("dask-warm")
-            shutil.rmtree(place / "dask-warm")
-            whole = timed("dask")
-            victim = next(iter(cluster.workers.values())).process.pid
-            subprocess.Popen(
-                [sys.executable, "-c", f"import os, time; time.sleep({serial / 5}); os.kill({victim}, 9)"]
-            )
-            lost = timed("dask-lost")
-            executors._CURRENT.reset(token)
-        cluster.close()
-        right = of_tables(place / "serial")
-        result |= {
-            "serial_seconds": round(serial, 1),
-            "processes_ratio": round(serial / shared, 2),
-            "dask_ratio": round(serial / whole, 2),
-            "dask_with_one_worker_killed_ratio": round(serial / lost, 2),
-            "same_tables": {name: of_tables(place / name) == right for name in ("processes", "dask", "dask-lost")},
-        }
+def dask() -> dict[str, Any]:
+    """Two workers against the serial run, in turns: the same tables, how much faster, and one worker lost."""
+    words = [sys.executable, "experiments/benchmarks/executors.py", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
     print(f"dask: {result}", flush=True)
     return result
 
 
-def lowest(rng: random.Random) -> dict[str, Any]:
+def lowest() -> dict[str, Any]:
     """The oldest versions that are allowed, in an environment of their own: everything imports, commands run."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -289,7 +256,7 @@ def lowest(rng: random.Random) -> dict[str, Any]:
     return result
 
 
-def documentation(rng: random.Random) -> dict[str, Any]:
+def documentation() -> dict[str, Any]:
     """Every tutorial, and every example of every command behind ``arvdm demo``."""
     import shlex
 
@@ -310,23 +277,38 @@ def documentation(rng: random.Random) -> dict[str, Any]:
     return result
 
 
-PARTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
-    "kill": lambda rng: faults(signal.SIGKILL, rng),
-    "term": lambda rng: faults(signal.SIGTERM, rng),
+FAULTS: dict[str, Callable[[random.Random, list[str]], dict[str, Any]]] = {
+    "kill": partial(faults, signal.SIGKILL),
+    "term": partial(faults, signal.SIGTERM),
     "full": full_disk,
-    "dask": dask,
-    "lowest": lowest,
-    "documentation": documentation,
 }
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"dask": dask, "lowest": lowest, "documentation": documentation}
 
 
-def main() -> None:
+def _place() -> dict[str, Any]:
+    """What was run where, and how busy that was."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": commit.stdout.strip(), "python": platform.python_version(), "processor": platform.machine(),
+        "cores": os.cpu_count(), "load": round(os.getloadavg()[1], 1), "torch": version("torch"),
+    }  # fmt: skip
+
+
+def write() -> None:
     file = Path(".ci/slow.json")
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    for name in sys.argv[1:] or list(PARTS):
-        kept[name] = PARTS[name](random.Random(name))
-        file.write_text(json.dumps(kept, indent=2) + "\n")
+    found = json.loads(file.read_text()) if file.exists() else {}
+    for word in sys.argv[1:] or [*FAULTS, *PARTS]:
+        name, _, job = word.partition(":")
+        place = _place()
+        if name in FAULTS:
+            results = FAULTS[name](random.Random(word), [job] if job else list(JOBS))
+            found[name] = found.get(name, {}) | {job: {"run": place} | result for job, result in results.items()}
+        else:
+            found[name] = {"run": place} | PARTS[name]()
+        file.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write()

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +44,8 @@ R = TypeVar("R")
 
 # How often a worker may be lost before the sweep gives up: what kills three is the work, not chance.
 _LOSSES = 3
+# What libraries read when they are loaded.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a worker which is told to stop has to save what it can.
 _GRACE = 30.0
 
@@ -70,17 +73,18 @@ def executor() -> Executor:
 
 
 @contextmanager
-def executing(workers: int = 0, dask: str | None = None) -> Iterator[None]:
+def executing(workers: int = 0, dask: str | None = None, using: Executor | None = None) -> Iterator[None]:
     """Within the block sweeps compute their cells elsewhere.
 
     Args:
         workers: processes on this machine; 0: none but this one.
         dask: address of a Dask scheduler, or ``local`` for a cluster on this machine.
+        using: an executor of your own, which stays open, in place of these.
 
     Raises:
         ValueError: if ``dask`` is not installed or not to be reached.
     """
-    chosen: AbstractContextManager[Executor] = nullcontext(Here())
+    chosen: AbstractContextManager[Executor] = nullcontext(using or Here())
     if dask is not None:
         chosen = Dask.connected(dask)
     elif workers:
@@ -255,8 +259,9 @@ def _call(work: bytes, item: T) -> Any:
     _busy = True
     try:
         # Sizes were held against the limits where the command was given.
+        function = cloudpickle.loads(work)
         with one_thread(), unlimited():
-            return cloudpickle.loads(work)(item)
+            return function(item)
     finally:
         _busy = False
 
@@ -291,21 +296,39 @@ def _start(hold: Connection) -> None:
                 time.sleep(0.05)
             os._exit(143)
 
+    warnings.formatwarning = _one_line_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that began this one decides
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _one_line_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A worker has no command's name to put before it, and its line says nothing to a user."""
+    return f"{'warning' if issubclass(category, UserWarning) else category.__name__}: {message}\n"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block BLAS and PyTorch use one thread: over small matrices more would wait for each other."""
-    import torch
+    """Within the block BLAS and PyTorch use one thread: over small matrices more would wait for each other.
+
+    Libraries that are loaded only in there begin with one thread, too. Nothing is loaded for this: workers that
+    draw pictures need no PyTorch.
+    """
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch = sys.modules.get("torch")
+    threads = None if torch is None else torch.get_num_threads()
+    told = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    if torch is not None:
+        torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
             yield
     finally:
-        torch.set_num_threads(before)
+        for name, value in told.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        if torch is not None:
+            torch.set_num_threads(threads)

@@ -153,7 +153,7 @@ def descendants(pid: int) -> set[int]:
 def test_no_worker_outlives_who_began_it(tmp_path: Path, sign: signal.Signals) -> None:
     out = tmp_path / "out"
     process = start(tmp_path / "sweep.py", out, 2, 200)
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 300  # a busy machine
     while not list(out.glob("cells/t-*.csv")) and process.poll() is None and time.monotonic() < patience:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[1]

@@ -251,12 +251,11 @@ def advise(
     with tqdm(total=total, desc="advice", disable=not progress or None, leave=False) as bar:
 
         def take(candidate: Candidate, plan: Plan) -> None:
-            plans[candidate] = plan
             key = f"{'own' if candidate.shape in own else 'shared'} {candidate.name}"
             # A rollout that grows until rounding leaves no law is out of the question.
             found = remember(key, partial(_wrong, video, [plan], frames, step, 0.0))[0]
             if found is not None:
-                costs[candidate] = found
+                plans[candidate], costs[candidate] = plan, found
             bar.update()
 
         levels = {}
@@ -486,6 +485,7 @@ def _noised(units: Sequence[Pick], levels: Sequence[float]) -> References:
 
 
 def _cleaned(references: References) -> References:
+    """The same rule without noise."""
     units = _units(references)
     return _noised(units, (0.0,) * len(units))
 

@@ -328,7 +328,7 @@ def _one_line_warnings(name: str, verbose: Any = False) -> Iterator[None]:
         file: Any = None,
         line: Any = None,
     ) -> None:
-        if category is UserWarning:
+        if issubclass(category, UserWarning):
             where = f" ({filename}, line {lineno})" if verbose else ""
             print(f"{name}: warning: {_one_line(str(message))}{where}", file=sys.stderr)
         else:

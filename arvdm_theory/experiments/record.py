@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -113,12 +114,19 @@ def _module(compute: Callable[..., Any]) -> str:
     return str(getattr(function, "__module__", None) or type(compute).__module__)
 
 
+def _plain(value: Any) -> Any:
+    """A number of NumPy's, which pandas hands out or not as its version likes, as the number that it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a cell's config holds plain values, got {type(value).__name__}")
+
+
 class _Kept:
     """A cell and its file."""
 
     def __init__(self, name: str, cell: Cell, seed: int, source: str, folder: Path) -> None:
         self.cell = cell
-        self.identity = json.dumps([name, dict(cell), seed, source, versions()], sort_keys=True)
+        self.identity = json.dumps([name, dict(cell), seed, source, versions()], sort_keys=True, default=_plain)
         mark = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         self.path = folder / "cells" / f"{name}-{mark}.csv"
         self.table, self.done = pd.DataFrame(), False

@@ -95,7 +95,8 @@ class _Affine:
         middle, centre = record.given.mean(0), record.out.mean(0)
         white_root = cholesky(torch.cov(record.given.T).reshape(p, p), "covariance of the inputs of an AR step")
         white = torch.linalg.solve_triangular(white_root, (record.given - middle).T, upper=False).T
-        slope = torch.linalg.lstsq(white, record.out - centre).solution
+        # The default's last digits are those of chance (see training/least_squares.py).
+        slope = torch.linalg.lstsq(white, record.out - centre, driver="gelsd").solution
         residual = record.out - centre - white @ slope
         root = _root(residual.T @ residual / (n - p - 1))
         raw = torch.linalg.solve_triangular(white_root.T, slope, upper=True)

@@ -114,5 +114,6 @@ def _solve(denoiser: Denoiser, backbone: LinearBackbone, batch: TrainingBatch) -
     if rows < regressors:
         raise TrainingError(f"{regressors} regressors need as many rows (videos · resamples), got {rows}")
     target = (batch.clean.flatten(1) - denoiser.config.data_mean) / denoiser.config.data_scale
-    solution: Tensor = torch.linalg.lstsq(inputs, target, driver="gelsy").solution
+    # Not by "gelsy": PyTorch hands it the order of the columns unset, and the last digits are those of chance.
+    solution: Tensor = torch.linalg.lstsq(inputs, target, driver="gelsd").solution
     return solution.mT

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import arvdm_theory.cli.plans as plans
-from arvdm_theory.cli import main
+from arvdm_theory.cli import _one_line_warnings, main
+from arvdm_theory.information.estimators.result import EstimationWarning
 from arvdm_theory.signals import Terminated
 
 PROGRAM = [sys.executable, "-c", "import sys; from arvdm_theory.cli import main; sys.exit(main())"]
@@ -123,3 +125,9 @@ def test_every_command_knows_force_and_debug(capsys: pytest.CaptureFixture[str])
         assert "--debug" in shown
     assert main(["video", "sample", "--run", "nowhere", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line_whatever_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    with _one_line_warnings("arvdm estimate"):
+        warnings.warn("too\n few", EstimationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "arvdm estimate: warning: too few\n"

@@ -58,6 +58,19 @@ def test_another_seed_or_config_is_another_cell(tmp_path: Path) -> None:
     assert seen == [{"n": 0}, {"n": 0, "m": 1}]
 
 
+def test_a_number_of_numpys_is_the_same_cell(tmp_path: Path) -> None:
+    """Older releases of pandas hand them out where newer ones have Python's own."""
+    plain = run_cells("t", CELLS[2:3], rows, tmp_path, progress=False)
+
+    def never(cell: Cell) -> pd.DataFrame:
+        raise AssertionError
+
+    again = run_cells("t", [{"n": np.int64(2)}], never, tmp_path, progress=False)
+    pd.testing.assert_frame_equal(again, plain, check_exact=True)
+    with pytest.raises(TypeError, match="a cell's config holds plain values, got set"):
+        run_cells("t", [{"n": {2}}], rows, tmp_path, progress=False)
+
+
 def test_tables_come_back_bit_for_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": rng.normal(size=2000) * 10.0 ** rng.integers(-300, 300, 2000)})

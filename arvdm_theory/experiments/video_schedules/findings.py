@@ -35,7 +35,8 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
                 yield count(f"step numbers at which {OURS} {what} against {against} in {quantity}, interval apart",
                             int(times.sum()), len(rows))  # fmt: skip
         for (_, steps), rows in own[~own.grid.isin(_FOUND)].groupby(["data", "reverse_steps"], sort=False):
-            hand = rows.loc[(sign * rows.value).idxmax()]
+            at: Any = (sign * rows.value).idxmax()
+            hand: Any = rows.loc[at]
             name = f"{quantity}: {OURS} - {hand.grid}, its best hand grid, M = {steps}"
             yield Finding(name, hand.gain, hand.gain - hand.gain_half, hand.gain + hand.gain_half)
 
