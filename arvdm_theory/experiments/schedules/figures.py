@@ -63,7 +63,7 @@ def noise_profiles(table: pd.DataFrame) -> Figure:
         panel.set_xticks(np.arange(len(PROFILES)), list(PROFILES), rotation=25, ha="right")
         panel.set_ylim(bottom=0)
     whole = found[found.quantity == "kl"]
-    least = whole.loc[whole["mean"].idxmin()]
+    least = whole.sort_values("mean").iloc[0]
     figure.suptitle(f"Of all frames the least KL has the profile “{least.profile}”, {least['mean']:.2f} nats")
     shared_legend(figure, panels[0], 2)
     return figure
