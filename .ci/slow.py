@@ -287,13 +287,19 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {"dask": dask, "lowest": lowest
 
 def _place() -> dict[str, Any]:
     """What was run where, and how busy that was."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!.ci/slow.json")
     return {
-        "commit": commit.stdout.strip(), "python": platform.python_version(), "processor": platform.machine(),
-        "cores": os.cpu_count(), "load": round(os.getloadavg()[1], 1), "torch": version("torch"),
-    }  # fmt: skip
+        "commit": git("rev-parse", "--short", "HEAD") + (" and changes" if changed else ""),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
+    }
 
 
 def write() -> None:

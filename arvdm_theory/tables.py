@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from arvdm_theory.files import atomic_path
+from arvdm_theory.files import atomic_path, regular_file
 
 __all__ = ["read_table", "write_table"]
 
@@ -29,7 +29,8 @@ def read_table(path: str | Path | IO[bytes]) -> pd.DataFrame:
         OSError: if it cannot be read.
     """
     try:
-        table: pd.DataFrame = pd.read_csv(path, **_EXACT)
+        source = regular_file(path) if isinstance(path, str | Path) else path
+        table: pd.DataFrame = pd.read_csv(source, **_EXACT)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table that a run wrote") from error
     return table

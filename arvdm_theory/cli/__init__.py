@@ -73,15 +73,17 @@ EXAMPLES = (
     "arvdm ledger --covariance demo/covariance.npy --frame-dim 2 --references 2",
 )
 
-# What this program prints beyond ASCII, for terminals that have no more; what is not here becomes "?".
-_ASCII = dict(
+# What this program prints beyond ASCII, for terminals that have no more. Greek letters go by their names, others
+# by what they are made of, and what is left becomes "?".
+_ASCII: dict[str, str] = dict(
     zip(
         "█▇▆▅▄▃▂▁■·│─→…×–±✓✗Δδαβστρφμ‖∞≤≥Θθ",
         ("#", *"765432", "_", "#", ".", "|", "-", ">", ".", "x", "-", "+-", "ok", "no", "D", "d", "a", "b", "s",
          "t", "rho", "phi", "mu", "||", "inf", "<=", ">=", "Th", "th"),
         strict=True,
     )
-) | {"Σ": "Sum", "Γ": "Gamma", "′": "'", "“": '"', "”": '"', "’": "'"}  # fmt: skip
+) | {"Σ": "Sum", "′": "'", "“": '"', "”": '"', "’": "'", "—": "-", "−": "-", "√": "sqrt ", "≈": "~", "≠": "!=",
+     "⟨": "<", "⟩": ">", "⁄": "/", "∈": "in", "←": "<-", "↔": "<->"}  # fmt: skip
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -241,7 +243,27 @@ def _to_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    return "".join(_ASCII.get(letter, "?") for letter in text), error.end
+    return "".join(map(_spelt, text)), error.end
+
+
+def _spelt(letter: str) -> str:
+    import unicodedata
+
+    if letter in _ASCII:
+        return _ASCII[letter]
+    if unicodedata.combining(letter):  # the hat of an estimate
+        return ""
+    kind, _, parts = unicodedata.decomposition(letter).rpartition(">")
+    if parts:
+        raised = "^" if kind == "<super" and letter != "ᵀ" else ""
+        return raised + "".join(_spelt(chr(int(part, 16))) for part in parts.split())
+    if ord(letter) < 128:
+        return letter
+    name = unicodedata.name(letter, "")
+    if not name.startswith("GREEK "):
+        return "?"
+    spelt = name.split()[-1].replace("LAMDA", "LAMBDA")
+    return spelt.capitalize() if "CAPITAL" in name else spelt.lower()
 
 
 def _forget(stream: TextIO) -> None:

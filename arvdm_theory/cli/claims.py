@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.files import atomic_path, check_outputs, write_json
 
     if args.list:
+        if args.json is not None or args.page is not None:
+            raise ValueError("--list decides nothing that --json or --page could hold: leave one out")
         print("\n".join(f"{claim.id:16} {claim.statement}" for claim in CLAIMS))
         return 0
     check_outputs({"--json": args.json, "--page": args.page}, [])

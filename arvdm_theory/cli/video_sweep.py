@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rollouts", nargs="*", metavar="NAME", default=None,
         help="long rollouts and nats of the memory for the networks of these suites alone; without a name of none "
         "(default: of all)")  # fmt: skip
+    add("--no-nats", action="store_true", help="without the nats that memories tell")
     add("--no-figures", action="store_true", help="tables only")
 
 
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from arvdm_theory.executors import executing
-    from arvdm_theory.experiments.video.run import headline, suite, sweep
+    from arvdm_theory.experiments.video.run import headline, sweep
+    from arvdm_theory.experiments.video.suites import suite
     from arvdm_theory.files import check_folder
     from arvdm_theory.provenance import require_clean
     from arvdm_theory.training.devices import resolve_device
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     resolve_device(args.device)
     rolled = None if args.rollouts is None else suite(args.rollouts)
     with executing(args.workers, args.dask):
-        tables = sweep(runs, folder, rollouts=rolled)
+        tables = sweep(runs, folder, rollouts=rolled, nats=not args.no_nats)
     print(headline(tables))
     if not args.no_figures:
         from arvdm_theory.experiments.video.figures import draw_sweep

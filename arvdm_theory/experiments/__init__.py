@@ -27,9 +27,10 @@ class Experiment:
     Attributes:
         folder: its folder in this package.
         shows: what, in a line.
-        presets: names of what can be run of it, the keys of the dictionary ``named`` of its ``run.py``.
+        presets: names of what can be run of it, the keys of the dictionary ``named`` of its module ``part``.
         command: of ``arvdm``, or the script in ``experiments/``, that runs it.
         named: see there.
+        part: see there.
     """
 
     folder: str
@@ -37,6 +38,7 @@ class Experiment:
     presets: tuple[str, ...] = ("smoke", "cpu", "gpu")
     command: str = "experiment"
     named: str = "PRESETS"
+    part: str = "run"
 
     @property
     def runs(self) -> str:
@@ -44,7 +46,7 @@ class Experiment:
         return f"{'python experiments/' if self.command.endswith('.py') else 'arvdm '}{self.command}"
 
     def module(self, part: str) -> ModuleType:
-        """One of its modules, ``run`` or ``figures``."""
+        """One of its modules, as ``run`` or ``figures``."""
         return importlib.import_module(f"{__name__}.{self.folder}.{part}")
 
     @property
@@ -112,7 +114,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "video", "networks with a memory on first-person video: retrieval, decay, information, and their trade",
         ("structures", "length", "compression", "plans", "unet", "between", "actions", "walking", "minecraft",
          "slip", "claims", "slip-walk", "doom", "far", "farthest", "long"),
-        "video sweep", "SUITES",
+        "video sweep", "SUITES", "suites",
     ),
     "video-cost": Experiment(
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),

@@ -78,7 +78,9 @@ def write_findings(name: str, folder: Path) -> Path | None:
     place = folder / f"{name}-findings.csv"
     write_table(pd.DataFrame(rows, columns=list(Finding._fields)), place)
     told: Mapping[str, str | None] = {
-        table: read_json(path.with_suffix(".provenance.json")).get("commit") for table, path in tables.items()
+        table: read_json(beside).get("commit")
+        for table, path in tables.items()
+        if (beside := path.with_suffix(".provenance.json")).exists()  # pictures have none of their own
     }
     write_json(place.with_suffix(".provenance.json"), provenance({"of": dict(told)}, 0))
     return place

@@ -306,26 +306,30 @@ def draw_all(
         kind, width: as in :func:`style`.
 
     Raises:
-        ValueError: if there is no table to draw from.
+        ValueError: if there is no table to draw from, or one is not what a figure is drawn from.
     """
-    drawn = []
     target = folder / "figures" if place is None else place
+    sources = {table: folder / f"{table}.csv" for table, _ in figures.values()}
+    tables = {table: read_table(source) for table, source in sources.items() if source.exists()}
+    drawn = []
     for name, (table, draw) in figures.items():
-        source = folder / f"{table}.csv"
-        if not source.exists():
+        if table not in tables:
             continue
-        target.mkdir(parents=True, exist_ok=True)
-        rows = read_table(source)
+        rows = tables[table]
         with style(kind, width):
-            figure = draw(rows)
+            try:
+                figure = draw(rows)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise ValueError(f"{sources[table]} is not a table that {name} is drawn from ({error})") from error
+            target.mkdir(parents=True, exist_ok=True)
             save(figure, target / f"{name}.{ending}")
             plt.close(figure)
         with atomic_path(target / f"{name}.txt") as temporary:
-            temporary.write_text(caption(draw, rows, source), encoding="utf-8")
+            temporary.write_text(caption(draw, rows, sources[table]), encoding="utf-8")
         drawn.append(target / f"{name}.{ending}")
     if not drawn:
-        tables = sorted({f"{table}.csv" for table, _ in figures.values()})
-        raise ValueError(f"{folder} holds none of the tables that figures are drawn from: {', '.join(tables)}")
+        names = sorted(path.name for path in sources.values())
+        raise ValueError(f"{folder} holds none of the tables that figures are drawn from: {', '.join(names)}")
     return drawn
 
 

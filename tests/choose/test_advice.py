@@ -21,6 +21,7 @@ from arvdm_theory import (
     load_plan,
     reference_video,
 )
+from arvdm_theory.choose import advice
 from arvdm_theory.choose.advice import Candidate, _kl, advise, reference_rules, shapes
 from arvdm_theory.choose.context_noise import DIAL
 from arvdm_theory.choose.schedules import optimal_schedule
@@ -49,6 +50,12 @@ def anchored() -> ArrayVideo:
     covariance[0, 1:] = covariance[1:, 0] = 0.95
     covariance[0, 0] = 1.0
     return ArrayVideo(covariance, 1, name="anchored")
+
+
+@pytest.fixture(autouse=True)
+def few_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of so small a choice would go into noise profiles of references that are best clean."""
+    monkeypatch.setattr(advice, "_PROFILES", 12)
 
 
 # Without discretisation error, so that memory alone decides.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import arvdm_theory.cli.plans as plans
-from arvdm_theory.cli import _one_line_warnings, main
+from arvdm_theory.cli import _one_line_warnings, _spelt, main
 from arvdm_theory.information.estimators.result import EstimationWarning
 from arvdm_theory.signals import Terminated
 
@@ -131,3 +131,8 @@ def test_a_warning_is_one_line_whatever_its_kind(capsys: pytest.CaptureFixture[s
     with _one_line_warnings("arvdm estimate"):
         warnings.warn("too\n few", EstimationWarning, stacklevel=1)
     assert capsys.readouterr().err == "arvdm estimate: warning: too few\n"
+
+
+def test_what_a_terminal_without_it_is_shown_in_place_of_a_letter() -> None:
+    spelt = "".join(map(_spelt, "σ̂² √Δ λ ½ Ωᵀ ö ᾱ ⊗ x₁ ±"))
+    assert spelt == "s^2 sqrt D lambda 1/2 OmegaT o a ? x1 +-"

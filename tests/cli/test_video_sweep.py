@@ -11,6 +11,7 @@ from arvdm_theory.cli import main
 from arvdm_theory.experiments import EXPERIMENTS
 from arvdm_theory.experiments.video import run as study
 from arvdm_theory.experiments.video.run import decode_picture
+from arvdm_theory.experiments.video.suites import suite
 
 pytest.importorskip("labmaze", reason="labmaze is not installed (there is none for Python 3.13)")
 
@@ -124,13 +125,13 @@ def test_the_same_network_twice_is_refused(tmp_path: Path, capsys: pytest.Captur
 def test_suites_are_known_by_name_and_name_each_network_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = study.suite(EXPERIMENTS["video"].presets)
+    runs = suite(EXPERIMENTS["video"].presets)
     assert len(set(runs)) == len(runs)
-    # Every network with a memory has its twin without one, but for the large one.
+    # Every network with a memory has its twin without one, but for the large one and those of further worlds.
     twins = {study.network_name(run): run for run in runs}
     work = study._Work(twins, tmp_path, progress=False)
     alone = [run for run in runs if run.memory != "none" and work.twin(run) is None]
-    assert {run.preset for run in alone} == {"cpu-long"}
+    assert {(run.preset, run.worlds) for run in alone} == {("cpu-long", 0), ("cpu-slip", 2), ("cpu-slip", 3)}
     for run in runs:
         twin = work.twin(run)
         if twin is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from arvdm_theory import Plan, References, ar1
@@ -148,3 +149,38 @@ def test_an_unknown_claim_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert said.count("\n") == 1
     assert "perpetual-motion" in said
     assert "decomposition" in said
+
+
+def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("memories-retrieve", "compression-pays", "forgetting-degrades")
+    place = tmp_path / "video-findings.csv"
+    monkeypatch.setattr(claims, "_VIDEO", place)
+    assert all(each.verdict.startswith("not decided here") for each in run(names, progress=False))
+    packed = "dmlab, far, worlds 1: cross, temporal 4 in 1, 112 frames"
+    rows = [
+        ("memories above best without a map: dmlab", 2, 0.1, 0.9, 3),
+        ("memories above best without a map: doom", 3, 0.1, 0.9, 3),
+        ("memories above nearest by dead reckoning: dmlab", 0, 0.1, 0.9, 3),
+        ("memories above nearest by dead reckoning: doom", 1, 0.1, 0.9, 3),
+        (f"rate lost by compression: {packed}", 0.04, -0.1, 0.1, math.nan),
+        (f"processor's time beside uncompressed: {packed}", 0.5, *[math.nan] * 3),
+        (f"peak memory beside uncompressed: {packed}", 0.9, *[math.nan] * 3),
+        ("rank correlation: 1 - rate and dB lost: dmlab", -0.5, -0.7, -0.2, 40),
+        ("rank correlation: 1 - rate and dB lost: few", 0.9, 0.8, 0.95, 4),
+        ("the same at equal first frames: 1 - rate and dB lost: dmlab", 0.4, 0.1, 0.6, 40),
+    ]
+    columns = ["finding", "value", "low", "high", "of"]
+    pd.DataFrame(rows, columns=columns).to_csv(place, index=False)
+    retrieve, pays, degrades = run(names, progress=False)
+    assert retrieve.verdict.startswith("mostly so on stand-ins: 5 of 6 networks")
+    assert retrieve.verdict.endswith("1 of 6 retrieve more")
+    assert pays.verdict.startswith("so of 1 of 1 compressed networks")
+    assert pays.numbers == {f"rate lost, time, memory: {packed}": [0.04, 0.5, 0.9]}
+    assert degrades.verdict.endswith("those that forget more degrade less; at equal quality more")
+    assert degrades.numbers["rank correlation: 1 - rate and dB lost, 40 networks"] == [-0.5, -0.7, -0.2]
+    rows[4] = (rows[4][0], 0.06, *rows[4][2:])
+    rows.append(("rank correlation: 1 - rate and drift: dmlab", 0.5, 0.2, 0.7, 40))
+    pd.DataFrame(rows, columns=columns).to_csv(place, index=False)
+    pays, degrades = run(names[1:], progress=False)
+    assert pays.verdict.startswith("so of none of 1")
+    assert "degrade more by one measure and less by another; at equal quality more" in degrades.verdict

@@ -255,7 +255,7 @@ def test_wide_samples_and_conditions() -> None:
 
 @pytest.mark.parametrize(
     "name", ["y1², 2 columns", "Σy²/√2d, 5 columns", "series, spread e^0.7y", "a step in 2 columns",
-                                  "opposite quadrants"])  # fmt: skip
+                                  "opposite quadrants", "a jump across a circle"])  # fmt: skip
 def test_the_level_holds_under_causes_of_several_columns_spreads_and_jumps(name: str) -> None:
     draw, dependence = NULLS[name]
     # Of 40 runs at 0.05, 2 + 3 √(40 · 0.05 · 0.95) = 6.1 reject at most; a regression that leaves the cause in
@@ -292,6 +292,46 @@ def test_a_spread_that_the_condition_sets_is_divided_out() -> None:
     assert abs(np.corrcoef(np.log(np.abs(even[:, 0])), y[:, 0])[0, 1]) < 0.15
     noise = rng.normal(size=(400, 1))
     np.testing.assert_array_equal(independence._Regression(y).spread(noise), 1.0)
+
+
+def test_where_no_regression_follows_an_edge_pairs_alone_are_exchanged() -> None:
+    draw, _ = NULLS["a jump across a line"]
+    x, z, y = draw(np.random.default_rng(5))
+    measure = independence._Statistic(x[:, None], z[:, None], y, 5, "both")
+    assert measure.intricate
+    pairs = measure.alike()
+    assert len(np.unique(pairs)) == pairs.size > 100
+    # A pair across the edge differs by 2, four standard deviations of a noise: hardly one in 20 is left, of the
+    # one in six neighbours that lie across it.
+    beyond = y.sum(1) > 0
+    assert (beyond[pairs[:, 0]] != beyond[pairs[:, 1]]).mean() < 0.05
+    order = independence._swapped(len(x), pairs, np.random.default_rng(0))
+    np.testing.assert_array_equal(order[order], np.arange(len(x)))
+    assert set(np.flatnonzero(order != np.arange(len(x)))) <= set(pairs.ravel())
+    # The choice of the pairs is the same for every arrangement that they allow.
+    measure._unlike = measure._unlike[0][order], measure._unlike[1]
+    np.testing.assert_array_equal(measure.alike(), pairs)
+
+
+@pytest.mark.parametrize(("link", "many"), [(lambda y: y**2, False), (lambda y: np.sin(8 * y), True)])
+def test_a_cause_is_intricate_if_its_fit_takes_many_terms(link, many: bool) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(6)
+    y, a, b = rng.normal(size=(3, 300, 1))
+    assert independence._Statistic(link(y) + 0.3 * a, link(y) + 0.3 * b, y, 5, "both").intricate == many
+    # What is left of one cause alone is no common one.
+    assert not independence._Statistic(link(y) + 0.3 * a, y + b, y, 5, "both").intricate
+
+
+def test_an_intricate_cause_that_cannot_be_tested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    y = np.linspace(0, 40, 400) % 7 + 0.01 * rng.normal(size=400)
+    x, z = (np.sin(6 * y) + 0.2 * rng.normal(size=400) for _ in range(2))
+    with pytest.raises(SampleError, match=r"takes too many terms to be fitted.* shifts of a series"):
+        independence_test(x, z, y, dependence="autocorrelated")
+    assert independence_test(x, z, y, permutations=19).p_value > 0
+    monkeypatch.setattr(independence, "_FEWEST_PAIRS", 200)
+    with pytest.raises(SampleError, match=r"only 1\d\d pairs of neighbours in y"):
+        independence_test(x, z, y)
 
 
 def test_bad_requests_are_named() -> None:

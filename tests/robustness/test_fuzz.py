@@ -139,6 +139,9 @@ TAKE_FILES = {
     "ledger --plan": ["ledger", "--covariance", "GOOD", "--frame-dim", "1", "--plan", "FILE.json"],
     "advise npy": ["advise", "FILE", "--evaluations", "2", "--out", "OUT"],
     "advise mp4": ["advise", "FILE.mp4", "--evaluations", "2", "--out", "OUT"],
+    "assess --scheduler": ["assess", "CLIP", "--scheduler", "FILE.json", "--out", "OUT"],
+    "ledger --spectrum": ["ledger", "--spectrum", "FILE"],
+    "figures RUN": ["figures", "TABLES"],
     "assess npy": ["assess", "FILE", "--out", "OUT"],
     "context-noise --plan": ["context-noise", "--known", "ar1:0.9", "--plan", "FILE.json"],
     "memory --covariance": ["memory", "--covariance", "FILE", "--frame-dim", "1"],
@@ -169,6 +172,7 @@ def place(tmp_path: Path) -> Path:
     np.save(tmp_path / "law.npy", np.full((2, 2), 0.25))
     (tmp_path / "clips").mkdir()
     rng = np.random.default_rng(0)
+    np.save(tmp_path / "clip.npy", rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8))
     np.savez(tmp_path / "clips" / "a.npz", video=rng.integers(0, 256, (12, 16, 32, 3), dtype=np.uint8))
     return tmp_path
 
@@ -183,15 +187,17 @@ def filled(words: list[str], place: Path, write: Callable[[Path], object]) -> li
             if not os.path.lexists(path):
                 write(path)
             told.append(str(path))
-        elif name in ("FOLDER", "RUN", "SET"):
+        elif name in ("FOLDER", "RUN", "SET", "TABLES"):
             folder = place / name.lower()
-            inner = {"FOLDER": "bad.npy", "RUN": "run.json", "SET": "train/0/bad.npz"}[name]
+            inner = {"FOLDER": "bad.npy", "RUN": "run.json", "SET": "train/0/bad.npz", "TABLES": "memory.csv"}[
+                name
+            ]
             if not folder.exists():
                 (folder / inner).parent.mkdir(parents=True)
                 write(folder / inner)
             told.append(str(folder))
         else:
-            known = {"GOOD": "good.npy", "LAW": "law.npy", "CLIPS": "clips", "OUT": "out"}
+            known = {"GOOD": "good.npy", "LAW": "law.npy", "CLIPS": "clips", "CLIP": "clip.npy", "OUT": "out"}
             told.append(str(place / known[word]) if word in known else word)
     return told
 
@@ -230,7 +236,7 @@ def test_bad_files(
         rng = random.Random(f"{kind} {number}")
         here = place / str(number)
         here.mkdir()
-        for name in ("good.npy", "law.npy", "clips"):
+        for name in ("good.npy", "law.npy", "clips", "clip.npy"):
             (here / name).symlink_to(place / name)
         words = filled(TAKE_FILES[command], here, bad_files(rng)[kind])
         before = snapshot(place)
@@ -266,6 +272,7 @@ TAKE_NUMBERS = {
                ("--frame-dim", "--window", "--references", "--reference-level", "--ar-steps", "--reverse-steps",
                 "--init-steps", "--horizon", "--floor", "--spacing", "--schedule", "--plan", "--method", "--set",
                 "--score-error", "--girsanov-points")),
+    "figures": (["figures", "NOWHERE"], ("--width",)),
     "advise": (["advise", "CLIP", "--out", "OUT", "--evaluations", "1"],
                ("--evaluations", "--strides", "--most-references", "--frames", "--horizon", "--draws", "--seconds",
                 "--seed", "--modes", "--region", "--size")),
@@ -343,7 +350,6 @@ def test_bad_numbers(
     index = np.arange(30)
     np.save(place / "cov.npy", 0.5 ** np.abs(index[:, None] - index))
     np.save(place / "other.npy", ARRAY[::-1])
-    np.save(place / "clip.npy", np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8))
     known = {"GOOD": "good.npy", "OTHER": "other.npy", "COV": "cov.npy", "CLIP": "clip.npy", "CLIPS": "clips",
              "OUT": "out", "NOWHERE": "nowhere"}  # fmt: skip
     words = [str(place / known[word]) if word in known else word for word in TAKE_NUMBERS[command][0]]
@@ -356,7 +362,7 @@ def test_bad_numbers(
 
 def test_every_command_is_tried() -> None:
     tried = {words[0] for words in (*TAKE_FILES.values(), *(words for words, _ in TAKE_NUMBERS.values()))}
-    assert tried | {"claims", "demo", "figures", "plans", "verify"} == set(COMMANDS)  # these take neither
+    assert tried | {"claims", "demo", "plans", "verify"} == set(COMMANDS)  # these take neither
     video = {words[1] for words in TAKE_FILES.values() if words[0] == "video"}
     assert video | {"sweep"} == set(SUBCOMMANDS)  # its options are those of train
 
@@ -370,6 +376,13 @@ WRITERS = {
     "plans --json": ["plans", "--json"],
     "advise --json": ["advise", "CLIP", "--evaluations", "1", "--out", "OUT", "--json"],
     "lint --json": ["lint", "GOOD", "--json"],
+    "schedule --json": ["schedule", "--known", "ar1:0.9", "--iterations", "1", "--json"],
+    "context-noise --json": ["context-noise", "--known", "ar1:0.9", "--json"],
+    "context-noise --figure": ["context-noise", "--known", "ar1:0.9", "--figure"],
+    "memory --json": ["memory", "--known", "ar1:0.9", "--json"],
+    "memory --figure": ["memory", "--known", "ar1:0.9", "--figure"],
+    "claims --json": ["claims", "--json"],
+    "claims --page": ["claims", "--page"],
     "plans --out": ["plans", "magi-1", "--out"],
     "needle --json": ["needle", "--walks", "10", "--frames", "6", "--references", "0,1", "--out", "OUT", "--json"],
     "estimate --json": ["estimate", "--x", "GOOD", "--z", "OTHER", "--json"],
@@ -383,6 +396,9 @@ FOLDER_WRITERS = {
     "simulate --out": ["simulate", "dmlab", "--episodes", "1", "--frames", "30", "--context", "4", "--out"],
     "advise --out": ["advise", "CLIP", "--evaluations", "1", "--out"],
     "verify --out": ["verify", "--preset", "smoke", "--out"],
+    "assess --out": ["assess", "CLIP", "--out"],
+    "demo": ["demo"],
+    "experiment --publish": ["experiment", "needle", "--preset", "smoke", "--out", "OUT", "--publish"],
     "experiment --out": ["experiment", "needle", "--preset", "smoke", "--out"],
     "train --out": ["video", "train", "--preset", "smoke", "--out"],
     "sweep --out": ["video", "sweep", "--preset", "smoke", "--out"],
@@ -412,7 +428,6 @@ def test_bad_files_to_write(
     index = np.arange(30)
     np.save(place / "cov.npy", 0.5 ** np.abs(index[:, None] - index))
     np.save(place / "other.npy", ARRAY[::-1])
-    np.save(place / "clip.npy", np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8))
     known = {"GOOD": "good.npy", "OTHER": "other.npy", "COV": "cov.npy", "CLIP": "clip.npy", "CLIPS": "clips",
              "LAW": "law.npy", "OUT": "out"}  # fmt: skip
     words = [str(place / known[word]) if word in known else word for word in WRITERS[writer]]
@@ -430,7 +445,8 @@ def test_bad_folders_to_write(
     writer: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    words = [str(place / "out") if word == "OUT" else word for word in FOLDER_WRITERS[writer]]
+    known = {"CLIP": "clip.npy", "OUT": "out"}
+    words = [str(place / known[word]) if word in known else word for word in FOLDER_WRITERS[writer]]
     targets = ["", str(place / "good.npy"), str(place / "good.npy" / "deeper"), *bad_targets(place)]
     good = {str(place), str(place / "no" / "such" / "out.png")}
     before = snapshot(place)

@@ -354,12 +354,12 @@ def _hard_tasks() -> dict[str, HardTask]:
         name = f"{count} clusters in {d} dimensions{' given noise' if given else ''}"
         draw = partial(_clusters, count=count, d=d, apart=apart, given=given)
         tasks[name] = _made(math.log(count), n, "clusters", draw, "ksg1")
-    for speed, n in ((6.0, 200), (6.0, 1000), (3.0, 200)):
+    for speed, n in ((6.0, 200), (6.0, 1000), (3.0, 200), (20.0, 1000)):
         signal = partial(_sine, speed=speed)
         tasks[f"sin {speed:.0f}x, n {n}"] = _made(
             channel_information(signal, 0.2), n, "oscillating", _link(signal, 0.2), "ksg1", partial(_bent, signal)
         )
-    for count, n in ((20, 1000), (5, 1000)):
+    for count, n in ((20, 1000), (5, 1000), (40, 1000), (80, 1000)):
         signal = partial(_folds, count=count)
         tasks[f"{count} folds of a unit interval"] = _made(
             folded_information(0.01), n, "oscillating", partial(_folded, count=count, noise=0.01), "ksg1",

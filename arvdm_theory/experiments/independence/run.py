@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from arvdm_theory.experiments.record import Cell, run_cells
-from arvdm_theory.information.estimators import Dependence, independence_test
+from arvdm_theory.information.estimators import Dependence, SampleError, independence_test
 from arvdm_theory.tables import write_table
 
 __all__ = ["ALPHA", "CASES", "SIZES", "Case", "Size", "independence_study", "rates", "wilson"]
@@ -71,6 +71,10 @@ def _sine(y: Array) -> Array:
     return np.sin(2 * y) * math.sqrt(2 / (1 - math.exp(-8)))
 
 
+def _fast(y: Array) -> Array:
+    return np.sin(5 * y) * math.sqrt(2 / (1 - math.exp(-50)))
+
+
 def _square(y: Array) -> Array:
     return (y**2 - 1) / math.sqrt(2)
 
@@ -104,6 +108,7 @@ def _two_series(n: int, strength: float, rng: np.random.Generator) -> tuple[Arra
 CASES: dict[str, Case] = {
     "linear": Case("linear links", _common_cause(_linear, _linear)),
     "sine": Case("links sin 2Y", _common_cause(_sine, _sine)),
+    "fast": Case("links sin 5Y", _common_cause(_fast, _fast)),
     "mixed": Case("links tanh 2Y and Y²", _common_cause(_tanh, _square)),
     "spread": Case("noise of size |Y|", _common_cause(_linear, _linear, spread=True)),
     "curved": Case("Z's noise on X's squared", _common_cause(_linear, _linear, curved=True)),
@@ -183,26 +188,33 @@ class _Batch:
     seed: int
 
     def __call__(self, cell: Cell) -> pd.DataFrame:
-        case, rejections, lags = CASES[cell["case"]], 0, []
+        case, rejections, refused, lags = CASES[cell["case"]], 0, 0, []
         for replicate in range(cell["first"], cell["first"] + cell["replicates"]):
             rng = np.random.default_rng([self.seed, list(CASES).index(cell["case"]), replicate])
-            result = independence_test(
-                *case.draw(cell["n"], cell["strength"], rng), statistic=cell["statistic"],
-                permutations=cell["permutations"], dependence=case.dependence,
-                # Decisions at this level are those of all permutations.
-                stop=int(ALPHA * (cell["permutations"] + 1)), seed=replicate,
-            )  # fmt: skip
+            try:
+                result = independence_test(
+                    *case.draw(cell["n"], cell["strength"], rng), statistic=cell["statistic"],
+                    permutations=cell["permutations"], dependence=case.dependence,
+                    # Decisions at this level are those of all permutations.
+                    stop=int(ALPHA * (cell["permutations"] + 1)), seed=replicate,
+                )  # fmt: skip
+            except SampleError:
+                refused += 1
+                continue
             rejections += result.p_value <= ALPHA
             lags.append(result.lag)
-        return pd.DataFrame([{"rejections": rejections, "mean_lag": float(np.mean(lags))}])
+        lag = float(np.mean(lags)) if lags else math.nan
+        return pd.DataFrame([{"rejections": rejections, "refused": refused, "mean_lag": lag}])
 
 
 def rates(batches: pd.DataFrame) -> pd.DataFrame:
-    """The rejection rate of every case, statistic and strength, with its 95 % Wilson interval.
+    """The rejection rate of every case, statistic and strength, with its 95 % Wilson interval; of all replicates.
+
+    A test that is refused does not reject.
 
     Args:
         batches: what the study's runs wrote: columns ``case``, ``statistic``, ``strength``, ``n``,
-            ``permutations``, ``replicates`` and ``rejections``.
+            ``permutations``, ``replicates``, ``refused`` and ``rejections``.
 
     Raises:
         ValueError: if there are none.
@@ -210,7 +222,7 @@ def rates(batches: pd.DataFrame) -> pd.DataFrame:
     if batches.empty:
         raise ValueError("there are no batches to take rates of")
     keys = ["case", "statistic", "strength", "n", "permutations"]
-    table = batches.groupby(keys, sort=False)[["replicates", "rejections"]].sum().reset_index()
+    table = batches.groupby(keys, sort=False)[["replicates", "refused", "rejections"]].sum().reset_index()
     low, high = wilson(table.rejections.to_numpy(), table.replicates.to_numpy())
     return table.assign(rate=table.rejections / table.replicates, low=low, high=high)
 

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,14 @@ from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.rollouts import ON_TRUE_FRAMES, PROXIES, roll_out_folder
 from arvdm_theory.video.runs import (
-    Compression,
     Samples,
-    Structure,
     VideoRun,
     sample_folder,
     summarise,
     train_run,
 )
 
-__all__ = ["SUITES", "decode_picture", "film_table", "headline", "network_name", "suite", "sweep"]
+__all__ = ["decode_picture", "film_table", "headline", "network_name", "sweep"]
 
 _WINDOWS_SHOWN = 3
 _ROLLOUTS_SHOWN = 1
@@ -66,102 +64,14 @@ _CLAIM = (
 )  # fmt: skip
 # Fields that decide where and for how long a network is made, not which it is.
 _FREE = ("device",)
-_MEMORIES: tuple[Structure, ...] = ("concat", "prepend", "cross")
-_LOOKED_UP: tuple[Structure, ...] = ("concat", "cross")
-_ALL: tuple[Structure, ...] = ("none", *_MEMORIES)
-# Parts of the memory, and how many become one: all with attention to the memory, the first with the others.
-_COMPRESSIONS: tuple[tuple[Compression, tuple[int, int]], ...] = (
-    ("spatial", (4, 16)), ("temporal", (2, 5)), ("tokens", (16, 40)),
-)  # fmt: skip
-
-# Without learned tokens: to read every place of the memory once costs as much as to attend to it.
-_FAR_COMPRESSIONS: tuple[tuple[Compression, int], ...] = (
-    ("spatial", 4), ("spatial", 16), ("temporal", 2), ("temporal", 4),
-)  # fmt: skip
-# No view is met twice, and networks are told what actions add up to.
-_SLIP: dict[str, Any] = {"preset": "cpu-slip", "told": "reckoned"}
-# Updates: few, so that networks differ in how far they got.
-_SHORT = (50, 100)
-
-
-def _each(memories: Sequence[Structure] = _ALL, **fields: Any) -> list[VideoRun]:
-    return [VideoRun(memory=memory, **fields) for memory in memories]
-
-
-def _compressed(memory: Structure, kinds: Sequence[tuple[Compression, int]], **fields: Any) -> list[VideoRun]:
-    return [VideoRun(memory=memory, compression=kind, compress=factor, **fields) for kind, factor in kinds]
-
-
-def _claimed() -> list[VideoRun]:
-    own: dict[str, Any] = {**_SLIP, "worlds": 1}
-    runs = [run for steps in (*_SHORT, 400) for run in _each(steps=steps, **own)]
-    for steps in _SHORT:
-        for memory in _LOOKED_UP:
-            runs += [VideoRun(memory=memory, memory_frames=frames, steps=steps, **own) for frames in (2, 4, 6)]
-            runs += _compressed(memory, _FAR_COMPRESSIONS, steps=steps, **own)
-    return runs
-
-
-SUITES: dict[str, Callable[[], list[VideoRun]]] = {
-    "structures": lambda: [run for seed in (0, 1, 2) for run in _each(seed=seed)],
-    "length": lambda: [run for frames in (2, 4, 6) for run in _each(("concat", "cross"), memory_frames=frames)],
-    "compression": lambda: [
-        VideoRun(memory=memory, compress=factor, compression=parts)
-        for memory in _MEMORIES
-        for parts, factors in _COMPRESSIONS
-        for factor in (factors if memory == "cross" else factors[:1])
-        # Prepended tokens are as many frames more, and merged places are spread out again.
-        if memory != "prepend" or parts == "temporal"
-    ],
-    "plans": lambda: _each(plan="fifo"),
-    "unet": lambda: _each(("none", "cross"), architecture="unet", steps=400),
-    "between": lambda: _each(preset="cpu-between"),
-    "actions": lambda: _each(("none", "prepend", "cross"), told="actions"),
-    "walking": lambda: _each(preset="cpu-walk"),
-    "minecraft": lambda: _each(data="minecraft"),
-    # Worlds that no preset was settled on; prepended frames, which cost most, on those of one seed.
-    "slip": lambda: [
-        run
-        for worlds in (1, 2, 3)
-        for data in ("dmlab", "doom")
-        for run in _each(
-            _ALL if worlds == 1 else ("none", *_LOOKED_UP), data=data, worlds=worlds, steps=400, **_SLIP
-        )
-    ],
-    # Networks of one condition, from bad to good: do those that forget more degrade more?
-    "claims": _claimed,
-    "slip-walk": lambda: _each(("none", "cross"), preset="cpu-walk-slip", told="reckoned", worlds=1, steps=400),
-    "doom": lambda: _each(data="doom", worlds=1),
-    # Memories that are long enough for compression to pay.
-    "far": lambda: [
-        *_each(preset="cpu-far", worlds=1),
-        *_compressed("cross", _FAR_COMPRESSIONS, preset="cpu-far", worlds=1),
-        *_compressed("concat", _FAR_COMPRESSIONS[::2], preset="cpu-far", worlds=1),
-        *_compressed("prepend", [("temporal", 4)], preset="cpu-far", worlds=1),
-    ],
-    "farthest": lambda: [
-        *_each(("none", *_LOOKED_UP), preset="cpu-farthest", worlds=1),
-        *_compressed("cross", _FAR_COMPRESSIONS[1:], preset="cpu-farthest", worlds=1),
-    ],
-    "long": lambda: _each(("cross",), preset="cpu-long"),
-}
-"""Sets of networks, each of which answers one question; several of them share networks."""
-
-
-def suite(names: Sequence[str]) -> list[VideoRun]:
-    """The networks of some suites, each once.
-
-    Raises:
-        ValueError: if there is no such suite.
-    """
-    unknown = [name for name in names if name not in SUITES]
-    if unknown:
-        raise ValueError(f"suites are {', '.join(SUITES)}; got {', '.join(unknown)}")
-    return list(dict.fromkeys(run for name in names for run in SUITES[name]()))
 
 
 def sweep(
-    runs: Sequence[VideoRun], folder: Path, progress: bool = True, rollouts: Collection[VideoRun] | None = None
+    runs: Sequence[VideoRun],
+    folder: Path,
+    progress: bool = True,
+    rollouts: Collection[VideoRun] | None = None,
+    nats: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Trains, samples and scores every run that is not finished yet.
 
@@ -170,6 +80,7 @@ def sweep(
         folder: for everything; the tables are ``NAME.csv`` in it.
         progress: whether to show progress bars.
         rollouts: those of the runs that are in the tables of long rollouts and of information too; None for all.
+        nats: whether there is a table of information.
 
     Returns:
         by name. ``video``: a row a network, source and place ``ahead`` of the last given frame (0: all places),
@@ -197,7 +108,7 @@ def sweep(
         tables["video-rollouts"] = run_cells("video-rollouts", longer, work.rollouts, folder, seed, progress)
         tables["video-rollout-film"] = _films(by_name, rolled, folder, "rollouts", "video-rollout-film")
         told = [cell for cell in longer if work.twin(by_name[cell["network"]]) is not None]
-        if told:
+        if told and nats:
             tables["video-information"] = run_cells(
                 "video-information", told, work.information, folder, seed, progress
             )

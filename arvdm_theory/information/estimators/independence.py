@@ -16,6 +16,12 @@ most α, for every n; Hemerik and Goeman 2018):
   taken by at least ``cell`` samples. Otherwise what the regression left and Y's width within a cell remain; the
   first counts only as a product of what it left in X and in Z (Shah and Peters 2020). Exact as far as the
   arrangements would choose the same regression.
+* the same, where what Y gives X and Z takes many terms to fit (oscillations, jumps across a slanted or bent edge):
+  no regression of few samples follows an edge, near which it leaves a common cause in both. Then only pairs of
+  neighbours in Y are exchanged, and of these only such as differ little in X and in Z, which pairs across an edge
+  do not. Exchanging a pair's X changes neither difference, so the choice of the pairs is the same for every
+  arrangement, and the null is exact if X is exchangeable within pairs. Half of the differences are
+  left to show a dependence, and not the largest: the test has less power.
 * autocorrelated samples: circular shifts of X's residual by the multiples of a lag. They are a group, and keep
   the whole autocorrelation but for one seam. Exact for a series whose law does not change under circular shifts;
   for a stationary one up to the seam, memory/n. Given Y the residual must besides be independent of Y, but for
@@ -35,6 +41,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.special import digamma
 
@@ -64,6 +71,12 @@ _AS_GOOD, _MOST_FREEDOM = 1.07, 0.4
 _MOST_JUMPS, _JUMP, _FEWEST_BEYOND = 4, 4, 5
 # Edges along one column, and along all, within whose sides jumps along others are looked for.
 _EDGES, _MOST_EDGES = 15, 60
+# Terms beyond the quadratic ones from which on a cause is intricate; a box counts for two more than its own.
+_MANY_TERMS, _TERMS_PER_JUMP = 5, 2
+# Neighbours among which pairs are sought, and how many robust standard deviations of theirs a pair may differ by.
+_NEAR, _ALIKE = 10, 1.25
+_FEWEST_PAIRS = 20
+_INTRICATE = "what y explains of x and z takes too many terms to be fitted (jumps, oscillations)"
 # Share of the variance of log |residual| that Y must tell for the spread to be Y's.
 _UNEVEN = 0.05
 # Standard deviations up to which coordinates are all but linear.
@@ -129,7 +142,9 @@ def independence_test(
 
     Raises:
         SampleError: for samples that do not fit together, NaN or infinite values, constant columns, columns of X
-            or Z that are functions of others or of Y, too few samples, or a memory too long for them.
+            or Z that are functions of others or of Y, too few samples, a memory too long for them, or a Y whose
+            part in X and Z takes so many terms to fit that a series, or the pairs that are left, cannot tell it
+            from a dependence.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -159,7 +174,17 @@ def independence_test(
     rng = np.random.default_rng(seed)
     measure = _Statistic(*arrays, k, statistic)
     if lag:
+        if measure.intricate:
+            raise SampleError(f"{_INTRICATE}, and shifts of a series do not keep it: the test can't decide")
         orders = circular_shifts(n, lag, permutations, rng)
+    elif measure.intricate:
+        pairs = measure.alike()
+        if len(pairs) < _FEWEST_PAIRS:
+            raise SampleError(
+                f"{_INTRICATE}, and only {len(pairs)} pairs of neighbours in y are alike in x and z, of "
+                f"{_FEWEST_PAIRS} that a test needs: use more samples"
+            )
+        orders = (_swapped(n, pairs, rng) for _ in range(permutations))
     else:
         cells = _cells(measure.given, cell)
         orders = (local_permutation(cells, rng) for _ in range(permutations))
@@ -184,6 +209,13 @@ def local_permutation(cells: Order, rng: np.random.Generator) -> Order:
     """
     source = np.empty(len(cells), dtype=np.int64)
     source[np.argsort(cells, kind="stable")] = np.lexsort((rng.random(len(cells)), cells))
+    return source
+
+
+def _swapped(n: int, pairs: Order, rng: np.random.Generator) -> Order:
+    """The arrangement that exchanges the samples of each pair, shape (pairs, 2), with probability one half."""
+    source, some = np.arange(n), pairs[rng.random(len(pairs)) < 0.5]
+    source[some] = some[:, ::-1]
     return source
 
 
@@ -260,13 +292,27 @@ def _cells(given: Array, size: int) -> Order:
     return cells
 
 
+def _matched(points: Array) -> Order:
+    """Disjoint pairs of near neighbours, the nearest first, (pairs, 2); a sample without a free one stays out."""
+    k = min(_NEAR, len(points) - 1)
+    distance, index = (np.asarray(found) for found in cKDTree(points).query(points, k=k + 1))
+    own = np.repeat(np.arange(len(points)), k + 1)
+    free, pairs = np.ones(len(points), dtype=bool), []
+    for at in np.argsort(distance.ravel(), kind="stable"):
+        a, b = int(own[at]), int(index.ravel()[at])
+        if a != b and free[a] and free[b]:
+            free[a] = free[b] = False
+            pairs.append((a, b))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
 class _Regression:
     """What is left of columns after a regression on Y, whose smoothness each column chooses for itself.
 
     The candidates are linear in Y; quadratic (of many columns the squares alone); that with n/4 (at most 200)
     Gaussian bumps of five widths and four penalties, or half as many along the single columns; and with indicators
     of boxes that the column jumps into; all by least squares. Jumps across a slanted or bent edge, and into
-    corners of three and more columns, are not held (the test rejects too often). Of those whose leave-one-out
+    corners of three and more columns, are not held (see :meth:`intricate`). Of those whose leave-one-out
     error is within 7 % of the least the most flexible counts: every arrangement of X goes through it, so
     overfitting costs power and hardly the level, while what stays of a common cause in both X and Z costs the
     level. For the same reason all columns enter in smooth coordinates, 5 arsinh(y/5) of the standardised column,
@@ -327,8 +373,17 @@ class _Regression:
             if jumps.shape[1]:
                 smooth = self._best(column)
                 for fit in (self.fits[self.plain], self.fits[smooth]):
-                    self.fits.append(_Fit(np.hstack([jumps, fit.basis]), fit.free + jumps.shape[1], fit.penalty))
+                    self.fits.append(
+                        _Fit(np.hstack([jumps, fit.basis]), fit.free + jumps.shape[1], fit.penalty, jumps.shape[1])
+                    )
         return self._best(column)
+
+    def intricate(self, column: Array) -> bool:
+        """Whether it takes many terms beyond the quadratic ones to come within 7 % of the least error."""
+        errors = np.array([fit.left_out(column[:, None])[0] for fit in self.fits])
+        terms = np.array([fit.freedom + _TERMS_PER_JUMP * fit.jumps for fit in self.fits])
+        least = float(terms[errors <= _AS_GOOD * errors.min()].min())
+        return least - self.fits[self.plain].freedom > _MANY_TERMS
 
     def _best(self, column: Array) -> int:
         errors = np.array([fit.left_out(column)[0] for fit in self.fits])
@@ -405,10 +460,10 @@ class _Regression:
 class _Fit:
     """Penalised least squares on a basis whose first columns are free."""
 
-    def __init__(self, basis: Array, free: int, penalty: float) -> None:
+    def __init__(self, basis: Array, free: int, penalty: float, jumps: int = 0) -> None:
         gram = basis.T @ basis
         gram[np.diag_indices_from(gram)] += len(basis) * np.where(np.arange(len(gram)) < free, _TRACE, penalty)
-        self.basis, self.free, self.penalty = basis, free, penalty
+        self.basis, self.free, self.penalty, self.jumps = basis, free, penalty, jumps
         self.gain = cho_solve(cho_factor(gram), basis.T)
         self.leverage = np.einsum("ij,ji->i", basis, self.gain)
         self.freedom = float(self.leverage.sum())
@@ -454,8 +509,10 @@ class _Statistic:
         self.k, self.kind = k, statistic
         self.regression = _Regression(y)
         self.given = self.regression.given
-        self.moved, self.fits = self._scores(x, "x")
-        right, fits = self._scores(z, "z")
+        self.moved, self.fits, of_x = self._scores(x, "x")
+        right, fits, of_z = self._scores(z, "z")
+        self.intricate = bool(of_x.any() and of_z.any())
+        self._unlike = self.moved[:, of_x], right[:, of_z]
         self.right = _white(self.regression.left(right, fits), "z")
         self.dense = len(x) <= _MOST_DENSE and statistic != "gaussian"
         if self.dense:
@@ -463,14 +520,24 @@ class _Statistic:
             # Where samples coincide no distance is less than a radius of 0: the sample itself counts.
             self.digamma = digamma(np.maximum(np.arange(len(x) + 1), 1))
 
-    def _scores(self, points: Array, name: str) -> tuple[Array, NDArray[np.intp]]:
-        """Normal scores of a part's residuals over the spread that Y sets them, and the fits that leave them."""
+    def _scores(self, points: Array, name: str) -> tuple[Array, NDArray[np.intp], NDArray[np.bool_]]:
+        """Normal scores of a part's residuals over the spread that Y sets them, the fits, which are intricate."""
         columns = _coordinates(points)
         fits = self.regression.chosen(columns)
         left = self.regression.left(columns, fits)
         if (left.var(0) < _NOTHING_LEFT).any():
             raise SampleError(f"some columns of {name} are functions of y to rounding: drop them")
-        return normal_scores(left / self.regression.spread(left)), fits
+        intricate = np.array([self.regression.intricate(column) for column in columns.T])
+        return normal_scores(left / self.regression.spread(left)), fits, intricate
+
+    def alike(self) -> Order:
+        """Disjoint pairs of neighbours in Y whose residuals of intricate columns differ little, (pairs, 2)."""
+        pairs = _matched(self.given)
+        kept = np.ones(len(pairs), dtype=bool)
+        for left in self._unlike:
+            apart = np.abs(left[pairs[:, 0]] - left[pairs[:, 1]])
+            kept &= (apart < _ALIKE * np.median(apart, axis=0) / 0.6745).all(1)
+        return pairs[kept]
 
     def __call__(self, order: Order) -> float:
         left = _white(self.regression.left(self.moved[order], self.fits), "x")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
@@ -46,11 +47,26 @@ def nearest(points: Array, k: int, among: Array | None = None) -> tuple[Array, N
     """
     if among is not None:
         return _query(among, points, k)
+    if points.shape[1] == 1:
+        return _nearest_on_line(points[:, 0], k)
     distance, index = _query(points, points, k + 1)
     # A point is its own neighbour at distance 0, but a duplicate may be listed in its place or before it.
     own = index == np.arange(len(points))[:, None]
     own[~own.any(1), -1] = True
     return distance[~own].reshape(-1, k), index[~own].reshape(-1, k)
+
+
+def _nearest_on_line(values: Array, k: int) -> tuple[Array, NDArray[np.intp]]:
+    """Among the k values below and the k above, in order."""
+    order = np.argsort(values, kind="stable")
+    padded = np.pad(values[order], k, constant_values=np.inf)
+    around = np.delete(np.abs(sliding_window_view(padded, 2 * k + 1) - values[order, None]), k, axis=1)
+    first = np.argsort(around, axis=1, kind="stable")[:, :k]
+    steps = np.delete(np.arange(-k, k + 1), k)[first]
+    distance, index = np.empty(first.shape), np.empty(first.shape, dtype=np.intp)
+    distance[order] = np.take_along_axis(around, first, axis=1)
+    index[order] = order[np.arange(len(values))[:, None] + steps]
+    return distance, index
 
 
 def _query(among: Array, points: Array, k: int) -> tuple[Array, NDArray[np.intp]]:

@@ -37,6 +37,7 @@ from arvdm_theory.number import LEVEL, Number, half_width
 __all__ = [
     "copula_information",
     "discrete_information",
+    "gaussian_contributions",
     "gaussian_divergence",
     "gaussian_divergence_value",
     "gaussian_information",
@@ -99,7 +100,7 @@ def gaussian_information(
     arrays = paired_samples(x, z, y)
     joint = np.hstack(arrays)
     notes = [*_warn_of_few(joint), *warn_of_heavy_tails(joint)]
-    value, contributions = _gaussian(*arrays)
+    value, contributions = gaussian_contributions(*arrays)
     return conclude_mean(
         contributions, value=value, method="gaussian", notes=notes, dependence=dependence, level=level,
         ratio=arrays[0].shape[1] * arrays[1].shape[1],
@@ -129,7 +130,9 @@ def copula_information(
     ]
 
     def of_scores(rows: slice | NDArray[np.intp]) -> tuple[float, Array]:
-        return _gaussian(*(normal_scores(array[rows]) if array.shape[1] else array[rows] for array in arrays))
+        return gaussian_contributions(
+            *(normal_scores(array[rows]) if array.shape[1] else array[rows] for array in arrays)
+        )
 
     value, contributions = of_scores(slice(None))
     n = len(joint)
@@ -152,7 +155,7 @@ def copula_information(
     return conclude(value, stderr, reach, method="copula", n=n, notes=[*notes, *more])
 
 
-def _gaussian(x: Array, z: Array, y: Array) -> tuple[float, Array]:
+def gaussian_contributions(x: Array, z: Array, y: Array) -> tuple[float, Array]:
     """The estimate and its contributions: mean 0 influence ½ (m_xy + m_zy - m_y - m_xzy) plus the value.
 
     m_s is the squared Mahalanobis length of a sample in the subspace s.

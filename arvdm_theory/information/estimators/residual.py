@@ -46,9 +46,16 @@ Without step 3 the interval reaches to where the estimate is going, and the valu
 as it is no noise, and γ = min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value
 is extrapolated by γ = ½ (so by D itself), and the interval is widened, to either side, by |D|/(4^γ - 1) with γ =
 min(½, 2/d), the rate at which nearest-neighbour estimates of smooth densities converge. (c) What plain neighbours
-see on the columns of step 2 and their error, where that lies beyond (a) and (b). The standard error that
-is given is the one whose interval this is. So intervals on laws that no baseline has are wide, and cover more
-often than their level says.
+see on the columns of step 2 and their error, where that lies beyond (a) and (b). (d) Where (b) grows the faster
+the more samples there are, or next samples alone show more (:mod:`arvdm_theory.information.estimators.fineness`),
+all up to log(n/k). The standard error that is given is the one whose interval this is. So intervals on laws that
+no baseline has are wide, and cover more often than their level says.
+
+**Where it is easy.** Two columns, no condition, 400 and more independent samples, an estimate below a fifth of
+log(n/k) that does not move with the samples, no refuted baseline, and squares of the normal scores that are
+correlated as Gaussian ones are, the square of their correlation up to 3/√n: there the bias of K is far below its
+error, E K(baseline) is the baseline's information, and the errors of B and K are those of means of contributions.
+Then nothing is drawn and no subsamples are taken but the quarters.
 """
 
 from __future__ import annotations
@@ -66,13 +73,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import digamma, gammaln, ndtri, stdtrit
 from scipy.stats import rankdata
 
+from arvdm_theory.information.estimators.fineness import next_sample_bound
 from arvdm_theory.information.estimators.knn import (
     ksg_contributions,
     standardised,
     warn_of_ceiling,
     warn_of_width,
 )
-from arvdm_theory.information.estimators.plugin import log_det_bias, normal_scores
+from arvdm_theory.information.estimators.plugin import gaussian_contributions, log_det_bias, normal_scores
 from arvdm_theory.information.estimators.regression import FEWEST_TO_FIT, held_out_predictions, residuals
 from arvdm_theory.information.estimators.result import conclude
 from arvdm_theory.information.estimators.samples import (
@@ -124,6 +132,11 @@ _FEW_COLUMNS = 3
 _SLOW_COLUMNS, _SLOW = 5, 0.4
 # Re-pairings that a baseline's claim is held against, and the least overclaim that counts.
 _PAIRINGS, _OVERCLAIM = 50, 0.1
+# Samples, and share of log(n/k), of an easy estimate; errors by which neighbours refute a larger baseline, and by
+# which the squares may be correlated otherwise.
+_EASY_FROM, _EASY_UP_TO, _REFUTED, _COMMON = 400, 0.2, 3.0, 3.0
+# How far an estimate may still move, in nats and beyond its error, without a word.
+_MOVES = 0.1
 _ADVICE = (
     "dependence that is neither of the baseline's kind nor wide is missed; fewer columns or more samples show it"
 )
@@ -196,6 +209,10 @@ def calibrated_information(
     relations = warn_of_deterministic_relations(np.hstack([normal_scores(a) for a in arrays if a.shape[1]]))
     if relations:
         raise SampleError(relations[0])
+    if (d, arrays[2].shape[1], dependence) == (2, 0, "independent") and n >= _EASY_FROM:
+        easy = _where_easy(*arrays, k, level, seed, notes)
+        if easy is not None:
+            return easy
     whole = residuals(*arrays, dependence)
     smallest = max(_SMALLEST * k, 3 * d)
     # What cannot be seen to move with n is not tried.
@@ -244,13 +261,17 @@ def calibrated_information(
                     f"quarters of them, {float(loads @ found):.2f} from all), as for a dependence finer than they "
                     "show: only the lower end says something; use more samples."
                 )
-                low, high = value - reach, max(value + reach, math.log(n / k))
-                value, reach = (low + high) / 2, (high - low) / 2
+                value, reach = _up_to_the_ceiling(value - reach, value + reach, n, k)
+            elif abs(ahead) > max(_WORTHWHILE_ERRORS * stderr, _MOVES):
+                notes.append(_still_moves(ahead))
         else:
             moved = value - float(on_parts.mean())
             stderr = math.hypot(stderr, float(on_parts.std(ddof=1)) / math.sqrt(_PARTS))
             value += moved / (_PARTS**_FASTEST - 1)
-            reach = half_width(stderr, freedom, level) + abs(moved) / (_PARTS**rate - 1)
+            ahead = moved / (_PARTS**rate - 1)
+            reach = half_width(stderr, freedom, level) + abs(ahead)
+            if abs(ahead) > max(_WORTHWHILE_ERRORS * stderr, _MOVES):
+                notes.append(_still_moves(ahead))
     # Plain neighbours, on columns without maps or predictions, are another kind of method, and err downwards.
     by_x, by_z, by_y = (standardised(part) if part.shape[1] else part for part in whole)
     plain = ksg_contributions(by_x, by_z, by_y, k).contributions
@@ -262,6 +283,15 @@ def calibrated_information(
         )
         low, high = value - reach, seen + own
         value, reach = (low + high) / 2, (high - low) / 2
+    if dependence == "independent":  # in a series the sample next in time is alike for its own memory
+        bound, error = next_sample_bound(*arrays, k, seed)
+        if bound - half_width(error, level=level) > value + reach:
+            notes.append(
+                f"samples next to one another in x or z show {bound:.2f} nats, neighbourhoods of {k} samples "
+                f"{value:.2f}, as for a dependence finer than they are: only the lower end says something; use "
+                "more samples."
+            )
+            value, reach = _up_to_the_ceiling(value - reach, value + reach, n, k)
     if not calibrate:
         notes.append(
             f"a Gaussian fit claims more information ({first.baseline:.2f} nats) than re-paired samples bear out, "
@@ -273,6 +303,59 @@ def calibrated_information(
     # One uncertainty: the standard error is the one whose interval this is.
     stderr = reach / half_width(1.0, freedom, level)
     return conclude(value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
+
+
+def _where_easy(
+    x: Array, z: Array, y: Array, k: int, level: float, seed: int, notes: Sequence[str]
+) -> Number | None:
+    """The estimate of two columns whose neighbourhoods are narrow; None where that is not so."""
+    n = len(x)
+
+    def both(rows: slice | NDArray[np.intp]) -> tuple[float, Array, Array]:
+        scores = normal_scores(x[rows]), normal_scores(z[rows])
+        baseline, fitted = gaussian_contributions(*scores, y[rows])
+        return baseline, fitted, ksg_contributions(*scores, y[rows], k).contributions
+
+    scores = np.hstack([normal_scores(x), normal_scores(z)])
+    squares, plain = (np.asarray(np.corrcoef(of.T))[0, 1] for of in (scores**2, scores))
+    common = squares - plain**2
+    if abs(common) > _COMMON / math.sqrt(n):  # a common scale, whose far ends neighbours miss, or a bent link
+        return None
+    baseline, fitted, seen = both(slice(None))
+    correction = float(seen.mean()) - baseline
+    covariance = np.asarray(np.cov(fitted, seen - fitted) / n, dtype=np.float64)
+    refuted = baseline > 0 and correction < -_REFUTED * math.sqrt(covariance[1, 1])
+    if refuted or max(baseline, float(seen.mean())) > _EASY_UP_TO * math.log(n / k):
+        return None
+    weight = _weight(correction, covariance[1, 1])
+    value = baseline + weight * correction
+    stderr = max(
+        _averaged_error(correction, covariance, weight), math.sqrt(covariance[0, 0] + covariance.sum()) / 2
+    )
+    parts = [both(part) for part in cuts(n, _PARTS, "independent", np.random.default_rng(seed))]
+    smaller = np.array([part[0] + weight * (float(part[2].mean()) - part[0]) for part in parts])
+    if abs(value - float(smaller.mean())) > _WORTHWHILE_ERRORS * stderr:
+        return None
+    ahead = still_to_come(value, smaller, stderr, _SLOW)
+    value, reach = value + ahead / 2, half_width(stderr, level=level) + abs(ahead) / 2
+    bound, error = next_sample_bound(x, z, y, k, seed)
+    if bound - half_width(error, level=level) > value + reach:
+        return None
+    stderr = reach / half_width(1.0, level=level)
+    return conclude(value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
+
+
+def _up_to_the_ceiling(low: float, high: float, n: int, k: int) -> tuple[float, float]:
+    """Middle and half-width of an interval whose upper end is no news: it goes to the most that can be seen."""
+    high = max(high, math.log(n / k))
+    return (low + high) / 2, (high - low) / 2
+
+
+def _still_moves(ahead: float) -> str:
+    return (
+        f"the estimate still moves with the samples, by about {ahead:.2g} nats more: the interval holds that; "
+        "read it as a rough value, or use more samples."
+    )
 
 
 def _speeds_up(value: float, stderr: float, quarters: Array, sixteenths: Array) -> bool:

@@ -55,7 +55,7 @@ def test_smoke(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("name", [name for name, each in EXPERIMENTS.items() if each.presets])
 def test_the_registry_names_what_there_is_to_run(name: str) -> None:
     each = EXPERIMENTS[name]
-    assert tuple(getattr(each.module("run"), each.named)) == each.presets
+    assert tuple(getattr(each.module(each.part), each.named)) == each.presets
 
 
 def test_every_folder_is_an_experiment_with_words_and_figures_of_its_own() -> None:
