@@ -1,6 +1,6 @@
 """How much rollouts of trained video networks lose by drift, plan by plan.
 
-Usage: python experiments/drift_by_plan.py [--size cpu] [--out runs/drift-by-plan] [--publish]
+Usage: python experiments/drift_by_plan.py [--size one|cpu] [--out runs/drift-by-plan] [--publish]
 
 An interrupted run goes on where it stopped. ``--publish`` copies the table to experiments/results/drift-by-plan/
 and the picture to figures/drift-by-plan/.

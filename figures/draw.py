@@ -28,6 +28,11 @@ if __name__ == "__main__":
             if name in TRAINED:  # the committed tables are those of the preset for two cores
                 preset = EXPERIMENTS[name].module("run").PRESETS["cpu"]
                 caption = path.with_suffix(".txt")
-                told = f"n: {preset.rollouts} rollouts and {preset.samples} true videos (the preset cpu).\n"
+                plans = [job.plan for job in EXPERIMENTS[name].module("run").networks(preset)]
+                horizons = ", ".join(f"{value:g}" for value in sorted({plan.horizon for plan in plans}))
+                told = (
+                    f"n: {preset.rollouts} rollouts and {preset.samples} true videos; T = {horizons} "
+                    "(the preset cpu).\n"
+                )
                 caption.write_text(caption.read_text(encoding="utf-8") + told, encoding="utf-8")
             print(path)

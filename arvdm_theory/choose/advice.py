@@ -653,12 +653,14 @@ def _reasons(
             "and less unlike from one component of a frame to another, so that few steps follow it better; the "
             "more steps, the less that pays"
         )
-    noised, other = best.references.noised, [each for each in order if each != best]
+    other = [each for each in order if each != best]
+    alike = [each for each in other if each.shape == best.shape]
+    held = _cleaned(best.references)
     alternatives = {
         "frames at a time": [c for c in other if (c.chunks, c.references) == (best.chunks, best.references)],
         "chunks in flight": [c for c in other if (c.stride, c.references) == (best.stride, best.references)],
-        "references": [c for c in other if c.shape == best.shape and c.references.noised == noised],
-        "noise on references": [c for c in other if c.shape == best.shape and c.references.noised != noised],
+        "references": [c for c in alike if _cleaned(c.references) != held],
+        "noise on references": [c for c in alike if _cleaned(c.references) == held],
     }
     for what, rivals in alternatives.items():
         if rivals:

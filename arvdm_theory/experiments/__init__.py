@@ -127,7 +127,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "drift-by-plan": Experiment(
         "drift_by_plan", "what rollouts of video networks lose by drift: outpainting, pyramid, rolling window, "
-        "FIFO, noised context, history guidance", ("smoke", "cpu"), "drift_by_plan.py", "SIZES",
+        "FIFO, noised context, history guidance", ("smoke", "one", "cpu"), "drift_by_plan.py", "SIZES",
     ),
     "savings": Experiment(
         "savings", "network evaluations that the best grids save at equal KL(clean), on six videos",

@@ -104,6 +104,10 @@ def test_a_planted_noise_profile_is_found_and_is_what_the_whole_sampler_says() -
     plan = found.recommended
     assert found.name == "1 frame at a time, last 1 noised to 0.3"
     assert any(reason.startswith("noise on references: in the last AR step") for reason in found.reasons)
+    others = [
+        reason.split("choice, ")[1].split(", changes")[0] for reason in found.reasons if "choice, " in reason
+    ]
+    assert others[-2:] == ["1 frame at a time, no references", "1 frame at a time, last 1 noised to 0.1"]
     levels, covariance = [row[0] for row in plan.ar_grid], video.covariance(found.frames)[0].numpy()
     first = [row[0] for row in plan.init_grid]
     dense = {level: _rolled_out(covariance, 2, first, levels, level) for level in DIAL}

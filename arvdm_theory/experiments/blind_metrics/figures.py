@@ -16,16 +16,17 @@ from arvdm_theory.report.style import Figures, legend_below
 __all__ = ["FIGURES", "windows"]
 
 _COLOURS = ("#d55e00", "#e69f00", "#0072b2", "#009e73")
-_SYMLOG = {"fd": 0.02, "kl": 0.02}
-_LABELS = {"fd": "Fréchet distance, bias taken off", "kl": "KL of the window (nats)"}
+# The lower end of the axes: what is less, or negative by chance, is not told from 0.
+_LEAST = 0.01
+_LABELS = {"fd": "Fréchet distance", "kl": "KL (nats)"}
 
 
 def windows(table: pd.DataFrame) -> Figure:
-    """Fréchet distance (above) and divergence (below) of the last L frames against L, a column a video.
+    """Fréchet distance less its bias (above) and KL (below) of the last L frames against L, a column a video.
 
     The grey band is two standard deviations of one measurement of the distance, for the longest memory and the
     number of videos that the networks were measured with; triangles stand at the length from which on the
-    distance sees the bottleneck.
+    distance sees the bottleneck. Values below 0.01, and negative ones, stand on the lower edge.
     """
     videos = list(table.video.unique())
     sized = table[(table.quantity == "fd") & (table.source == "trained")]
@@ -39,17 +40,22 @@ def windows(table: pd.DataFrame) -> Figure:
         memories = list(part.memory.unique())
         for panel, quantity in zip(column, _LABELS, strict=True):
             _curves(panel, part[part.quantity == quantity], memories, size)
-            panel.set_yscale("symlog", linthresh=_SYMLOG[quantity], linscale=0.6)
-            panel.axhline(0.0, color="0.4", linewidth=0.8)
+            panel.set_yscale("log")
+            panel.set_ylim(bottom=_LEAST)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         column[0].set_title(video)
         _seen(column[0], part[(part.quantity == "seen_from") & (part["size"] == size)], memories)
         _legend(place, part, memories)
         column[0].tick_params(labelbottom=False)
-        column[1].set_xlabel("length L of the window (frames)")
+        column[1].set_xlabel("window L (frames)")
     for panel, label in zip(axes[:, 0], _LABELS.values(), strict=True):
         panel.set_ylabel(label)
-    figure.suptitle("Short windows do not see what is forgotten")
+    seen = table[(table.quantity == "seen_from") & (table.source == "perfect sampler")].value.dropna()
+    figure.suptitle(
+        f"What a perfect sampler forgets is seen from {seen.min():.0f} to {seen.max():.0f} frames on"
+        if len(seen)
+        else "Of what a perfect sampler forgets nothing is seen"
+    )
     handles = _shared(size)
     legend_below(figure, handles, [str(handle.get_label()) for handle in handles], 3)
     return figure
@@ -59,17 +65,18 @@ def _curves(panel: Axes, rows: pd.DataFrame, memories: list[int], size: float) -
     for place, (memory, colour) in enumerate(zip(memories, _COLOURS, strict=False)):
         own = rows[rows.memory == memory]
         perfect = own[(own.source == "perfect sampler") & np.isinf(own["size"])]
-        panel.plot(perfect.length, perfect.value, color=colour)
+        panel.plot(perfect.length, perfect.value.clip(lower=_LEAST), color=colour, clip_on=False)
         made = own[own.source == "trained"]
         made = made[made["size"] == (size if (made.quantity == "fd").any() else made["size"].max())]
         panel.errorbar(
-            made.length + 0.14 * (place - (len(memories) - 1) / 2), made.value, 2 * made.stderr, fmt="o",
+            made.length + 0.14 * (place - (len(memories) - 1) / 2), made.value.clip(lower=_LEAST),
+            [np.minimum(2 * made.stderr, (made.value - _LEAST).clip(lower=0)), 2 * made.stderr], fmt="o",
             color=colour, markersize=4, markerfacecolor="white", markeredgewidth=1.2, capsize=1.5, elinewidth=0.9,
             zorder=4,
         )  # fmt: skip
     longest = rows[(rows.memory == memories[-1]) & (rows.source == "perfect sampler") & (rows["size"] == size)]
     if not longest.empty and (longest.quantity == "fd").all():
-        panel.fill_between(longest.length, -2 * longest.stderr, 2 * longest.stderr, color="0.88", zorder=0)
+        panel.fill_between(longest.length, _LEAST, 2 * longest.stderr, color="0.88", zorder=0)
 
 
 def _seen(panel: Axes, rows: pd.DataFrame, memories: list[int]) -> None:

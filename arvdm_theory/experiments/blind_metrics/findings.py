@@ -46,7 +46,8 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     seen = table[table.quantity == "seen_from"].pivot_table(
         index=["video", "memory", "size"], columns="source", values="value"
     )
-    both = seen.dropna()
+    # Where nothing is seen at all a source has no column.
+    both = seen.reindex(columns=["perfect sampler", "trained"]).dropna()
     earlier = both["trained"] < both["perfect sampler"]
     yield count(
         "places where networks are seen from fewer frames than a perfect sampler", int(earlier.sum()), len(both)

@@ -45,9 +45,21 @@ def context_noise(table: pd.DataFrame) -> Figure:
         panel.set_xticks(levels, [f"{level:g}" for level in levels])
         panel.minorticks_off()
         panel.set_ylim(bottom=min(0.0, *panel.get_ylim()))
-    figure.suptitle("Noised references stop the drift of clips, and the memory bottleneck takes its place")
+    figure.suptitle("\n".join(_traded(table[table.video == video], str(video)) for video in videos))
     shared_legend(figure, axes[0, 0], 2)
     return figure
+
+
+def _traded(part: pd.DataFrame, video: str) -> str:
+    """What the highest level saves of drift, and costs of memory."""
+    last, levels = part.ar_step.max(), (part.level.min(), part.level.max())
+    own = part[(part.quantity == "clip_kl") & (part.source == "trained")].set_index(["level", "ar_step"]).value
+    first, noised = (own[level, last] - own[level, 1] for level in levels)
+    mb = part[(part.quantity == "mb") & (part.ar_step == last)].set_index("level").value
+    return (
+        f"{video}: noise to ρ = {levels[1]:g} changes drift by {noised - first:+.3f} nats, the bottleneck by "
+        f"{mb[levels[1]] - mb[levels[0]]:+.3f}"
+    )
 
 
 FIGURES: Figures = {"noise-dial": ("noise-dial", context_noise)}

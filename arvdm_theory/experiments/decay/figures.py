@@ -41,7 +41,10 @@ def intervals(table: pd.DataFrame) -> Figure:
             xlabel="measured decay (dB)",
             title=f"{steps} reverse steps a frame:\n{len(told)} of {len(own)} networks answered",
         )  # fmt: skip
-    axes[0][0].set_ylabel("predicted decay, interval (dB)")
+    axes[0][0].set_ylabel("predicted decay (dB)")
+    said = last.dropna(subset=["low"])
+    held = int(((said.low <= said.measured) & (said.measured <= said.high)).sum())
+    figure.suptitle(f"{held} of {len(said)} intervals that were given hold the measured decay")
     handles: list[Artist] = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in colours.values()]
     labels = [f"“{video}”" for video in colours]
     handles += [Line2D([], [], color="black", marker=marker, linestyle="") for marker in markers.values()]

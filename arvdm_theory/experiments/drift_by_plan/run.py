@@ -56,6 +56,10 @@ SIZES: dict[str, tuple[dict[str, VideoRun], tuple[str, ...]]] = {
         },
         ("outpainting", "FIFO", "context noised, 0.1"),
     ),
+    "one": (
+        {_EVERY: VideoRun(preset="cpu-history", told="reckoned", worlds=_WORLDS, device="cpu")},
+        tuple(WAYS),
+    ),
     "cpu": (
         {
             "outpainting": VideoRun(preset="cpu-slip", told="reckoned", worlds=_WORLDS, device="cpu"),
@@ -65,7 +69,10 @@ SIZES: dict[str, tuple[dict[str, VideoRun], tuple[str, ...]]] = {
         tuple(WAYS),
     ),
 }
-"""Networks by what they are trained for, and ways to sample them."""
+"""Networks by what they are trained for, and ways to sample them: ``one`` that all plans may sample, or three.
+
+A network and its rollouts take some four minutes of one CPU core.
+"""
 
 
 def drift_by_plan(size: str, folder: Path, progress: bool = True) -> pd.DataFrame:

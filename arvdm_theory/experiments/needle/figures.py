@@ -19,11 +19,14 @@ _LINES = {
     "chance": ("0.5", ":", "remembers nothing and samples"),
 }
 _TRAINED = "#d55e00"
-_TITLES = {"true frames": "behind true frames", "rollout": "behind its own frames"}
+_TITLES = {"true frames": "true past", "rollout": "own past"}
 
 
 def retrieval(table: pd.DataFrame) -> Figure:
-    """Rates against memory length, a column a video; above behind true frames, below in its own rollout."""
+    """Retrieval rate of revisits (of the Gaussian: correlation with the latent) against memory length.
+
+    A column a video; above behind true frames, below in the network's own rollout.
+    """
     videos, behind = list(table.video.unique()), list(_TITLES)
     figure, axes = plt.subplots(
         2, len(videos), figsize=(3.5 * len(videos), 6.0), sharex="col", sharey="col", squeeze=False
@@ -34,13 +37,18 @@ def retrieval(table: pd.DataFrame) -> Figure:
             panel.set_title(f"{video},\n{_TITLES[given]}")
             latent = not video.startswith(("ring", "torus"))
             if latent or panel is row[0]:
-                panel.set_ylabel("correlation with the latent" if latent else "retrieval rate of revisits")
+                panel.set_ylabel("correlation" if latent else "retrieval rate")
     for panel in axes[-1]:
-        panel.set_xlabel("last m frames seen")
+        panel.set_xlabel("last m frames")
         panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.03)
-    figure.suptitle("Trained networks retrieve about what a true sampler with their memory does")
+    keys = ["video", "memory", "behind"]
+    trained, sampling = (table[table.source == source].set_index(keys) for source in ("trained", "sample"))
+    inside = (trained.low <= sampling.rate) & (sampling.rate <= trained.high)
+    figure.suptitle(
+        f"{int(inside.sum())} of {len(inside)} intervals of networks hold what a true sampler retrieves"
+    )
     shared_legend(figure, axes[0, 0], 4)
     return figure
 

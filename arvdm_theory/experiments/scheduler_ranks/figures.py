@@ -45,6 +45,11 @@ def ranks(table: pd.DataFrame) -> Figure:
         row[0].set_ylabel("rank correlation")
     for panel in axes[1]:
         panel.set_xlabel("SEE/(DE + SEE)")
+    kl = table[table.target == "kl"].groupby("sum").spearman.median()
+    figure.suptitle(
+        f"With the KL of all frames: rank correlation of per-step sums {kl.get('per_step', float('nan')):.2f}, "
+        f"of errors of AR steps {kl.get('ar_step', float('nan')):.2f} (medians)"
+    )
     shared_legend(figure, axes[1][0], 2)
     return figure
 

@@ -34,11 +34,13 @@ def schedules(table: pd.DataFrame) -> Figure:
             panel.plot(exact.reverse_steps, exact.value, ":", color=COLOURS[grid],
                        label="exact score" if grid == "kl" else None)  # fmt: skip
         steps = sorted(table.reverse_steps.unique())
-        panel.set(
-            title=video, xlabel="reverse steps M", ylabel="KL of the last clip, nats", xscale="log", yscale="log"
-        )
+        panel.set(title=video, xlabel="steps M", xscale="log", yscale="log")
         panel.set_xticks(steps, [str(m) for m in steps])
         panel.minorticks_off()
+    axes[0, 0].set_ylabel("clip KL (nats)")
+    clips = found[found.quantity == "clip_kl"].set_index(["video", "reverse_steps"])
+    best = clips.loc[:, ["grid", "mean"]].sort_values("mean").groupby(level=[0, 1]).first()
+    figure.suptitle(f"The grid of best KL has the least in {int((best.grid == 'kl').sum())} of {len(best)} places")
     shared_legend(figure, axes[0, 0], 4)
     return figure
 
@@ -60,6 +62,9 @@ def noise_profiles(table: pd.DataFrame) -> Figure:
         panel.set(title=title, ylabel="KL, nats")
         panel.set_xticks(np.arange(len(PROFILES)), list(PROFILES), rotation=25, ha="right")
         panel.set_ylim(bottom=0)
+    whole = found[found.quantity == "kl"]
+    least = whole.sort_values("mean").iloc[0]
+    figure.suptitle(f"Of all frames the least KL has the profile “{least.profile}”, {least['mean']:.2f} nats")
     shared_legend(figure, panels[0], 2)
     return figure
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from arvdm_theory.experiments.findings import Finding, count, exact
 from arvdm_theory.experiments.savings.run import BEST
+from arvdm_theory.experiments.schedules.ratios import ratios
 from arvdm_theory.experiments.schedules.run import summary
 
 __all__ = ["findings"]
@@ -17,7 +18,8 @@ _STEPS = 10
 
 def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Ratios to the best hand grid, clip KLs at the places that are named, and the noise profiles."""
-    found = tables["schedules-ratios"]
+    found = ratios(tables["schedules"])
+    row: Any
     for row in found.itertuples():
         name = f"{row.grid} / {row.best_hand_grid}, {row.quantity}: {row.video}, M = {row.reverse_steps}"
         yield Finding(name, row.ratio, row.low, row.high)
@@ -44,9 +46,13 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     exactly = noise[noise.source == "exact"].drop_duplicates(["profile", "quantity"])
     for row in exactly.itertuples():
         yield exact(f"{row.quantity} (nats), exact score: {row.profile}", row.value)
-    for row in tables["savings"].itertuples():
+    if "savings" in tables:  # of another command, published in the same folder
+        yield from _savings(tables["savings"], tables["savings-curves"])
+
+
+def _savings(saved: Any, curves: Any) -> Iterator[Finding]:
+    for row in saved.itertuples():
         yield exact(f"share of evaluations saved against {row.against}, {row.steps}: {row.video}", row.saved)
-    curves = tables["savings-curves"]
     for video, own in curves[(curves.reverse_steps == _STEPS) & (curves.grid != BEST)].groupby(
         "video", sort=False
     ):
