@@ -191,6 +191,10 @@ def faults(sign: signal.Signals, rng: random.Random, jobs: list[str]) -> dict[st
     return result
 
 
+# What a job says of it: in the middle, and before a cache that would not fit.
+_FULL = ("No space left on device", "the disk has")
+
+
 def full_disk(rng: random.Random, jobs: list[str]) -> dict[str, Any]:
     """A disk that fills up at random sizes below what a job needs, then has room again."""
     result: dict[str, Any] = {}
@@ -218,10 +222,10 @@ def full_disk(rng: random.Random, jobs: list[str]) -> dict[str, Any]:
                     code, said = begun.end()
                     counts["times"] += 1
                     counts["codes"][str(code)] = counts["codes"].get(str(code), 0) + 1
-                    counts["one_line"] += "No space left on device" in said
+                    counts["one_line"] += any(words in said for words in _FULL)
                     counts["orphans"] += begun.orphans()
                     counts["strays"] += begun.strays()
-                    if code != 2 or begun.strays() or "No space" not in said:
+                    if code != 2 or begun.strays() or not any(words in said for words in _FULL):
                         print(f"{job}: exit code {code}, {begun.strays()} strays: {said}", flush=True)
                     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
                     finish(words, folder, scratch)

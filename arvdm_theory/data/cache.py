@@ -131,7 +131,7 @@ def _lay_out(dataset: ClipDataset, folder: Path, identity: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     needed, free = math.prod(shape), shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(f"{folder}: the cache takes {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB left")
+        raise OSError(f"{folder}: the cache takes {needed / 1e6:.4g} MB, the disk has {free / 1e6:.4g} MB left")
     _make(folder / "frames.npy", np.dtype(np.uint8), shape)
     _make(folder / "actions.npy", first.actions.dtype, (len(dataset), *first.actions.shape))
     _make(folder / "done.npy", np.dtype(np.bool_), (len(dataset),))

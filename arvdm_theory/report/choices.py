@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from arvdm_theory.report.style import shared_legend
+
 __all__ = ["advice_front", "memory_frontier", "profile_front"]
 
 
@@ -49,7 +51,7 @@ def advice_front(table: pd.DataFrame) -> Figure:
     for panel, name, label in zip(
         panels,
         ("last_clip", "mb"),
-        ("KL of the last clip, nats a frame", "memory bottleneck, nats a frame"),
+        ("KL of the last clip, nats", "memory bottleneck, nats"),
         strict=True,
     ):
         for (stride, marker), colour in zip(
@@ -63,8 +65,12 @@ def advice_front(table: pd.DataFrame) -> Figure:
         front = near[near.front]
         panel.plot(front.kl, front[name], "o", ms=10, mfc="none", mec="black", mew=0.8, label="on the front")
         panel.plot([best.kl], [best[name]], "*", ms=14, color="#d55e00", label="recommended")
-        panel.set(xscale="log", xlabel="KL of all clean frames, nats a frame", ylabel=label)
-    panels[0].legend(fontsize=8)
+        panel.set(xscale="log", xlabel="KL of all frames, nats a frame", ylabel=label)
+        low, high = panel.get_xlim()
+        steps = [part * 10.0**power for power in range(-12, 13) for part in (1, 2, 5)]
+        panel.set_xticks(shown := [step for step in steps if low <= step <= high], [f"{step:g}" for step in shown])
+        panel.minorticks_off()
+    shared_legend(figure, panels[0], 3)
     return figure
 
 

@@ -13,11 +13,11 @@ from arvdm_theory.report.style import Figures, shared_legend
 
 __all__ = ["FIGURES", "noise", "schedules"]
 
-_NAMES = {"psnr": "PSNR of queries, dB", "ssim": "SSIM of queries", "frechet": "Fréchet distance"}
+_NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM", "frechet": "Fréchet distance"}
 
 
 def schedules(table: pd.DataFrame) -> Figure:
-    """A row a stand-in, a column a measure: means over worlds with 95 % intervals."""
+    """A row a stand-in, a column a measure: PSNR and SSIM of queries, Fréchet distance; 95 % intervals."""
     kinds = list(table.data.unique())
     figure, axes = plt.subplots(len(kinds), 3, figsize=(10.5, 3.2 * len(kinds)), squeeze=False)
     found = summary(table, ["data", "reverse_steps", "grid"])
@@ -44,12 +44,12 @@ def schedules(table: pd.DataFrame) -> Figure:
 def noise(table: pd.DataFrame) -> Figure:
     """A panel a measure, a point a noise profile: means over worlds with 95 % intervals."""
     found = summary(table, ["data", "profile"])
-    names = {"clean": "none", "all 0.1": "0.1\non all", "kl": "best KL,\nby lag"}
+    names = {"clean": "none", "all 0.1": "0.1", "kl": "by lag"}
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2))
     for panel, (quantity, name) in zip(panels, _NAMES.items(), strict=True):
         own = found[found.quantity == quantity].set_index("profile").loc[list(PROFILES)]
         panel.errorbar(range(len(PROFILES)), own.value, own.value_half, fmt="o", color="#0072b2", capsize=3)
-        panel.set(ylabel=name, xlabel="noise of references", xlim=(-0.5, len(PROFILES) - 0.5))
+        panel.set(ylabel=name, xlabel="reference noise", xlim=(-0.5, len(PROFILES) - 0.5))
         panel.set_xticks(range(len(PROFILES)), [names[each] for each in PROFILES])
     return figure
 
