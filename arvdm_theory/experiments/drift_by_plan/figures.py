@@ -35,7 +35,7 @@ def curves(table: pd.DataFrame) -> Figure:
                 label=label,
             )  # fmt: skip
         panel.plot(middle, own.held, ":", color="0.5", label="last given frame, held")
-        panel.set_title(f"{plan}\n(trained: {network})")
+        panel.set_title(plan if table.network.nunique() == 1 else f"{plan}\n(trained: {network})")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for panel in axes.flat[len(cells) :]:
         panel.set_visible(False)
