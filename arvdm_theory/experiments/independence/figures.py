@@ -13,7 +13,7 @@ from arvdm_theory.report.style import Figures, legend_below
 
 __all__ = ["FIGURES", "independence"]
 
-_STATISTICS = {"gaussian": "Gaussian statistic", "both": "Gaussian + neighbours"}
+_STATISTICS = {"gaussian": "Gaussian statistic", "both": "with neighbours"}
 _MARKERS = {"independent": "o", "autocorrelated": "s"}
 
 
@@ -58,7 +58,7 @@ def _level(axes: Axes, table: pd.DataFrame) -> None:
     axes.set(xlim=(0, max(0.1, float(table.high.max()) * 1.05)), xlabel="rejection rate",
              title=f"No dependence: {int(table.replicates.min())} runs each")  # fmt: skip
     # Room for the legend above the first case.
-    axes.set_ylim(-0.6, len(cases) + 0.6)
+    axes.set_ylim(-0.6, len(cases) + 1.8)
     axes.legend(
         loc="upper left", handletextpad=0.2, borderaxespad=0.1, frameon=True, framealpha=1, edgecolor="none"
     )
