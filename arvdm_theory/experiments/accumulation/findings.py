@@ -50,7 +50,7 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
             np.sqrt(np.mean(np.square(errors))),
         )
     slopes = tables["accumulation-slopes"].set_index([*_KEYS, "curve"])
-    grown = slopes.xs("linear", level="curve").join(slopes.xs("measured", level="curve"), rsuffix=" measured")
+    grown = slopes.xs("linear", level="curve").join(slopes.xs("measured", level="curve").add_suffix(" measured"))
     off = (grown.slope - grown["slope measured"]).abs() <= 2 * np.hypot(grown.stderr, grown["stderr measured"])
     for denoiser in missed:
         own = off.xs(denoiser, level="denoiser")
