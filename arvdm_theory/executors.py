@@ -33,6 +33,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from arvdm_theory.limits import unlimited
 from arvdm_theory.signals import Terminated
@@ -296,6 +297,8 @@ def _start(hold: Connection) -> None:
                 time.sleep(0.05)
             os._exit(143)
 
+    # tqdm's own lock is a semaphore of the system, which would outlive a worker that is told to end.
+    tqdm.set_lock(threading.RLock())
     warnings.formatwarning = _one_line_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that began this one decides
     signal.signal(signal.SIGTERM, stop)

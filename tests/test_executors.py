@@ -167,6 +167,20 @@ def test_no_worker_outlives_who_began_it(tmp_path: Path, sign: signal.Signals) -
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
+def test_bars_of_workers_leave_no_semaphore() -> None:
+    """A semaphore of the system outlives a worker that is told to end, and Python says so on the terminal."""
+
+    def lock(_: int) -> str:
+        from tqdm import tqdm
+
+        for _step in tqdm([1], disable=True):
+            pass
+        return type(tqdm.get_lock()).__module__
+
+    with Processes(1) as processes:
+        assert list(processes.run(lock, [0])) == [(0, "_thread")]
+
+
 def test_two_sweeps_in_one_folder_share_the_work(tmp_path: Path) -> None:
     """Each cell takes 0.3 s: two that share 12 cells leave the same table, and neither computes all of them."""
     both = [start(tmp_path / "sweep.py", tmp_path / "out", 0, 12) for _ in range(2)]
