@@ -175,7 +175,7 @@ def test_bars_of_workers_leave_no_semaphore() -> None:
 
         for _step in tqdm([1], disable=True):
             pass
-        return type(tqdm.get_lock()).__module__
+        return type(tqdm.get_lock()).__module__  # type: ignore[no-untyped-call]
 
     with Processes(1) as processes:
         assert list(processes.run(lock, [0])) == [(0, "_thread")]
