@@ -104,7 +104,8 @@ def test_levels_are_equally_far_apart_in_the_schedule(kind: str, schedule: str) 
     ("fields", "message"),
     [
         ({"generated": 6}, "do not divide 6"),
-        ({"kind": "rolling"}, "outpainting or fifo"),
+        ({"kind": "diagonal"}, "outpainting or fifo or rolling or pyramid"),
+        ({"kind": "rolling", "window": 3}, "an even number of frames"),
         ({"kind": "fifo", "window": 1}, "at least 2"),
         ({"context": 0}, "1 or more"),
         ({"memory": 9, "gap_for": 8}, "no more than are given"),

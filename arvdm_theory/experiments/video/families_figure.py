@@ -60,7 +60,7 @@ _PRESETS = {
 }
 
 
-class NothingToDraw(ValueError):  # noqa: N818 - not a fault: the sweep has other networks
+class NothingToDraw(Exception):  # noqa: N818 - not a fault, nor of a table: the sweep has other networks
     """A sweep has no networks of the kind that a figure is about; the message says which are missing."""
 
 
