@@ -55,6 +55,7 @@ from arvdm_theory.noise import standard_normal
 from arvdm_theory.number import Number
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.stage import Stage
+from arvdm_theory.rollout.measure import true_frames
 
 __all__ = ["MODELS", "measured_decay", "predicted_decay"]
 
@@ -287,11 +288,7 @@ def _without_each(values: Tensor) -> list[list[Tensor]]:
 def _truth(videos: VideoLaw | Tensor, plan: Plan, last: int, samples: int, generator: torch.Generator) -> Tensor:
     frames = plan.total_frames(last)
     if isinstance(videos, Tensor):
-        if videos.ndim != 3 or videos.shape[1] < frames:
-            raise ValueError(
-                f"true videos have the shape (n, {frames} frames or more, d), got {tuple(videos.shape)}"
-            )
-        return videos[:samples, :frames].to(torch.float64)
+        return true_frames(videos[:samples], frames, samples, generator)
     if videos.modes != 1 or videos.action_dim:
         raise ValueError(
             f"a decay is predicted for videos of one mode without actions, got {videos.modes} modes and actions "
@@ -299,7 +296,7 @@ def _truth(videos: VideoLaw | Tensor, plan: Plan, last: int, samples: int, gener
         )
     videos.require(frames)
     require_densities(videos, plan)
-    return videos.draw(samples, frames, generator).frames.to(torch.float64)
+    return true_frames(videos, frames, samples, generator)
 
 
 def _two_steps(

@@ -46,7 +46,7 @@ from arvdm_theory.number import LEVEL, Number, half_width
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.rollout.decoded import decoded_kl
 
-__all__ = ["Method", "divergence_from_known", "measured_clip_kl", "measured_kl"]
+__all__ = ["Method", "divergence_from_known", "measured_clip_kl", "measured_kl", "true_frames"]
 
 Array = NDArray[np.float64]
 Method = Literal["gaussian", "knn", "neural"]
@@ -214,14 +214,18 @@ def measured_clip_kl(
     return Result("measurement", rows_table(rows))
 
 
+def true_frames(video: VideoLaw | Tensor, frames: int, samples: int, generator: torch.Generator) -> Tensor:
+    """The first frames of true videos, drawn from a law or all those that are given, (n, frames, d)."""
+    if not isinstance(video, Tensor):
+        return video.draw(samples, frames, generator).frames.to(torch.float64)
+    if video.ndim != 3 or video.shape[1] < frames:
+        raise SampleError(f"true videos have the shape (n, {frames} frames or more, d), got {tuple(video.shape)}")
+    return video[:, :frames].to(torch.float64)
+
+
 def _true_videos(video: VideoLaw | Tensor, plan: Plan, frames: int, samples: int, seed: int) -> Tensor:
     """True videos as the plan would leave them, at its floor, (n, frames, d)."""
     generator = torch.Generator().manual_seed(seed)
-    if isinstance(video, Tensor):
-        if video.ndim != 3 or video.shape[1] < frames:
-            raise SampleError(f"true videos have the shape (n, {frames} frames or more, d), got {video.shape}")
-        clean = video[:, :frames].to(torch.float64)
-    else:
-        clean = video.draw(samples, frames, generator).frames
+    clean = true_frames(video, frames, samples, generator)
     floor = torch.full((frames,), plan.floor, dtype=torch.float64, device=clean.device)
     return noised(clean, floor, noise=generator)
