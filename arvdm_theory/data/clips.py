@@ -2,7 +2,8 @@
 
 Pixels come out on one scale, [-1, 1], whatever the file held: bytes v become v/127.5 - 1, and floating-point
 numbers must lie in [-1, 1] already. Reading is deterministic: one decoding thread, and no resampling other
-than the exact area average of :func:`resize`.
+than the exact area average of :func:`resize`. Damage is an error where the decoder or the container notices it:
+H.264 has no checksum, and pictures that were written over may decode to others without a complaint.
 """
 
 from __future__ import annotations

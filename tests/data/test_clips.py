@@ -37,6 +37,7 @@ def _write(path: Path, pictures: NDArray[np.uint8], codec: str, pixels: str, **o
         stream = container.add_stream(codec, rate=Fraction(10))
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = pixels
+        stream.options = {"threads": "1"}  # with more an encoder's bytes differ from run to run
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
