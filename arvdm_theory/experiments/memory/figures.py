@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -67,7 +69,8 @@ def _how_near(slots: pd.DataFrame) -> str:
     off = (found / known - 1)[known >= _LARGE].abs()
     if off.empty:
         return "The memory bottleneck, and what the losses of two networks differ by"
-    return f"The losses of two networks give a bottleneck of {_LARGE} nats or more to within {off.max():.0%}"
+    most = math.ceil(100 * off.max())
+    return f"The losses of two networks give a bottleneck of {_LARGE} nats or more to within {most} %"
 
 
 def _memory_name(structure: str, compression: str, budget: int) -> str:

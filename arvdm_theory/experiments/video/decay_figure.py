@@ -22,7 +22,7 @@ from arvdm_theory.video.rollouts import ON_TRUE_FRAMES
 __all__ = ["decay"]
 
 _PLANS = {"outpainting": "outpainting", "fifo": "FIFO"}
-_LABELS = {"psnr": "PSNR of the mean squared error (dB)", "ssim": "SSIM"}
+_LABELS = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
 _PREDICTED = "predicted_linear_response"
 
 
