@@ -21,9 +21,11 @@ from arvdm_theory import (
     load_plan,
     reference_video,
 )
-from arvdm_theory.choose import advice
-from arvdm_theory.choose.advice import Candidate, _kl, advise, reference_rules, shapes
+from arvdm_theory.choose import tuning
+from arvdm_theory.choose.advice import advise
+from arvdm_theory.choose.candidates import Candidate, reference_rules, shapes
 from arvdm_theory.choose.context_noise import DIAL
+from arvdm_theory.choose.frame_kl import frame_kl
 from arvdm_theory.choose.schedules import optimal_schedule
 from arvdm_theory.cli import main
 from arvdm_theory.cli.advise import _kept
@@ -55,7 +57,7 @@ def anchored() -> ArrayVideo:
 @pytest.fixture(autouse=True)
 def few_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of so small a choice would go into noise profiles of references that are best clean."""
-    monkeypatch.setattr(advice, "_PROFILES", 12)
+    monkeypatch.setattr(tuning, "_PROFILES", 12)
 
 
 # Without discretisation error, so that memory alone decides.
@@ -157,10 +159,10 @@ def test_the_short_way_to_the_kl_is_the_ledger_s(rule: References, stride: int) 
     levels = (6.0, 1.0, 0.2, 0.0)
     for video in (ar1(0.9), anchored(), reference_video()):
         plan = Candidate(stride, 1, rule).plan(levels)
-        assert _kl(video, plan, 8, "exponential") == pytest.approx(ledger_kl(video, plan, 8), rel=1e-10)
+        assert frame_kl(video, plan, 8, "exponential") == pytest.approx(ledger_kl(video, plan, 8), rel=1e-10)
     for plan in (Candidate(stride, 2, rule).plan((6.0, 2.0, 1.0, 0.3, 0.0)),
                  Candidate(stride, 1, References.last(2, 0.1)).plan(levels)):  # fmt: skip
-        assert _kl(ar1(0.9), plan, 8, "exponential") == pytest.approx(ledger_kl(ar1(0.9), plan, 8), rel=1e-12)
+        assert frame_kl(ar1(0.9), plan, 8, "exponential") == pytest.approx(ledger_kl(ar1(0.9), plan, 8), rel=1e-12)
 
 
 def test_no_shape_with_grids_of_its_own_is_better() -> None:
