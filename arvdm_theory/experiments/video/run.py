@@ -36,13 +36,8 @@ from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.rollouts import ON_TRUE_FRAMES, PROXIES, roll_out_folder
-from arvdm_theory.video.runs import (
-    Samples,
-    VideoRun,
-    sample_folder,
-    summarise,
-    train_run,
-)
+from arvdm_theory.video.runs import VideoRun, train_run
+from arvdm_theory.video.samples import Samples, sample_folder, summarise
 
 __all__ = ["decode_picture", "film_table", "headline", "network_name", "sweep"]
 
