@@ -40,7 +40,7 @@ JOBS = {
     "train": (0.3, ["video", "train", "--preset", "smoke", "--steps", "60", "--device", "cpu"]),
     "sweep": (0.35, _SWEEP),
     "sweep-workers": (0.075, [*_SWEEP, "--workers", "2"]),
-    "sweep-dask": (0.025, [*_SWEEP, "--dask", "local"]),
+    "sweep-dask": (0.125, [*_SWEEP, "--dask", "local"]),
     "simulate": (0.15, ["simulate", "dmlab", *_EPISODES]),
     "simulate-doom": (0.1, ["simulate", "doom", *_EPISODES]),
 }

@@ -39,19 +39,19 @@ than that is refuted (clusters, for one), and nearest neighbours are taken as th
 step 3, also where neighbours see more without it.
 
 **What the interval holds**, the hull of the following; the value is its middle, and the standard error that is
-given is the one whose interval it is. So intervals on laws that no baseline has are wide, and cover more often than
-their level says.
+given is the one whose interval it is. So intervals on laws that no baseline has are wide, and cover more often
+than their level says.
 
-(a) Sampling error, from the samples' contributions to B and to K, which share samples, with the choice of the weight
-w (Buckland, Burnham and Augustin 1997), and half of what the correction's own error would add. Near 0 the upper end
-is that of a noncentral χ².
-(b) What is still to come. The same estimate from quarters of the samples has a larger bias; how much of it is left
-tell the moves from sixteenths to quarters to all (:func:`still_to_come`), and where they say nothing the rate γ of
-n^{-γ}, min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value is extrapolated by
-γ = ½, and the interval is widened by what γ = min(½, 2/d) leaves, the rate at which nearest-neighbour estimates of
-smooth densities converge.
-(c) What plain neighbours see on the columns of step 2 and their error, where that lies beyond (a) and (b); and where
-K sees more than the baseline has, what it would be without the bias that K has on the baseline.
+(a) Sampling error, from the samples' contributions to B and to K, which share samples, with the choice of the
+weight w (Buckland, Burnham and Augustin 1997), and half of what the correction's own error would add. Near 0 the
+upper end is that of a noncentral χ².
+(b) What is still to come. The same estimate from quarters of the samples has a larger bias; how much of it is
+left tell the moves from sixteenths to quarters to all (:func:`still_to_come`), and where they say nothing the
+rate γ of n^{-γ}, min(0.4, 1/d) up to five columns, d of them, min(½, 2/d) beyond. After step 3 the value is
+extrapolated by γ = ½, and the interval is widened by what γ = min(½, 2/d) leaves, the rate at which
+nearest-neighbour estimates of smooth densities converge.
+(c) What plain neighbours see on the columns of step 2 and their error, where that lies beyond (a) and (b); and
+where K sees more than the baseline has, what it would be without the bias that K has on the baseline.
 (d) What samples next to one another show (:mod:`arvdm_theory.information.estimators.fineness`).
 (e) All up to min(d_x, d_z) log(n/k), the most that can be seen, where the samples are too few for the link: where
 next samples show more than (a) to (c), or most of what they show is gone on quarters of the samples, the estimate

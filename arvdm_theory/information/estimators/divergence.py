@@ -47,7 +47,7 @@ _OVERCLAIM, _OF_CLAIM = 0.1, 0.1
 
 
 class _Seen(NamedTuple):
-    """Two estimates from nearest neighbours, how wide they look, and the shares of P where Q hardly is, or is not."""
+    """Two estimates from nearest neighbours, how wide they look, and how much of P lies where Q hardly is."""
 
     balls: float
     radii: float
