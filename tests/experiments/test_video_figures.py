@@ -26,7 +26,7 @@ from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import write_table
 from arvdm_theory.video.decay import rank_agreement
 from arvdm_theory.video.rollouts import PROXIES
-from arvdm_theory.video.runs import Samples
+from arvdm_theory.video.samples import Samples
 from arvdm_theory.video.windows import Window
 
 GENERATED, NEEDLE, LAST = "generated", "copy of the right memory frame", "copy of the last frame"

@@ -36,12 +36,14 @@ def retrieved() -> pd.DataFrame:
 
 def summarised() -> pd.DataFrame:
     rolled = {"slope": -0.1, "slope_low": -0.2, "slope_high": 0.0, "psnr_first": 20.0, "end": 12.0}
-    cost = {"cpu_ratio": 2.0, "peak_ratio": 3.0, "cpu_whole": float("nan"), "peak_whole": float("nan")}
+    cost = {"cpu_ratio": 2.0, "call_ratio": 4.0, "peak_ratio": 3.0}
+    cost |= dict.fromkeys(("cpu_whole", "call_whole", "peak_whole"), float("nan"))
+    packed = cost | {"cpu_ratio": 1.2, "cpu_whole": 0.4, "call_whole": 0.3, "peak_whole": 0.6}
     rows = [
         row("a", "none", 0.2, **cost, **rolled, begin_true=14.0, end_true=14.5),
         row("c", "cross", 0.8, **cost, **rolled, begin_true=18.0, end_true=17.25),
-        row("e", "cross", 0.78, **cost | {"cpu_ratio": 1.2, "cpu_whole": 0.4, "peak_whole": 0.6}, compress=4,
-            compression="temporal"),
+        row("e", "cross", 0.78, **packed, compress=4, compression="temporal"),
+        row("f", "cross", 0.85, **packed, compress=4, compression="temporal", steps=800),
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -81,6 +83,9 @@ def test_what_compression_loses_is_counted_from_the_twin() -> None:
     assert lost[1:4] == pytest.approx((0.02, 0.02 - 0.1 * 2**0.5, 0.02 + 0.1 * 2**0.5))
     assert told[f"dB lost by compression: {label}"].value == pytest.approx(0.4)
     assert told[f"processor's time beside uncompressed: {label}"].value == 0.4
+    assert told[f"time of a training call beside uncompressed: {label}"].value == 0.3
+    # Trained for longer than any that is not compressed: against the longest of those.
+    assert told[f"rate lost by compression: {label.replace('400', '800')}"].value == pytest.approx(-0.05)
     assert told["processor's time beside no memory: cross, temporal 4 in 1, 8 frames, 400 updates"].value == 1.2
 
 

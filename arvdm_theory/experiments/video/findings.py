@@ -51,7 +51,8 @@ def _retrieval(table: pd.DataFrame) -> Iterator[Finding]:
     table = table[table["ahead"] == 0]
     for condition, part in table.groupby(_CONDITION, sort=False):
         label, own = _label(condition), part[part["source"] == _OWN]
-        longest = own[own["steps"] == own["steps"].max()]
+        # Compressed memories may be trained for longer than any other.
+        longest = own[own["steps"] >= own.loc[own["compress"] == 1, "steps"].max()]
         for _, row in longest.iterrows():
             yield _of(f"rate: {label}: {_network(row)}", row, "rate")
             yield _of(f"PSNR: {label}: {_network(row)}", row, "psnr")
@@ -77,13 +78,14 @@ def _retrieval(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _compression(summary: pd.DataFrame) -> Iterator[Finding]:
-    """What is lost, and what it costs, beside the uncompressed twin of the same updates."""
-    keys = [*_CONDITION, "memory", "memory_frames", "steps"]
-    whole = summary[summary["compress"] == 1].drop_duplicates(keys).set_index(keys)
+    """What is lost, and what it costs, beside the uncompressed twin of the same updates, or of the most below."""
+    keys = [*_CONDITION, "memory", "memory_frames"]
+    whole = summary[summary["compress"] == 1].sort_values("steps").set_index(keys)
     packed = summary[summary["compress"] > 1]
     for _, row in packed.iterrows():
         label = f"{_label(row[_CONDITION])}: {_network(row)}"
-        twin = whole.loc[tuple(row[keys])]
+        twins = whole.loc[[tuple(row[keys])]]
+        twin = twins[twins["steps"] <= row["steps"]].iloc[-1]
         lost = twin["rate"] - row["rate"]
         # Both answer the same queries: as if they were independent is too wide, if anything.
         width = math.hypot(
@@ -93,10 +95,12 @@ def _compression(summary: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(f"rate lost by compression: {label}", lost, lost - width, lost + width)
         yield exact(f"dB lost by compression: {label}", twin["psnr"] - row["psnr"])
         yield exact(f"processor's time beside uncompressed: {label}", row["cpu_whole"])
+        yield exact(f"time of a training call beside uncompressed: {label}", row["call_whole"])
         yield exact(f"peak memory beside uncompressed: {label}", row["peak_whole"])
     far = summary[summary["memory_frames"] == packed["memory_frames"].max()]
     for _, row in far.iterrows():
         yield exact(f"processor's time beside no memory: {_network(row)}", row["cpu_ratio"])
+        yield exact(f"time of a training call beside no memory: {_network(row)}", row["call_ratio"])
         yield exact(f"peak memory beside no memory: {_network(row)}", row["peak_ratio"])
 
 

@@ -47,7 +47,8 @@ from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.data_sets import DataKind
 from arvdm_theory.video.frechet import feature_distance
 from arvdm_theory.video.metrics import psnr, ssim
-from arvdm_theory.video.runs import Samples, VideoRun, one_an_episode, sample_run, train_run
+from arvdm_theory.video.runs import VideoRun, train_run
+from arvdm_theory.video.samples import Samples, one_an_episode, sample_run
 from arvdm_theory.video.windows import WindowSource
 
 __all__ = ["OURS", "PROFILES", "SIZES", "Size", "headline", "random_features", "summary", "video_schedules"]
