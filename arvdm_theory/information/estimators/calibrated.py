@@ -77,6 +77,7 @@ from numpy.typing import ArrayLike, NDArray
 from arvdm_theory.information.estimators.baseline import (
     SHARED,
     Parts,
+    baseline_information,
     calibrated_parts,
     canonical_form,
     overclaim,
@@ -210,10 +211,7 @@ def calibrated_information(
     if calibrate:
         pairs = arrays[0].shape[1] * arrays[1].shape[1]
         at.reach(high=near_zero(float(found[0]), math.sqrt(covariance[0, 0]), [contributions[0]], pairs, level)[1])
-    again = partial(
-        _pieces, k=k, seed=seed, calibrate=calibrate, draws=min(first.draws, 1) if loads[1] else 0,
-        freedom=first.freedom,
-    )  # fmt: skip
+    again = partial(_pieces, k=k, seed=seed, calibrate=calibrate, draws=min(first.draws, 1), freedom=first.freedom)
 
     def on_parts(parts: int, prediction: Turned | None) -> Array:
         values = []
@@ -221,9 +219,12 @@ def calibrated_information(
             part = whole[0][cut], whole[1][cut], whole[2][cut]
             if fits and len(cut) >= FEWEST_TO_FIT:
                 part = residuals(arrays[0][cut], arrays[1][cut], arrays[2][cut], dependence)
-            own = part if prediction is None else turned(*part, dependence, prediction.backwards).columns
-            values.append(again(own)[0])
-        return np.asarray(np.array(values) @ loads, dtype=np.float64)
+            own: tuple[Array, ...] = part
+            if prediction is not None:
+                own = turned(*part, dependence, prediction.backwards).columns
+            bare = prediction is None and not loads[1]
+            values.append(baseline_information(*part, first.freedom) if bare else float(loads @ again(own)[0]))
+        return np.array(values)
 
     most = min(arrays[0].shape[1], arrays[1].shape[1]) * math.log(n / k)
     if enough:
@@ -231,14 +232,14 @@ def calibrated_information(
         sixteenths = None
         if abs(value - quarters.mean()) > stderr and n >= _PARTS**2 * smallest:
             sixteenths = on_parts(_PARTS**2, None)
-            bare = (quarters, value)
+            plain_parts, plain_value = quarters, value
             if turn is not None:
-                bare = (on_parts(_PARTS, None), float(loads @ _pieces(whole, k, seed)[0]))
-        if sixteenths is not None and _speeds_up(bare[1], stderr, bare[0], sixteenths):
+                plain_parts, plain_value = (on_parts(_PARTS, None), float(loads @ _pieces(whole, k, seed)[0]))
+        if sixteenths is not None and _speeds_up(plain_value, stderr, plain_parts, sixteenths):
             at.reach(
                 high=most,
-                note=f"the estimate grows the faster the more samples there are ({bare[0].mean():.2f} nats from "
-                f"quarters of them, {bare[1]:.2f} from all), as for a dependence finer than they {_LOWER_END}",
+                note=f"the estimate grows the faster the more samples there are ({plain_parts.mean():.2f} nats of "
+                f"quarters of them, {plain_value:.2f} from all), as for a dependence finer than they {_LOWER_END}",
             )
         elif turn is None:
             # The truth lies between where the estimate is and where it is going.
@@ -353,6 +354,8 @@ def _speeds_up(value: float, stderr: float, quarters: Array, sixteenths: Array) 
         *((part.mean(), part.std(ddof=1) / math.sqrt(len(part))) for part in (quarters, sixteenths)), strict=True
     )
     more = value - 2 * means[0] + means[1]
+    if value - means[0] < stderr:
+        return False
     return bool(more > _ERRORS * math.sqrt(stderr**2 + 4 * errors[0] ** 2 + errors[1] ** 2))
 
 
