@@ -407,7 +407,7 @@ def _hard_tasks() -> dict[str, HardTask]:
     for count in (5, 20):
         signal = partial(_folds, count=count)
         tasks[f"{count} folds of each of two columns"] = _made(
-            2 * folded_information(0.03), 1000, "oscillating", partial(_folded, count=count, noise=0.03, d=2),
+            2 * folded_information(0.1), 1000, "oscillating", partial(_folded, count=count, noise=0.1, d=2),
             "ksg1", partial(_bent, signal),
         )  # fmt: skip
     for count in (5, 10):
