@@ -234,7 +234,7 @@ def calibrated_information(
             sixteenths = on_parts(_PARTS**2, None)
             plain_parts, plain_value = quarters, value
             if turn is not None:
-                plain_parts, plain_value = (on_parts(_PARTS, None), float(loads @ _pieces(whole, k, seed)[0]))
+                plain_parts, plain_value = (on_parts(_PARTS, None), float(loads @ again(whole)[0]))
         if sixteenths is not None and _speeds_up(plain_value, stderr, plain_parts, sixteenths):
             at.reach(
                 high=most,
