@@ -24,7 +24,15 @@ from arvdm_theory.information.estimators.knn import ksg_contributions
 from arvdm_theory.information.estimators.plugin import log_det_bias, normal_scores
 from arvdm_theory.information.estimators.samples import SampleError
 
-__all__ = ["Parts", "calibrated_parts", "canonical_form", "overclaim", "student_information"]
+__all__ = [
+    "SHARED",
+    "Parts",
+    "baseline_information",
+    "calibrated_parts",
+    "canonical_form",
+    "overclaim",
+    "student_information",
+]
 
 Array = NDArray[np.float64]
 
@@ -132,6 +140,13 @@ def calibrated_parts(
             break
     expected = baseline + (float(np.mean(excess)) if excess else 0.0)
     return Parts(baseline, seen, expected, freedom, found.width, len(excess), fitted, found.contributions)
+
+
+def baseline_information(x: Array, z: Array, y: Array, freedom: float = math.inf) -> float:
+    """The baseline of :func:`calibrated_parts` alone, for a known ν."""
+    n, sizes = len(x), (x.shape[1], z.shape[1], y.shape[1])
+    correlations = _canonical(*(_scores(part) for part in (x, z, y)))[3]
+    return _gaussian(n, np.minimum(correlations, 1 - 1 / n**2), sizes) + student_information(sizes, freedom)
 
 
 def _gaussian_influence(left: Array, right: Array, rho: Array) -> Array:

@@ -68,8 +68,8 @@ likelihood's slope asks for it, and a regression where a first look with few cen
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +77,7 @@ from numpy.typing import ArrayLike, NDArray
 from arvdm_theory.information.estimators.baseline import (
     SHARED,
     Parts,
+    baseline_information,
     calibrated_parts,
     canonical_form,
     overclaim,
@@ -183,123 +184,197 @@ def calibrated_information(
     smallest = max(_SMALLEST * k, 3 * d)
     # What cannot be seen to move with n is not tried; regressions need samples to fit.
     enough, fits = n >= _PARTS * smallest, n >= _PARTS * max(smallest, FEWEST_TO_FIT)
-    turn = turned(*whole, dependence) if d > _FEW_COLUMNS and fits else None
+    fit = _fitted(whole, turned(*whole, dependence) if d > _FEW_COLUMNS and fits else None, k, seed, dependence)
+    at = _Interval(fit.value, half_width(fit.stderr, fit.freedom, level), notes)
+    if fit.calibrate:
+        pairs = arrays[0].shape[1] * arrays[1].shape[1]
+        at.reach(high=near_zero(
+            float(fit.found[0]), math.sqrt(fit.covariance[0, 0]), [fit.first.fitted], pairs, level
+        )[1])  # fmt: skip
+    most = min(arrays[0].shape[1], arrays[1].shape[1]) * math.log(n / k)
+    if enough:
+
+        def on_parts(parts: int, prediction: Turned | None) -> Array:
+            values = []
+            for cut in cuts(n, parts, dependence, np.random.default_rng(seed)):
+                part = whole[0][cut], whole[1][cut], whole[2][cut]
+                if fits and len(cut) >= FEWEST_TO_FIT:
+                    part = residuals(arrays[0][cut], arrays[1][cut], arrays[2][cut], dependence)
+                own: tuple[Array, ...] = part
+                if prediction is not None:
+                    own = turned(*part, dependence, prediction.backwards).columns
+                values.append(fit.again(own, k, seed))
+            return np.array(values)
+
+        _move(at, fit, on_parts, whole, most, n >= _PARTS**2 * smallest, k, seed, level)
+    if fit.first.draws:
+        _plain(at, fit, whole, k, dependence, level)
+    if dependence == "independent":  # in a series the sample next in time is alike for its own memory
+        _next(at, arrays, most, enough and fit.first.draws > 0, k, seed, level)
+    if fit.calibrate:
+        at.notes += warn_of_width(fit.first.width, n, d, _ADVICE)
+    else:
+        at.notes.append(
+            f"a Gaussian fit claims more information ({fit.first.baseline:.2f} nats) than re-paired samples bear "
+            "out, as in clusters: nearest neighbours alone were taken."
+        )
+    at.notes += [*warn_of_ceiling(fit.first.neighbours, n, k), *fit.notes]
+    # One uncertainty: the standard error is the one whose interval this is.
+    reach = at.high - at.value
+    stderr = reach / half_width(1.0, fit.freedom, level)
+    return conclude(at.value, stderr, reach, method="calibrated", n=n, k=k, notes=at.notes)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The estimate from all samples: B, and what nearest neighbours see beyond it.
+
+    Attributes:
+        found: (B, K - E K), or (0, K) without calibration.
+        covariance: of these.
+        freedom: degrees of freedom of that.
+        first: what they are made of.
+        turn: the prediction that X gave way to.
+        calibrate: whether the samples bear the baseline out.
+        alone: what nearest neighbours see without prediction.
+        notes: what is to be said of the errors.
+    """
+
+    found: Array
+    covariance: Array
+    freedom: float
+    first: Parts
+    turn: Turned | None
+    calibrate: bool
+    alone: float
+    notes: list[str]
+
+    @property
+    def weight(self) -> float:
+        return _weight(self.found[1], self.covariance[1, 1]) if self.calibrate else 1.0
+
+    @property
+    def value(self) -> float:
+        return float(self.found[0] + self.weight * self.found[1])
+
+    @property
+    def stderr(self) -> float:
+        # Where the correction is dropped as noise, that it is noise is known no better than itself.
+        spread = math.sqrt(max(self.covariance[0, 0] + self.covariance.sum(), 0.0)) / 2
+        return max(_averaged_error(self.found[1], self.covariance, self.weight), spread)
+
+    def again(self, columns: Sequence[Array], k: int, seed: int) -> float:
+        """The same estimate from other columns, with one drawn sample at most."""
+        if len(columns) == 3 and not self.weight:
+            return baseline_information(columns[0], columns[1], columns[2], self.first.freedom)
+        found = _pieces(
+            columns, k, seed, calibrate=self.calibrate, draws=min(self.first.draws, 1), freedom=self.first.freedom
+        )[0]
+        return float(found[0] + self.weight * found[1])
+
+
+def _fitted(
+    whole: tuple[Array, Array, Array], turn: Turned | None, k: int, seed: int, dependence: Dependence
+) -> _Fit:
+    """The estimate through a prediction, if neighbours and re-paired samples bear it out, or without."""
     columns: tuple[Array, ...] = whole if turn is None else turn.columns
     found, contributions, first = _pieces(columns, k, seed)
     alone = first.neighbours
     if turn is not None:
         alone = float(ksg_contributions(*canonical_form(*whole), k).contributions.mean())
-        # A prediction counts if re-paired samples bear its baseline out, and neighbours see no more without it.
         if alone > float(found.sum()) + _MORE or overclaim(*columns[:3]) > 0:
             turn, columns = None, whole
             found, contributions, first = _pieces(columns, k, seed)
-    covariance, freedom, more = _covariance(contributions, k, first.draws, dependence)
+    covariance, freedom, notes = _covariance(contributions, k, first.draws, dependence)
     # Two easy columns bear their baseline out if neighbours see no less.
     less = found[1] < -_ERRORS * math.sqrt(covariance[1, 1])
     calibrate = not (less or first.draws) or overclaim(*columns[:3]) <= 0
     if not calibrate:
-        turn, columns = None, whole
-        found, contributions, _ = _pieces(columns, k, seed, calibrate=False)
+        turn = None
+        found, contributions, _ = _pieces(whole, k, seed, calibrate=False)
         covariance = _covariance(contributions, k, 0, dependence)[0]
-    loads = np.array([1.0, _weight(found[1], covariance[1, 1]) if calibrate else 1.0])
-    value = float(loads @ found)
-    # Where the correction is dropped as noise, that it is noise is known no better than itself.
-    spread = math.sqrt(max(covariance[0, 0] + covariance.sum(), 0.0)) / 2
-    stderr = max(_averaged_error(found[1], covariance, loads[1]), spread)
-    at = _Interval(value, half_width(stderr, freedom, level), notes)
-    if calibrate:
-        pairs = arrays[0].shape[1] * arrays[1].shape[1]
-        at.reach(high=near_zero(float(found[0]), math.sqrt(covariance[0, 0]), [contributions[0]], pairs, level)[1])
-    again = partial(
-        _pieces, k=k, seed=seed, calibrate=calibrate, draws=min(first.draws, 1) if loads[1] else 0,
-        freedom=first.freedom,
-    )  # fmt: skip
+    return _Fit(found, covariance, freedom, first, turn, calibrate, alone, notes)
 
-    def on_parts(parts: int, prediction: Turned | None) -> Array:
-        values = []
-        for cut in cuts(n, parts, dependence, np.random.default_rng(seed)):
-            part = whole[0][cut], whole[1][cut], whole[2][cut]
-            if fits and len(cut) >= FEWEST_TO_FIT:
-                part = residuals(arrays[0][cut], arrays[1][cut], arrays[2][cut], dependence)
-            own = part if prediction is None else turned(*part, dependence, prediction.backwards).columns
-            values.append(again(own)[0])
-        return np.asarray(np.array(values) @ loads, dtype=np.float64)
 
-    most = min(arrays[0].shape[1], arrays[1].shape[1]) * math.log(n / k)
-    if enough:
-        quarters = on_parts(_PARTS, turn)
-        sixteenths = None
-        if abs(value - quarters.mean()) > stderr and n >= _PARTS**2 * smallest:
-            sixteenths = on_parts(_PARTS**2, None)
-            bare = (quarters, value)
-            if turn is not None:
-                bare = (on_parts(_PARTS, None), float(loads @ _pieces(whole, k, seed)[0]))
-        if sixteenths is not None and _speeds_up(bare[1], stderr, bare[0], sixteenths):
+def _move(
+    at: _Interval, fit: _Fit, on_parts: Callable[[int, Turned | None], Array], whole: tuple[Array, Array, Array],
+    most: float, twice: bool, k: int, seed: int, level: float,
+) -> None:  # fmt: skip
+    """How the estimate moves with the samples: what is still to come, or that it cannot be known."""
+    d, value, stderr = sum(part.shape[1] for part in whole), fit.value, fit.stderr
+    quarters, sixteenths = on_parts(_PARTS, fit.turn), None
+    if twice and abs(value - quarters.mean()) > stderr:
+        sixteenths, bare, of_all = on_parts(_PARTS**2, None), quarters, value
+        if fit.turn is not None:
+            bare, of_all = on_parts(_PARTS, None), fit.again(whole, k, seed)
+        if _speeds_up(of_all, stderr, bare, sixteenths):
             at.reach(
                 high=most,
-                note=f"the estimate grows the faster the more samples there are ({bare[0].mean():.2f} nats from "
-                f"quarters of them, {bare[1]:.2f} from all), as for a dependence finer than they {_LOWER_END}",
+                note=f"the estimate grows the faster the more samples there are ({bare.mean():.2f} nats from "
+                f"quarters, {of_all:.2f} from all), as for a dependence finer than they {_LOWER_END}",
             )
-        elif turn is None:
-            # The truth lies between where the estimate is and where it is going.
-            rate = min(_SLOW, 1 / d) if d <= _SLOW_COLUMNS else min(_FASTEST, 2 / d)
-            ahead = still_to_come(value, quarters, stderr, rate if loads[1] else _FASTEST, sixteenths)
-            at.reach(at.low + min(ahead, 0.0), at.high + max(ahead, 0.0), _still_moves(ahead, stderr))
-        else:
-            moved = value - float(quarters.mean())
-            stderr = math.hypot(stderr, float(quarters.std(ddof=1)) / math.sqrt(_PARTS))
-            ahead = moved / (_PARTS ** min(_FASTEST, 2 / d) - 1)
-            value += moved / (_PARTS**_FASTEST - 1)
-            at = _Interval(value, half_width(stderr, freedom, level) + abs(ahead), at.notes)
-            at.reach(note=_still_moves(ahead, stderr))
-    if turn is not None and alone < value / _PREDICTED:
+            return
+    if fit.turn is None:
+        # The truth lies between where the estimate is and where it is going.
+        rate = min(_SLOW, 1 / d) if d <= _SLOW_COLUMNS else min(_FASTEST, 2 / d)
+        ahead = still_to_come(value, quarters, stderr, rate if fit.weight else _FASTEST, sixteenths)
+        at.reach(at.low + min(ahead, 0.0), at.high + max(ahead, 0.0))
+    else:
+        moved = value - float(quarters.mean())
+        stderr = math.hypot(stderr, float(quarters.std(ddof=1)) / math.sqrt(_PARTS))
+        ahead = moved / (_PARTS ** min(_FASTEST, 2 / d) - 1)
+        value += moved / (_PARTS**_FASTEST - 1)
+        reach = half_width(stderr, fit.freedom, level) + abs(ahead)
+        at.low, at.high = value - reach, value + reach
+    if abs(ahead) > max(_ERRORS * stderr, _MOVES):
+        at.notes.append(
+            f"the estimate still moves with the samples, by about {ahead:.2g} nats more: the interval holds that; "
+            "read it as a rough value, or use more samples."
+        )
+    if fit.turn is not None and fit.alone < value / _PREDICTED:
         at.reach(
             high=most,
-            note=f"a prediction sees {value:.2f} nats where neighbourhoods of {k} samples see {alone:.2f}, as of "
-            f"a dependence finer than they {_LOWER_END}",
+            note=f"a prediction sees {value:.2f} nats where neighbourhoods of {k} samples see {fit.alone:.2f}, as "
+            f"of a dependence finer than they {_LOWER_END}",
         )
-    if first.draws:
-        if calibrate and found[1] > found[0] and math.isinf(first.freedom):
-            # Most is what neighbours see: it may lack the bias that they have on the baseline.
-            unsure = loads[1] * (first.expected - first.baseline)
-            at.reach(at.low + min(unsure, 0.0), at.high + max(unsure, 0.0))
-        # Plain neighbours, on columns without maps or predictions, are another kind of method, and err downwards.
-        by_x, by_z, by_y = (standardised(part) if part.shape[1] else part for part in whole)
-        plain = ksg_contributions(by_x, by_z, by_y, k).contributions
-        seen = float(plain.mean())
-        own = math.sqrt(SHARED) * contribution_error(plain, dependence)[0]
-        if seen - at.value > half_width(math.hypot((at.high - at.value) / half_width(1.0), own), level=_APART):
-            at.reach(
-                high=seen + half_width(own, level=level),
-                note=f"plain nearest neighbours see {seen:.2f} nats, the default's steps {at.value:.2f}, more "
-                "apart than the error: the interval covers both.",
-            )
-    if dependence == "independent":  # in a series the sample next in time is alike for its own memory
-        bound, error = next_sample_bound(*arrays, k, seed)
-        beyond = bound - at.value > half_width(math.hypot(error, (at.high - at.value) / 2), level=_FINER)
-        if beyond or (bound > at.low and enough and first.draws and _fades(arrays, bound, error, k, seed)):
-            note = (
-                f"samples next to one another in x or z show {bound:.2f} nats, neighbourhoods of {k} samples "
-                f"{at.value:.2f}, as for a dependence finer than they {_LOWER_END}"
-            )
-            if beyond:
-                at.low = max(at.low, bound - half_width(error, level=level))
-            at.reach(high=most, note=note)
-        elif bound - error > at.high:
-            at.reach(high=bound + half_width(error, level=level))
-    notes = at.notes
-    if not calibrate:
-        notes.append(
-            f"a Gaussian fit claims more information ({first.baseline:.2f} nats) than re-paired samples bear out, "
-            "as in clusters: nearest neighbours alone were taken."
+
+
+def _plain(
+    at: _Interval, fit: _Fit, whole: tuple[Array, Array, Array], k: int, dependence: Dependence, level: float
+) -> None:
+    """What nearest neighbours say without the baseline: another kind of method, which errs downwards."""
+    if fit.calibrate and fit.found[1] > fit.found[0] and math.isinf(fit.first.freedom):
+        # Most is what neighbours see: it may lack the bias that they have on the baseline.
+        unsure = fit.weight * (fit.first.expected - fit.first.baseline)
+        at.reach(at.low + min(unsure, 0.0), at.high + max(unsure, 0.0))
+    by_x, by_z, by_y = (standardised(part) if part.shape[1] else part for part in whole)
+    plain = ksg_contributions(by_x, by_z, by_y, k).contributions
+    seen = float(plain.mean())
+    own = math.sqrt(SHARED) * contribution_error(plain, dependence)[0]
+    if seen - at.value > half_width(math.hypot((at.high - at.value) / half_width(1.0), own), level=_APART):
+        at.reach(
+            high=seen + half_width(own, level=level),
+            note=f"plain nearest neighbours see {seen:.2f} nats, the default's steps {at.value:.2f}, more apart "
+            "than the error: the interval covers both.",
         )
-    else:
-        notes += warn_of_width(first.width, n, d, _ADVICE)
-    notes += [*warn_of_ceiling(first.neighbours, n, k), *more]
-    # One uncertainty: the standard error is the one whose interval this is.
-    reach = at.high - at.value
-    stderr = reach / half_width(1.0, freedom, level)
-    return conclude(at.value, stderr, reach, method="calibrated", n=n, k=k, notes=notes)
+
+
+def _next(
+    at: _Interval, arrays: tuple[Array, Array, Array], most: float, wide: bool, k: int, seed: int, level: float
+) -> None:
+    """What samples next to one another show, which links finer than neighbourhoods cannot hide."""
+    bound, error = next_sample_bound(*arrays, k, seed)
+    beyond = bound - at.value > half_width(math.hypot(error, (at.high - at.value) / 2), level=_FINER)
+    if beyond or (wide and bound > at.low and _fades(arrays, bound, error, k, seed)):
+        note = (
+            f"samples next to one another in x or z show {bound:.2f} nats, neighbourhoods of {k} samples "
+            f"{at.value:.2f}, as for a dependence finer than they {_LOWER_END}"
+        )
+        if beyond:
+            at.low = max(at.low, bound - half_width(error, level=level))
+        at.reach(high=most, note=note)
+    elif bound - error > at.high:
+        at.reach(high=bound + half_width(error, level=level))
 
 
 class _Interval:
@@ -335,15 +410,6 @@ def _covariance(
     return covariance, freedom, errors[2][2]
 
 
-def _still_moves(ahead: float, stderr: float) -> str:
-    if abs(ahead) <= max(_ERRORS * stderr, _MOVES):
-        return ""
-    return (
-        f"the estimate still moves with the samples, by about {ahead:.2g} nats more: the interval holds that; "
-        "read it as a rough value, or use more samples."
-    )
-
-
 def _speeds_up(value: float, stderr: float, quarters: Array, sixteenths: Array) -> bool:
     """Whether the estimate moves further from quarters of the samples to all than from sixteenths to quarters.
 
@@ -353,6 +419,8 @@ def _speeds_up(value: float, stderr: float, quarters: Array, sixteenths: Array) 
         *((part.mean(), part.std(ddof=1) / math.sqrt(len(part))) for part in (quarters, sixteenths)), strict=True
     )
     more = value - 2 * means[0] + means[1]
+    if value - means[0] < stderr:
+        return False
     return bool(more > _ERRORS * math.sqrt(stderr**2 + 4 * errors[0] ** 2 + errors[1] ** 2))
 
 
