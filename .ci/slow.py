@@ -288,16 +288,9 @@ def fuzz() -> dict[str, Any]:
 
 # Where Hypothesis makes examples up.
 EXAMPLES = [
-    "choose",
-    "decomposition",
-    "experiments",
-    "information",
-    "laws",
-    "plan",
-    "properties",
-    "testing",
-    "video",
-]
+    "choose", "decomposition", "experiments", "information", "laws", "plan", "properties", "test_arrays.py",
+    "test_number.py", "testing", "video",
+]  # fmt: skip
 
 
 def examples(folder: str) -> dict[str, Any]:
