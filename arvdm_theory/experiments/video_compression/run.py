@@ -44,10 +44,11 @@ def prices(folder: Path) -> pd.DataFrame:
     """Writes the table ``video-compression`` from those of a sweep, ``video`` and ``video-network-cost``.
 
     Returns:
-        a row a network, with its fields; its retrieval rate and the PSNR of queries; ``cpu_ratio``, the
-        processor's time of a generated frame over that without memory, ``call_ratio``, that of a call with nothing
-        kept, as in training, and ``peak_ratio``, of the peak memory; ``cpu_whole``, ``call_whole`` and ``peak_whole``,
-        over those of the uncompressed twin; ``front_price``: whether no other retrieves as much for less time.
+        a row a network, with its fields; its retrieval rate and the PSNR of queries; over those of the network
+        without memory, the processor's time of a generated frame, ``cpu_ratio``, that of a call with nothing kept,
+        as in training, ``call_ratio``, and the peak memory, ``peak_ratio``; over those of the uncompressed twin
+        ``cpu_whole``, ``call_whole`` and ``peak_whole``; ``front_price``: whether no other retrieves as much for
+        less time.
     """
     video, cost = (read_table(folder / f"{name}.csv") for name in ("video", "video-network-cost"))
     own = video[(video["source"] == SOURCES[0]) & (video["ahead"] == 0)]
