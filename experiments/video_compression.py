@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from arvdm_theory.experiments.findings import write_findings
+from arvdm_theory.experiments.video.suites import suite
 from arvdm_theory.experiments.video_compression.figures import FIGURES
 from arvdm_theory.experiments.video_compression.run import headline, prices, width
 from arvdm_theory.provenance import require_clean
@@ -26,7 +27,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.publish:
         require_clean()
-    print(headline(prices(args.out)))
+    print(headline(prices(suite(["farthest"]), args.out)))
     width(VideoRun(preset="cpu-farthest", worlds=1), (16, 64, 256), args.out)
     write_findings("video-compression", args.out)
     drawn = draw_all(args.out, FIGURES)

@@ -14,8 +14,12 @@ from arvdm_theory.experiments.video.findings import CONDITION, in_condition, net
 __all__ = ["findings"]
 
 _COSTS = {
-    "processor's time": "cpu", "time of a call with nothing kept": "call", "peak memory": "peak",
-}  # fmt: skip
+    "processor's time": "cpu",
+    "time of a call with nothing kept": "call",
+    "peak memory": "peak",
+    "operations": "work",
+    "operations of a call with nothing kept": "call_work",
+}
 
 
 def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:

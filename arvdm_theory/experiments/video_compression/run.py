@@ -7,17 +7,24 @@ test worlds is what no network need lose to the width of a merged place.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.data.clips import to_unit
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.experiments.video.run import network_name
+from arvdm_theory.experiments.video_cost.run import step_inputs
 from arvdm_theory.files import write_json
+from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
 from arvdm_theory.provenance import provenance
 from arvdm_theory.tables import read_table, write_table
@@ -27,36 +34,68 @@ from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.runs import VideoRun
+from arvdm_theory.video.windows import POSE_DIM
 
-__all__ = ["headline", "prices", "width"]
+__all__ = ["headline", "operations", "prices", "width"]
 
 _RUN = ["network", "data", "preset", "memory", "memory_frames", "compress", "compression", "plan", "architecture",
         "told", "seed", "worlds", "steps"]  # fmt: skip
 _FOUND = ["rate", "rate_low", "rate_high", "psnr", "psnr_low", "psnr_high", "queries", "weights"]
-_COSTS = ["cpu_ratio", "call_ratio", "peak_ratio"]
+_TIMED, _COUNTED = ["cpu", "call", "peak"], ["work", "call_work"]
 # Frames of an episode that follow each other are all but the same.
 _EVERY = 10
 _EPISODES = 400
 _SPLITS: tuple[Split, Split] = ("train", "test")
 
 
-def prices(folder: Path) -> pd.DataFrame:
-    """Writes the table ``video-compression`` from those of a sweep, ``video`` and ``video-network-cost``.
+def operations(run: VideoRun) -> tuple[float, float]:
+    """Floating-point operations of products of matrices, convolutions and attention, of one video.
+
+    Counted, not timed: they are the same on every machine.
 
     Returns:
-        a row a network, with its fields; its retrieval rate and the PSNR of queries; over those of the network
-        without memory, the processor's time of a generated frame, ``cpu_ratio``, that of a call with nothing kept,
-        as in training, ``call_ratio``, and the peak memory, ``peak_ratio``; over those of the uncompressed twin
-        ``cpu_whole``, ``call_whole`` and ``peak_whole``; ``front_price``: whether no other retrieves as much for
-        less time.
+        those of a generated frame, and of a call with nothing kept, as in training.
+    """
+    windows, meta = run.windows, torch.device("meta")
+    with meta:
+        network = Denoiser(run.network(3, POSE_DIM, 0.0, 1.0)).requires_grad_(False)
+    inputs = step_inputs(windows, network.config, 1, meta)
+    first, kept = _counted(lambda: network(*inputs)), network.recall(inputs[2])
+    network(*inputs, kept)
+    later = _counted(lambda: network(*inputs, kept))
+    return (first + (windows.plan.reverse_steps - 1) * later) / windows.plan.stride, first
+
+
+def _counted(call: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def prices(runs: Sequence[VideoRun], folder: Path) -> pd.DataFrame:
+    """Writes the table ``video-compression`` from those of a sweep, ``video`` and ``video-network-cost``.
+
+    Args:
+        runs: the networks of the sweep.
+        folder: of its tables, and for this one.
+
+    Returns:
+        a row a network, with its fields; its retrieval rate and the PSNR of queries; and what it costs: the
+        processor's time (``cpu``) and :func:`operations` (``work``) of a generated frame, those of a call with
+        nothing kept, as in training (``call``, ``call_work``), and the peak memory (``peak``), each over that of
+        the network without memory (``_ratio``) and of the uncompressed twin (``_whole``). ``front_price`` says
+        whether no other retrieves as much for less time.
     """
     video, cost = (read_table(folder / f"{name}.csv") for name in ("video", "video-network-cost"))
     own = video[(video["source"] == SOURCES[0]) & (video["ahead"] == 0)]
     table = own[_RUN + _FOUND]
+    by_name = {network_name(run): run for run in runs}
     for beside, named in (("no memory", "ratio"), ("uncompressed", "whole")):
-        part = cost.loc[cost["beside"] == beside, ["network", *_COSTS]]
-        names = {name: name.replace("ratio", named) for name in _COSTS}
-        table = table.merge(part.rename(columns=names), on="network", how="left")
+        part = cost.loc[cost["beside"] == beside, ["network", *(f"{name}_ratio" for name in _TIMED)]]
+        work = pd.DataFrame([_work(by_name[name], beside) for name in part["network"]], part.index, _COUNTED)
+        names = {f"{name}_ratio": f"{name}_{named}" for name in (*_TIMED, *_COUNTED)}
+        part = part.join(work.add_suffix("_ratio")).rename(columns=names)
+        table = table.merge(part, on="network", how="left")
     table["front_price"] = pareto_front(table[["cpu_ratio", "rate"]].to_numpy() * [1, -1])
     write_table(table, folder / "video-compression.csv")
     write_json(
@@ -65,11 +104,20 @@ def prices(folder: Path) -> pd.DataFrame:
     return table
 
 
+def _work(run: VideoRun, beside: str) -> list[float]:
+    """Operations over those of the network that it is held against."""
+    whole = replace(run, compress=1, compression="spatial")
+    none = replace(whole, memory="none", memory_frames=run.windows.laid_out)
+    base = operations(none if beside == "no memory" else whole)
+    return [mine / its for mine, its in zip(operations(run), base, strict=True)]
+
+
 def headline(table: pd.DataFrame) -> str:
     """Every network's rate, quality and costs."""
-    shown = ["memory", "compression", "compress", "steps", "rate", "psnr", *_COSTS, "cpu_whole", "call_whole",
-             "peak_whole"]  # fmt: skip
-    text: str = table[shown].to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+    costs = [f"{name}_{beside}" for beside in ("ratio", "whole") for name in (*_TIMED, *_COUNTED)]
+    text: str = table[["memory", "compression", "compress", "steps", "rate", "psnr", *costs]].to_string(
+        index=False, float_format="{:.3f}".format, na_rep="-"
+    )
     return text
 
 
