@@ -32,7 +32,7 @@ _HOMES = {
     "laws.finite": ("FiniteStateVideo", "moving_sprite"),
     "laws.fitted": ("fit_video", "load_fitted"),
     "laws.gaussian": ("ArrayVideo", "GaussianVideo"),
-    "laws.gridworld.world": ("GridVideo",),
+    "laws.gridworld.video": ("GridVideo",),
     "laws.law": ("VideoLaw",),
     "laws.linear": ("ar1", "reference_video", "spectral_video", "state_space", "var"),
     "laws.long_memory": ("NeedleVideo", "fractional_gaussian_noise"),
