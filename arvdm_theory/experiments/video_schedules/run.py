@@ -38,7 +38,7 @@ from arvdm_theory.data.clips import to_unit
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.schedules.run import GRIDS
 from arvdm_theory.experiments.video.run import network_name
-from arvdm_theory.laws.fitted import fit_video
+from arvdm_theory.laws.fitting import fit_video
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
