@@ -71,6 +71,8 @@ def test_what_is_lost_is_counted_from_the_uncompressed_twin(tmp_path: Path) -> N
     assert told[f"processor's time beside uncompressed: {label}"].value == 0.4
     assert told[f"time of a call with nothing kept beside uncompressed: {label}"].value == 0.2
     assert told[f"peak memory beside no memory: {label}"].value == pytest.approx(3.6)
+    beside = f"rate lost beside 100 updates uncompressed: {label}"
+    assert told[beside].value == pytest.approx(-0.28)
     # Trained for longer than any that is not compressed: against the longest of those.
     assert told[f"rate lost by compression: {label.replace('400', '800')}"].value == pytest.approx(-0.05)
     assert told["PSNR of 64 principal components: dmlab, smoke, worlds 0"][1:4] == (23.0, 22.0, 24.0)

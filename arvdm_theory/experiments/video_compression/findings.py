@@ -39,20 +39,25 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _lost(table: pd.DataFrame) -> Iterator[Finding]:
-    """Beside the uncompressed twin of the same updates, or of the most below."""
+    """Beside the uncompressed twin of the same updates, or of the most below, and the rate beside those of fewer."""
     keys = [*CONDITION, "memory", "memory_frames"]
     whole = table[table["compress"] == 1].sort_values("steps").set_index(keys)
     for _, row in table[table["compress"] > 1].iterrows():
         label = f"{in_condition(row[CONDITION])}: {network_of(row)}"
         twins = whole.loc[[tuple(row[keys])]]
-        twin = twins[twins["steps"] <= row["steps"]].iloc[-1]
-        lost = twin["rate"] - row["rate"]
-        # Both answer the same queries: as if they were independent is too wide, if anything.
-        width = math.hypot(
-            max(twin["rate_high"] - twin["rate"], twin["rate"] - twin["rate_low"]),
-            max(row["rate_high"] - row["rate"], row["rate"] - row["rate_low"]),
-        )
-        yield Finding(f"rate lost by compression: {label}", lost, lost - width, lost + width)
+        *earlier, twin = (each for _, each in twins[twins["steps"] <= row["steps"]].iterrows())
+        yield _less(f"rate lost by compression: {label}", twin, row)
+        for each in earlier:
+            yield _less(f"rate lost beside {each['steps']} updates uncompressed: {label}", each, row)
         yield exact(f"dB lost by compression: {label}", twin["psnr"] - row["psnr"])
         for name, column in _COSTS.items():
             yield exact(f"{name} beside uncompressed: {label}", row[f"{column}_whole"])
+
+
+def _less(finding: str, more: Any, less: Any) -> Finding:
+    # Both answer the same queries: as if they were independent is too wide, if anything.
+    width = math.hypot(
+        *(max(row["rate_high"] - row["rate"], row["rate"] - row["rate_low"]) for row in (more, less))
+    )
+    lost = more["rate"] - less["rate"]
+    return Finding(finding, lost, lost - width, lost + width)
