@@ -39,7 +39,7 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _lost(table: pd.DataFrame) -> Iterator[Finding]:
-    """Beside the uncompressed twin of the same updates, or of the most below, and the rate beside those of fewer."""
+    """Beside the uncompressed twin of as many updates, or of the most below; the rate beside earlier ones, too."""
     keys = [*CONDITION, "memory", "memory_frames"]
     whole = table[table["compress"] == 1].sort_values("steps").set_index(keys)
     for _, row in table[table["compress"] > 1].iterrows():
