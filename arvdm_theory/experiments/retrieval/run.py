@@ -26,7 +26,8 @@ from arvdm_theory.laws.gridworld.retrieval import (
     sampled_retrieval,
 )
 from arvdm_theory.laws.gridworld.video import GridVideo
-from arvdm_theory.laws.gridworld.world import RandomWalk, View, World, maze, ring, torus, tour
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import RandomWalk, World, maze, ring, torus, tour
 from arvdm_theory.plan.methods import outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References

@@ -24,13 +24,13 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from arvdm_theory.interfaces import VideoBatch
-from arvdm_theory.laws.gridworld.world import GREYS, GridworldError, RandomWalk, View, World, pose
+from arvdm_theory.laws.gridworld.view import GREYS, View
+from arvdm_theory.laws.gridworld.world import GridworldError, RandomWalk, World, pose
 
 __all__ = ["GridSample", "GridVideo"]
 
 # Sums of C rounded probabilities stray from 1 by about C · 1e-16; priors computed in single precision by 1e-7.
 _SUM_TOLERANCE = 1e-10
-_ANY_WAY = RandomWalk()
 
 
 class GridSample(NamedTuple):
@@ -55,7 +55,8 @@ class GridVideo:
         view: what a frame shows.
         colours: how many colours there are; taken from ``prior`` if that is given.
         prior: p, shape (colours,) for all cells or (cells, colours); uniform if left out.
-        path: a :class:`RandomWalk`, or the poses of a given path, one a frame; it may stand still and turn.
+        path: a :class:`RandomWalk`, or the poses of a given path, one a frame; it may stand still and turn. A
+            random walk from cell 0 if left out.
         noise: standard deviation of the Gaussian observation noise on every pixel.
 
     Attributes:
@@ -66,7 +67,6 @@ class GridVideo:
         GridworldError: if the prior is none, or the path leaves the map or goes through a wall.
 
     Example:
-        >>> from arvdm_theory.laws.gridworld.world import ring, tour
         >>> video = GridVideo(ring(5), colours=3, path=tour(ring(5), 7))
         >>> maps, paths, frames = video.sample(2, 7, torch.Generator().manual_seed(0))
         >>> bool((video.read(frames, paths)[:, 6, 1] == maps[:, 1]).all())  # after a round, cell 1 again
@@ -79,13 +79,14 @@ class GridVideo:
         view: View | None = None,
         colours: int = 4,
         prior: ArrayLike | Tensor | None = None,
-        path: RandomWalk | ArrayLike = _ANY_WAY,
+        path: RandomWalk | ArrayLike | None = None,
         noise: float = 0.0,
     ) -> None:
         self.world = world
         self.view = View() if view is None else view
         self.prior = _prior(world.cells, colours, prior)
         self.palette = _palette(self.colours)
+        path = RandomWalk() if path is None else path
         self.path: RandomWalk | NDArray[np.int64] = path if isinstance(path, RandomWalk) else _path(world, path)
         if isinstance(self.path, RandomWalk) and not 0 <= self.path.start < world.cells:
             raise GridworldError(f"there is no cell {self.path.start} to start in, only 0 to {world.cells - 1}")

@@ -18,7 +18,8 @@ from arvdm_theory.experiments.needle.run import (
     unbroken,
 )
 from arvdm_theory.laws.gridworld.video import GridSample, GridVideo
-from arvdm_theory.laws.gridworld.world import View, ring, torus
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import ring, torus
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 
