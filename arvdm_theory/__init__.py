@@ -33,7 +33,7 @@ _HOMES = {
     "laws.fitted": ("load_fitted",),
     "laws.fitting": ("fit_video",),
     "laws.gaussian": ("ArrayVideo", "GaussianVideo"),
-    "laws.gridworld.world": ("GridVideo",),
+    "laws.gridworld.video": ("GridVideo",),
     "laws.law": ("VideoLaw",),
     "laws.linear": ("ar1", "reference_video", "spectral_video", "state_space", "var"),
     "laws.long_memory": ("NeedleVideo", "fractional_gaussian_noise"),
