@@ -157,6 +157,7 @@ def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkey
     names = ("memories-retrieve", "compression-pays", "forgetting-degrades")
     place = tmp_path / "video-findings.csv"
     monkeypatch.setattr(networks, "_VIDEO", place)
+    monkeypatch.setattr(networks, "_COMPRESSION", place)
     assert all(each.verdict.startswith("not decided here") for each in run(names, progress=False))
     packed = "dmlab, far, worlds 1: cross, temporal 4 in 1, 112 frames"
     rows = [
@@ -185,4 +186,5 @@ def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkey
     pd.DataFrame(rows, columns=columns).to_csv(place, index=False)
     pays, degrades = run(names[1:], progress=False)
     assert pays.verdict.startswith("so of none of 1")
+    assert pays.verdict.endswith("1 save half of the time or memory, the least of which loses 0.06")
     assert "degrade more by one measure and less by another; at equal quality more" in degrades.verdict

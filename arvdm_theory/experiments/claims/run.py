@@ -119,7 +119,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "compression-pays",
         "A compressed memory costs at most half of its time or memory and loses under five points of retrieval.",
-        PAPER + "; networks on first-person video: experiments/results/video",
+        PAPER + "; networks on first-person video: experiments/results/video-compression",
         networks.compression_pays,
     ),
     Claim(
