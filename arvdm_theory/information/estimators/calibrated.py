@@ -122,7 +122,7 @@ _PARTS = 4
 # The bias of a smooth estimate in d dimensions falls like n^{-2/d}, and is taken to fall no faster than n^{-1/2}.
 _FASTEST = 0.5
 # Samples per neighbour in a part.
-_SMALLEST = 4
+_SMALLEST = 5
 # Columns up to which nearest neighbours see what a regression would.
 _FEW_COLUMNS = 3
 # Columns up to which the bias of nearest neighbours may fall as slowly as n^{-1/d}: links that oscillate.
@@ -318,7 +318,9 @@ def _move(
         # The truth lies between where the estimate is and where it is going.
         rate = min(_SLOW, 1 / d) if d <= _SLOW_COLUMNS else min(_FASTEST, 2 / d)
         ahead = still_to_come(value, quarters, stderr, rate if fit.weight else _FASTEST, sixteenths)
-        at.reach(at.low + min(ahead, 0.0), at.high + max(ahead, 0.0))
+        # What neighbours see ends at what can be seen, a baseline does not.
+        end = max(at.high, most) if fit.found[1] > fit.found[0] else math.inf
+        at.reach(at.low + min(ahead, 0.0), min(at.high + max(ahead, 0.0), end))
     else:
         moved = value - float(quarters.mean())
         stderr = math.hypot(stderr, float(quarters.std(ddof=1)) / math.sqrt(_PARTS))

@@ -41,7 +41,7 @@ _MOST_SUBSAMPLES = 20
 # Blocks per sample size below which a block standard error means little.
 _FEWEST_BLOCKS = 10
 # The largest ratio of a move to the one before that still says where it ends.
-_SLOWEST = 0.9
+_SLOWEST = 0.85
 # Fewer disjoint subsamples than these know little of their spread: groups are left out in turn instead.
 _FEWEST_SUBSAMPLES, _GROUPS = 5, 10
 
@@ -233,7 +233,7 @@ def still_to_come(
     With P parts a bias that falls like n^{-rate} has D r/(1 - r) of itself left, D the move from the parts to the
     whole and r = P^{-rate}; D is shrunk by max(0, 1 - 2 s²/D²), s its standard error (about ¾ of the value's,
     with which it shares samples), so that noise does not count as a move. Where the move before, from P² parts to
-    P, is known, D over it takes the place of r (Aitken 1926), up to 0.9, if it is larger: as far as D is beyond
+    P, is known, D over it takes the place of r (Aitken 1926), up to 0.85, if it is larger: as far as D is beyond
     three errors.
 
     Args:
