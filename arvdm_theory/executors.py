@@ -28,7 +28,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from itertools import islice
@@ -214,7 +214,9 @@ class Dask:
                 yield cls(client)
             except BaseException:
                 if address == "local":
-                    client.run(_leave, on_error="ignore")
+                    leaving = threading.Thread(target=_told_to_leave, args=(client,), daemon=True)
+                    leaving.start()
+                    leaving.join(_GRACE + 1)  # not for ever: a worker may hang
                 raise
             finally:
                 with deferred_stop():
@@ -275,6 +277,11 @@ def _local_cluster() -> Iterator[Any]:
                 if nanny.pid:
                     os.kill(nanny.pid, signal.SIGKILL)
             raise
+
+
+def _told_to_leave(client: Any) -> None:
+    with suppress(Exception):  # a worker that is lost, or is killed meanwhile, has left
+        client.run(_leave, on_error="ignore")
 
 
 # Waits until its parent ends, however that is; workers that end at the same time may write for a moment yet.
