@@ -83,9 +83,9 @@ class Advice:
             the last AR step, all in nats a frame; ``evaluations`` and ``seen`` (frames that the network is shown),
             a frame; ``front`` (none is as good in kl, last_clip and mb, and better in one).
         stability: of the bootstrap: ``draws`` made and ``asked`` for, in how many the choice ``stays`` the same,
-            the ``share``, who is chosen how often (``winners``), and the part of its KL that the best one there
-            saves (``loss_median``, ``loss_worst``); None without draws. ``contenders`` are chosen among anew on
-            every draw, with a memory that is selected anew; ``fixed`` says what is not.
+            the ``share``, who is chosen how often (``winners``), and the part of the recommended plan's KL that
+            the best one there saves (``loss_median``, ``loss_worst``); None without draws. ``contenders`` are
+            chosen among, with levels, a memory or its noise found on the draw; ``fixed`` says what is not.
         sensitivity: a row a score error e and finalist: ``error``, ``name``, ``kl`` and ``last_clip`` (infinite
             where so wrong a score leaves no law), ``best``.
         reasons: why, in words with their numbers.
@@ -142,8 +142,8 @@ def advise(
         frames: F, at least; the least multiple of all strides that is not below it, and 8 AR steps of the longest.
         step: the reverse step.
         draws: videos as other clips would have given them, made one by one: the bootstrap. On each the choice is
-            made anew, among the plans within a factor of two of the least KL and a memory selected there; levels
-            and noise profiles stay as found.
+            made anew, among the plans within a factor of two of the least KL; levels, and the best one's memory or
+            its noise, are found anew there.
         errors: score errors of the sensitivity sweep.
         remember: keeps what was computed, for runs that are resumed.
         enough: asked before each draw: True leaves the rest of the draws out.
@@ -184,7 +184,7 @@ def advise(
         bar.total = bar.n + len(draws)
         least = tried.costs[order[0]]["kl"]
         near = [each for each in order if tried.costs[each]["kl"] <= _NEAR * least][:_CONTENDERS]
-        contenders = {each.name: tried.plans[each] for each in near}
+        contenders = {each: tried.plans[each] for each in near}
         drawn = []
         for number, draw in enumerate(draws):
             if enough():

@@ -143,7 +143,7 @@ def _afford(args: argparse.Namespace, strides: Sequence[int]) -> None:
 
     frames = max(args.frames, 8 * max(strides)) + max(strides)
     local = (4 * max(strides) + args.most_references) * args.modes
-    plans = 13 * len(strides) * (3 + args.draws / 4)
+    plans = 13 * len(strides) * (3 + args.draws * 3 / 4)
     once = 4e-9 * float(frames * args.modes) ** 3 + frames * args.evaluations * (4e-4 + 4e-9 * float(local) ** 3)
     require(f"advice on {frames} frames of {args.modes} modes", seconds=plans * once,
             memory=100.0 * (frames * args.modes) ** 2 + 20.0 * args.evaluations * float(local) ** 2)  # fmt: skip

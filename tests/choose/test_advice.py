@@ -232,6 +232,18 @@ def test_stability_counts_the_draws_in_which_it_stays() -> None:
     assert (stopped.stability["draws"], stopped.stability["share"]) == (0, None)
 
 
+def test_levels_are_found_anew_on_a_draw() -> None:
+    """Those of a video that hardly changes are of little use for one that does, where the same plan is best."""
+    other = ar1(0.5)
+    found = advise(ar1(0.97), 3, strides=[1], most=1, frames=12, errors=[], draws=[lambda: other])
+    assert found.stability["share"] == 1
+    as_found = ledger_kl(other, found.recommended, 12)
+    anew = optimal_schedule(other, found.recommended, 2, "last-step", iterations=100, starts=["uniform"]).plan
+    least = ledger_kl(other, anew, 12)
+    assert least < 0.1 * as_found
+    assert found.stability["loss_worst"] == pytest.approx(1 - least / as_found, rel=0.05)
+
+
 def test_a_resumed_run_says_the_same(tmp_path: Path) -> None:
     asked: dict[str, Any] = {**QUICK, "most": 2, "draws": [lambda: ar1(0.8)]}
     whole = advise(ar1(0.9), 2, **asked).to_dict()
