@@ -116,13 +116,13 @@ def test_the_null_study_counts_every_null(tmp_path: Path, monkeypatch: pytest.Mo
     # And one that is none: it is rejected every time.
     chosen["dependent"] = (lambda rng: 2 * (rng.standard_normal(100),), "independent")
     # And a series that the test refuses.
-    chosen["series, sin 5y"] = nulls.NULLS["series, sin 5y"]
+    chosen["series, stairs"] = nulls.NULLS["series, stairs"]
     monkeypatch.setattr(nulls, "NULLS", chosen)
     monkeypatch.setattr(nulls, "_BATCH", 8)
     table = nulls.null_study(20, tmp_path, progress=False).set_index("null")
     assert table.rate["dependent"] == 1
     assert table.rejections["no condition"] <= 5
-    assert table.refused["series, sin 5y"] == table.refused["all together"] > 10
+    assert table.refused["series, stairs"] == table.refused["all together"] > 10
     assert table.draws["all together"] == 80
     assert table.draws.drop("all together").eq(20).all()
     decided = (table.draws - table.refused).replace(0, math.nan)

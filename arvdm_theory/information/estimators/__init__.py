@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from arvdm_theory.information.estimators.arrangements import memory
     from arvdm_theory.information.estimators.diagnosis import Diagnosis, examine, examine_two
     from arvdm_theory.information.estimators.divergence import calibrated_divergence, knn_divergence
     from arvdm_theory.information.estimators.immse import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         immse_integral,
         information_from_losses,
     )
-    from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test, memory
+    from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test
     from arvdm_theory.information.estimators.knn import ksg, ksg_contributions, mixed_information
     from arvdm_theory.information.estimators.methods import (
         DIVERGENCES,
