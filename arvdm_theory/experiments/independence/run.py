@@ -3,7 +3,7 @@
 No such test is valid for every law (Shah and Peters 2020), so these are cases, not a proof. In each, X and Z have
 correlation 0.9 with a function of Y and a noise of their own; ``strength`` is the correlation of the two noises
 (in the case ``curved``, of Z's noise with the square of X's), 0 for independence given Y. Beside the test stands
-the kernel test of Zhang, Peters, Janzing and Schölkopf (2011), with causal-learn's settings, where that is installed.
+the kernel test of Zhang, Peters, Janzing and Schölkopf (2011) with causal-learn's settings, where it is installed.
 """
 
 from __future__ import annotations
