@@ -113,6 +113,8 @@ NULLS: dict[str, tuple[Draw, Dependence]] = {
     "sin 3(y1 + y2)": _shared(lambda y: np.sin(3 * y.sum(1)), 2, 0.2, 300),
     "sin 2(y1 + y2 + y3)": _shared(lambda y: np.sin(2 * y.sum(1)), 3, 0.5, 300),
     "sin 15y": _shared(lambda y: np.sin(15 * y[:, 0]), 1, 0.3, 300),
+    "a step in 3 columns, 100 samples": _shared(lambda y: 2.0 * (y.min(1) > 0), 3, 0.5, 100),
+    "stairs across a line, 100 samples": _shared(lambda y: np.floor(y.sum(1)), 2, 0.3, 100),
     "series, sin 5y": _in_time(lambda y: 2 * np.sin(5 * y), np.ones_like),
     "series, stairs": _in_time(lambda y: np.floor(2 * y), lambda y: np.full_like(y, 0.3)),
 }
