@@ -40,7 +40,7 @@ JOBS = {
     "train": (0.3, ["video", "train", "--preset", "smoke", "--steps", "60", "--device", "cpu"]),
     "sweep": (0.35, _SWEEP),
     "sweep-workers": (0.075, [*_SWEEP, "--workers", "2"]),
-    "sweep-dask": (0.025, [*_SWEEP, "--dask", "local"]),
+    "sweep-dask": (0.125, [*_SWEEP, "--dask", "local"]),
     "simulate": (0.15, ["simulate", "dmlab", *_EPISODES]),
     "simulate-doom": (0.1, ["simulate", "doom", *_EPISODES]),
 }
@@ -281,12 +281,42 @@ def documentation() -> dict[str, Any]:
     return result
 
 
+def fuzz() -> dict[str, Any]:
+    """Bad files, numbers and paths of two seeds more than those that every push tries."""
+    return _tested(["tests/robustness/test_fuzz.py"], ARVDM_FUZZ="3")
+
+
+# Where Hypothesis makes examples up.
+EXAMPLES = [
+    "choose", "decomposition", "experiments", "information", "laws", "plan", "properties", "test_arrays.py",
+    "test_number.py", "testing", "video",
+]  # fmt: skip
+
+
+def examples(folder: str) -> dict[str, Any]:
+    """Ten times as many examples as Hypothesis makes up on a push."""
+    return _tested([f"tests/{folder}", "-m", "hypothesis"], ARVDM_EXAMPLES="10")
+
+
+def _tested(words: list[str], **environment: str) -> dict[str, Any]:
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--tb=short", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    print(done.stdout[-6000:] if failed else f"{words}: exit code {done.returncode}", flush=True)
+    minutes = round((time.monotonic() - began) / 60, 1)
+    return {**environment, "exit_code": done.returncode, "failed": failed, "minutes": minutes}
+
+
 FAULTS: dict[str, Callable[[random.Random, list[str]], dict[str, Any]]] = {
     "kill": partial(faults, signal.SIGKILL),
     "term": partial(faults, signal.SIGTERM),
     "full": full_disk,
 }
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {"dask": dask, "lowest": lowest, "documentation": documentation}
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "dask": dask, "lowest": lowest, "documentation": documentation, "fuzz": fuzz,
+    **{f"examples:{folder}": partial(examples, folder) for folder in EXAMPLES},
+}  # fmt: skip
 
 
 def _place() -> dict[str, Any]:
@@ -315,6 +345,8 @@ def write() -> None:
         if name in FAULTS:
             results = FAULTS[name](random.Random(word), [job] if job else list(JOBS))
             found[name] = found.get(name, {}) | {job: {"run": place} | result for job, result in results.items()}
+        elif job:
+            found[name] = found.get(name, {}) | {job: {"run": place} | PARTS[word]()}
         else:
             found[name] = {"run": place} | PARTS[name]()
         file.write_text(json.dumps(found, indent=2) + "\n")

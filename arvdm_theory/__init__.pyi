@@ -39,11 +39,11 @@ from arvdm_theory.laws.controlled import ControlledVideo as ControlledVideo
 from arvdm_theory.laws.emission import Codebook as Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo as FiniteStateVideo
 from arvdm_theory.laws.finite import moving_sprite as moving_sprite
-from arvdm_theory.laws.fitted import fit_video as fit_video
 from arvdm_theory.laws.fitted import load_fitted as load_fitted
+from arvdm_theory.laws.fitting import fit_video as fit_video
 from arvdm_theory.laws.gaussian import ArrayVideo as ArrayVideo
 from arvdm_theory.laws.gaussian import GaussianVideo as GaussianVideo
-from arvdm_theory.laws.gridworld.world import GridVideo as GridVideo
+from arvdm_theory.laws.gridworld.video import GridVideo as GridVideo
 from arvdm_theory.laws.law import VideoLaw as VideoLaw
 from arvdm_theory.laws.linear import ar1 as ar1
 from arvdm_theory.laws.linear import reference_video as reference_video

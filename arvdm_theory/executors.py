@@ -12,10 +12,14 @@ Functions travel by cloudpickle between processes of one user; nothing is read f
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import io
+import logging
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +28,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib import import_module
 from itertools import islice
@@ -36,7 +40,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from arvdm_theory.limits import unlimited
-from arvdm_theory.signals import Terminated
+from arvdm_theory.signals import Terminated, deferred_stop
 
 __all__ = ["Dask", "Executor", "Here", "Processes", "executing", "executor", "one_thread"]
 
@@ -198,23 +202,23 @@ class Dask:
             raise ValueError(
                 "a Dask cluster needs the package distributed: pip install 'arvdm-theory[cluster]'"
             ) from error
-        with tempfile.TemporaryDirectory(prefix="arvdm-dask-") as scratch:
+        with ExitStack() as opened:
             try:
-                if address == "local":
-                    cluster = distributed.LocalCluster(
-                        os.cpu_count(), threads_per_worker=1, dashboard_address=None, local_directory=scratch
-                    )
-                    client = distributed.Client(cluster)
-                else:
-                    cluster, client = None, distributed.Client(address, timeout=30)
+                with deferred_stop() as stop:
+                    found = opened.enter_context(_local_cluster()) if address == "local" else address
+                    client = opened.enter_context(distributed.Client(found, timeout=30))
+                stop()
             except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"no Dask scheduler answers at {address!r} ({error})") from error
             try:
                 yield cls(client)
+            except BaseException:
+                if address == "local":
+                    client.run(_leave, on_error="ignore")
+                raise
             finally:
-                client.close()
-                if cluster is not None:
-                    cluster.close()
+                with deferred_stop():
+                    opened.__exit__(*sys.exc_info())
 
     def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
         """As :meth:`Executor.run`."""
@@ -227,7 +231,7 @@ class Dask:
                 # The cluster may grow and shrink meanwhile.
                 room = 2 * max(1, sum(self.client.nthreads().values()))
                 for item in islice(source, max(room - len(waiting), 0)):
-                    future = self.client.submit(_call, work, item, pure=False)
+                    future = self.client.submit(_call_in_thread, work, item, pure=False)
                     waiting[future.key] = item
                     pending.add(future)
                 if not waiting:
@@ -244,9 +248,60 @@ class Dask:
             self.client.cancel(list(pending.futures))
 
 
+@contextmanager
+def _local_cluster() -> Iterator[Any]:
+    """A Dask cluster of a worker a core, which leaves nothing behind and says nothing of its own end."""
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        _scratch_folder() as scratch,
+        dask.config.set({"temporary-directory": scratch}),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            os.cpu_count(),
+            threads_per_worker=1,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": ":0"},  # its server listens all the same, on any free port
+            silence_logs=logging.CRITICAL,
+            preload=__name__,
+        ) as cluster,
+    ):
+        try:
+            yield cluster
+        except BaseException:
+            # Dask would wait for threads that are at work.
+            for nanny in cluster.workers.values():
+                nanny.auto_restart = False
+                if nanny.pid:
+                    os.kill(nanny.pid, signal.SIGKILL)
+            raise
+
+
+# Waits until its parent ends, however that is; workers that end at the same time may write for a moment yet.
+_CLEANER = """
+import os, shutil, sys, time
+sys.stdin.read()
+for _ in range(50):
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    if not os.path.exists(sys.argv[1]):
+        break
+    time.sleep(0.1)
+"""
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[str]:
+    """A folder for temporary files, which is gone afterwards even if this process is killed."""
+    with tempfile.TemporaryDirectory(prefix="arvdm-", ignore_cleanup_errors=True) as folder:
+        words = [sys.executable, "-I", "-S", "-c", _CLEANER, folder]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True):
+            yield folder
+
+
 # -- in a worker --------------------------------------------------------------------------------------
 
-_busy = False
+# The thread that is at an item.
+_busy: int | None = None
 _stopping = False
 
 
@@ -257,14 +312,22 @@ def _call(work: bytes, item: T) -> Any:
         raise Terminated
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.isatty():
         sys.stderr = _NoTerminal(sys.stderr.buffer, errors="backslashreplace", line_buffering=True)
-    _busy = True
+    _busy = threading.get_ident()
     try:
         # Sizes were held against the limits where the command was given.
         function = cloudpickle.loads(work)
         with one_thread(), unlimited():
             return function(item)
     finally:
-        _busy = False
+        _busy = None
+
+
+def _call_in_thread(work: bytes, item: T) -> Any:
+    """The same in a worker of Dask, whose loop would fall over with more than an exception."""
+    try:
+        return _call(work, item)
+    except Terminated as error:
+        raise RuntimeError("told to end") from error
 
 
 class _NoTerminal(io.TextIOWrapper):
@@ -297,12 +360,38 @@ def _start(hold: Connection) -> None:
                 time.sleep(0.05)
             os._exit(143)
 
+    _prepare()
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare() -> None:
     # tqdm's own lock is a semaphore of the system, which would outlive a worker that is told to end.
     tqdm.set_lock(threading.RLock())
     warnings.formatwarning = _one_line_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that began this one decides
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=watch, daemon=True).start()
+
+
+def dask_setup(worker: Any) -> None:
+    """What a worker of a local Dask cluster, which loads this module, calls first."""
+    _prepare()
+
+
+async def _leave() -> None:
+    """Ends what a worker of Dask is at, and waits until it has saved what it can."""
+    global _stopping
+    _stopping, end = True, time.monotonic() + _GRACE
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _end_thread  # again, if it was just where errors are dropped
+    _end_thread()
+    while _busy and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+
+
+def _end_thread(dropped: object = None) -> None:
+    """Raises what a signal would raise, which comes to no thread but the first."""
+    if _busy:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(_busy), ctypes.py_object(Terminated))
 
 
 def _one_line_warning(

@@ -122,7 +122,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
     except OSError as error:
-        if error.filename in (None, str(temporary)):
+        if error.errno is not None and error.filename in (None, str(temporary)):
             raise _named(error, path) from error
         raise
     finally:
@@ -204,9 +204,7 @@ def _opened(target: Path) -> Iterator[Any]:
 
 def _named(error: OSError, path: str | Path) -> OSError:
     """The same error, about the file that was asked for instead of a temporary one."""
-    if error.errno is None:
-        return error
-    return OSError(error.errno, error.strerror or os.strerror(error.errno), str(path))
+    return OSError(error.errno, error.strerror or os.strerror(error.errno or 0), str(path))
 
 
 def _umask() -> int:

@@ -1,5 +1,6 @@
 """Cells come out the same, byte for byte, wherever they are computed, and whoever dies meanwhile."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 
 from arvdm_theory.executors import Processes, executing, executor
 from arvdm_theory.experiments.record import Cell, run_cells
+from arvdm_theory.files import atomic_path
 
 CELLS = [{"n": n} for n in range(6)]
 
@@ -121,19 +123,27 @@ from pathlib import Path
 import pandas as pd
 from arvdm_theory.executors import executing
 from arvdm_theory.experiments.record import run_cells
-from arvdm_theory.cli import main
+from arvdm_theory.signals import Terminated, terminable
 def cell(cell):
     time.sleep(0.3)
     return pd.DataFrame({"x": [cell["n"] ** 2]})
 if __name__ == "__main__":
-    with executing(workers=int(sys.argv[2])):
-        run_cells("t", [{"n": n} for n in range(int(sys.argv[3]))], cell, Path(sys.argv[1]), progress=False)
+    where = {"dask": "local"} if sys.argv[2] == "dask" else {"workers": int(sys.argv[2])}
+    try:
+        with terminable(), executing(**where):
+            run_cells("t", [{"n": n} for n in range(int(sys.argv[3]))], cell, Path(sys.argv[1]), progress=False)
+    except Terminated:
+        sys.exit("told to end")
 """
 
 
 def start(script: Path, *words: object) -> subprocess.Popen[str]:
     script.write_text(SWEEP)
-    return subprocess.Popen([sys.executable, str(script), *map(str, words)], stderr=subprocess.PIPE, text=True)
+    scratch = script.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    words = (sys.executable, script, *words)
+    return subprocess.Popen(list(map(str, words)), stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def descendants(pid: int) -> set[int]:
@@ -150,21 +160,30 @@ def descendants(pid: int) -> set[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see who is left")
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
-def test_no_worker_outlives_who_began_it(tmp_path: Path, sign: signal.Signals) -> None:
-    out = tmp_path / "out"
-    process = start(tmp_path / "sweep.py", out, 2, 200)
+@pytest.mark.parametrize("where", [2, "dask"])
+def test_nothing_outlives_who_began_it(tmp_path: Path, where: int | str, sign: signal.Signals) -> None:
+    """No process and no temporary file; and of its end there is one line."""
+    if where == "dask":
+        pytest.importorskip("distributed", reason="Dask is an extra: pip install 'arvdm-theory[cluster]'")
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    process = start(tmp_path / "sweep.py", out, where, 200)
     patience = time.monotonic() + 300  # a busy machine
     while not list(out.glob("cells/t-*.csv")) and process.poll() is None and time.monotonic() < patience:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[1]
-    workers = descendants(process.pid)
-    assert len(workers) >= 2
+    others = descendants(process.pid)
+    assert len(others) >= 2
     process.send_signal(sign)
-    process.communicate(timeout=60)
+    said = process.communicate(timeout=60)[1]
+    if sign == signal.SIGTERM:  # after a kill Python itself tells of semaphores
+        assert said == "told to end\n"
     patience = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < patience:
+    while any(Path(f"/proc/{pid}").exists() for pid in others) and time.monotonic() < patience:
         time.sleep(0.05)
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in others if Path(f"/proc/{pid}").exists()]
+    assert not list(scratch.iterdir())
+    if sign == signal.SIGTERM:
+        assert not strays(out)
 
 
 def test_bars_of_workers_leave_no_semaphore() -> None:
@@ -209,6 +228,28 @@ def test_a_dask_cluster_computes_what_this_process_does(tmp_path: Path) -> None:
     assert mark.exists()
     pd.testing.assert_frame_equal(serial, shared, check_exact=True)
     assert (tmp_path / "one" / "t.csv").read_bytes() == (tmp_path / "two" / "t.csv").read_bytes()
+    assert not strays(tmp_path)
+
+
+def test_a_full_disk_on_a_cluster_is_the_error_that_it_is_here(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("distributed", reason="Dask is an extra: pip install 'arvdm-theory[cluster]'")
+
+    def full(cell: Cell) -> pd.DataFrame:
+        with atomic_path(tmp_path / "weights"):
+            if cell["n"] == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for _ in range(6000):  # until it is told to end
+                time.sleep(0.01)
+        raise AssertionError
+
+    began = time.monotonic()
+    with pytest.raises(OSError, match="No space left") as caught, executing(dask="local"):
+        run_cells("t", CELLS[:2], full, tmp_path, progress=False)
+    assert caught.value.filename == str(tmp_path / "weights")
+    assert time.monotonic() - began < 50
+    assert capfd.readouterr().err == ""
     assert not strays(tmp_path)
 
 

@@ -48,6 +48,13 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         assert names(tmp_path) == ["table.csv"]
 
 
+def test_an_error_is_not_its_own_cause(tmp_path: Path) -> None:
+    """Whoever follows the causes, as Dask does, would never end."""
+    with pytest.raises(OSError, match="torn") as caught, atomic_path(tmp_path / "file"):
+        raise OSError("torn")
+    assert caught.value.__cause__ is None
+
+
 def test_written_files_have_the_rights_that_others_have(tmp_path: Path) -> None:
     """A temporary file is the owner's alone; the result follows the umask, which stays as it was."""
     before = os.umask(0o027)

@@ -30,7 +30,8 @@ from arvdm_theory.diffusion.steps import reverse_step
 from arvdm_theory.files import read_json, write_json
 from arvdm_theory.information.gaussian import NotPositiveDefiniteError
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.laws.fitted import FitReport, FittedVideo, fit_video
+from arvdm_theory.laws.fitted import FittedVideo
+from arvdm_theory.laws.fitting import FitReport, fit_video
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.limits import LimitError

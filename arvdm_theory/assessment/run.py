@@ -56,7 +56,7 @@ def assess(
     """What clips, a plan and a network face: memory, the ledger, drift, a better schedule, and what to change
     first.
 
-    The clips become a Gaussian video (:func:`arvdm_theory.laws.fitted.fit_video`), and a network is asked about
+    The clips become a Gaussian video (:func:`arvdm_theory.laws.fitting.fit_video`), and a network is asked about
     its pictures (:class:`arvdm_theory.laws.spanned.SpannedVideo`). Every number is of that video: of the
     second-order structure of the clips within ``modes`` modes. Parts are kept in ``out/parts`` and not computed
     twice for the same question.

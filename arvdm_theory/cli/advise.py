@@ -70,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
     """Fits, compares, and says which plan."""
     from pathlib import Path
 
-    from arvdm_theory.choose.advice import advise, shapes
+    from arvdm_theory.choose.advice import advise
+    from arvdm_theory.choose.candidates import shapes
     from arvdm_theory.diffusion.steps import reverse_step
     from arvdm_theory.executors import one_thread
     from arvdm_theory.files import check_folder, check_outputs, locked, write_json
-    from arvdm_theory.laws.fitted import fit_video
+    from arvdm_theory.laws.fitting import fit_video
     from arvdm_theory.plan.file import save_plan
     from arvdm_theory.provenance import provenance
     from arvdm_theory.report.choices import advice_front
@@ -142,7 +143,7 @@ def _afford(args: argparse.Namespace, strides: Sequence[int]) -> None:
 
     frames = max(args.frames, 8 * max(strides)) + max(strides)
     local = (4 * max(strides) + args.most_references) * args.modes
-    plans = 13 * len(strides) * (3 + args.draws / 4)
+    plans = 13 * len(strides) * (3 + args.draws * 3 / 4)
     once = 4e-9 * float(frames * args.modes) ** 3 + frames * args.evaluations * (4e-4 + 4e-9 * float(local) ** 3)
     require(f"advice on {frames} frames of {args.modes} modes", seconds=plans * once,
             memory=100.0 * (frames * args.modes) ** 2 + 20.0 * args.evaluations * float(local) ** 2)  # fmt: skip
@@ -152,7 +153,7 @@ def _bootstrap(clips: Sequence[NDArray[np.float64]], video: FittedVideo, chosen:
     """The video fitted to as many clips, drawn with replacement; its order and kind of memory stay as chosen."""
     import numpy as np
 
-    from arvdm_theory.laws.fitted import fit_video
+    from arvdm_theory.laws.fitting import fit_video
 
     rng = np.random.default_rng([chosen, number])
     drawn = rng.integers(len(clips), size=len(clips))
@@ -172,7 +173,7 @@ def _key(clips: Sequence[NDArray[np.float64]], config: dict[str, Any], chosen: i
 
     from arvdm_theory.provenance import source_digest
 
-    modules = ("arvdm_theory.choose.advice", "arvdm_theory.laws.fitted")
+    modules = ("arvdm_theory.choose.advice", "arvdm_theory.laws.fitting")
     digest = hashlib.sha256("".join(map(source_digest, modules)).encode())
     # More bootstraps, and other folders of the same clips, go on with what there is.
     told = {name: value for name, value in config.items() if name not in ("draws", "clips")}

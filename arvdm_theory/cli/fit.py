@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from arvdm_theory.laws.fitted import FitReport, FittedVideo
+    from arvdm_theory.laws.fitted import FittedVideo
+    from arvdm_theory.laws.fitting import FitReport
 
 __all__ = ["add_clips", "clip_files", "configure", "read_clips", "run"]
 
@@ -64,7 +65,7 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the video, then prints the scores."""
     from arvdm_theory.files import check_outputs, write_json
-    from arvdm_theory.laws.fitted import fit_video
+    from arvdm_theory.laws.fitting import fit_video
 
     order, references = _order(args.order), _references(args.bottleneck)
     paths = clip_files(args.clips)

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from arvdm_theory.tables import write_table
     from arvdm_theory.video.retrieval import SOURCES
     from arvdm_theory.video.rollouts import PROXIES, roll_out_folder
-    from arvdm_theory.video.runs import load_run, sample_folder, summarise, write_samples
+    from arvdm_theory.video.runs import load_run
+    from arvdm_theory.video.samples import sample_folder, summarise, write_samples
 
     folder = Path(args.run)
     check_folder("--out", args.run if args.out is None else args.out)

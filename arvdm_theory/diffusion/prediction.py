@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -133,6 +133,8 @@ class NetworkScore:
             (``bends``), so that no probe within the range takes it for one.
         threshold: p of dynamic thresholding (Saharia et al. 2022): the p-quantile q of |x̂| over a window, at
             least 1 and at most ``clip`` (if given), takes x̂ into [-q, q] and divides it by q. None without.
+        recall: references → the network for windows that are shown these, with what it makes of them alone kept;
+            see :meth:`recalling`. None for a network that keeps nothing.
 
     Raises:
         ValueError: for an unknown prediction, a clip or threshold out of range, an output of another shape than
@@ -155,6 +157,7 @@ class NetworkScore:
     batch: int = 4096
     clip: float | None = None
     threshold: float | None = None
+    recall: Callable[[ReferenceBatch], Network] | None = None
 
     def __post_init__(self) -> None:
         _known(self.prediction)
@@ -268,6 +271,13 @@ class NetworkScore:
                 parts.append(self._part(window[rows], at, reference_rows(references, rows)))
         return torch.cat(parts) if parts else torch.zeros_like(window)
 
+    def recalling(self, references: ReferenceBatch) -> NetworkScore:
+        """See :func:`arvdm_theory.diffusion.scores.recalling`; nothing is kept of more windows than go at once."""
+        if self.recall is None or len(references.values) > self.batch:
+            return self
+        with torch.no_grad():
+            return replace(self, network=self.recall(self._context(references)), recall=None)
+
     def _part(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
         a, s = scales(levels, window)
         shown, at = window, levels
@@ -279,25 +289,10 @@ class NetworkScore:
                 shapes = f"{tuple(levels.shape)}, got {tuple(at.shape)}"
                 raise ValueError(f"the clock must return as many levels as it is given, {shapes}")
 
-        def give(values: Tensor) -> Tensor:
-            return values.to(self.device or window.device, self.dtype)
-
-        def give_levels(values: Tensor) -> Tensor:
-            return values.to(self.device or window.device, at_least_single(self.dtype))
-
-        def picture(values: Tensor) -> Tensor:
-            moved = give(values)
-            return moved if self.frame_shape is None else moved.reshape(*moved.shape[:-1], *self.frame_shape)
-
-        context = ReferenceBatch(
-            picture(references.values),
-            give_levels(references.levels),
-            references.frames,
-            references.window_frames,
-            None if references.actions is None else give(references.actions),
-            None if references.window_actions is None else give(references.window_actions),
+        context = self._context(references)
+        output = self.network(
+            self._picture(shown), self._levels(at, window.device), context, context.window_actions
         )
-        output = self.network(picture(shown), give_levels(at), context, context.window_actions)
         if isinstance(output, Tensor) and self.frame_shape is not None and output.ndim > window.ndim:
             output = output.flatten(2)
         if not isinstance(output, Tensor) or output.shape != window.shape:
@@ -311,6 +306,28 @@ class NetworkScore:
         # At level 0 the formula is 0/0; such frames never move again, and no score of theirs is used.
         moves = (levels > 0).to(score.device).unsqueeze(-1)
         return torch.where(moves, score, torch.zeros_like(score)).to(window.dtype)
+
+    def _context(self, references: ReferenceBatch) -> ReferenceBatch:
+        """The references as the network is shown them."""
+        place = references.values.device
+        return ReferenceBatch(
+            self._picture(references.values),
+            self._levels(references.levels, place),
+            references.frames,
+            references.window_frames,
+            None if references.actions is None else self._given(references.actions, place),
+            None if references.window_actions is None else self._given(references.window_actions, place),
+        )
+
+    def _given(self, values: Tensor, place: torch.device) -> Tensor:
+        return values.to(self.device or place, self.dtype)
+
+    def _levels(self, values: Tensor, place: torch.device) -> Tensor:
+        return values.to(self.device or place, at_least_single(self.dtype))
+
+    def _picture(self, values: Tensor) -> Tensor:
+        moved = self._given(values, values.device)
+        return moved if self.frame_shape is None else moved.reshape(*moved.shape[:-1], *self.frame_shape)
 
     def _limited(self, clean: Tensor) -> Tensor:
         """x̂ clipped or thresholded."""

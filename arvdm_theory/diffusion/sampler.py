@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arvdm_theory.diffusion.scores import GuidedScore, as_score, checked_score
+from arvdm_theory.diffusion.scores import GuidedScore, as_score, checked_score, recalling
 from arvdm_theory.diffusion.steps import Evaluation, ReverseStep, reverse_step
 from arvdm_theory.interfaces import ReferenceBatch, VideoBatch
 from arvdm_theory.noise import noised, standard_normal
@@ -188,7 +188,8 @@ def reverse_stage(
         window: as it enters, (videos, modes, w, d).
         shown: the references.
         noise: n ↦ standard normal frames (videos, modes, n, d).
-        batch: the most videos that the score is called with at once.
+        batch: the most videos that the score is called with at once. Where that is all of them, the score keeps
+            what it makes of the references alone (see :func:`~arvdm_theory.diffusion.scores.recalling`).
         law: of the stage, for a step whose noise has the exact posterior's covariance.
         done: called after every reverse step.
 
@@ -198,6 +199,8 @@ def reverse_stage(
     levels = stage.levels.to(window.device)
     steps = sampler_steps(levels, step).to(window)
     memory: dict[str, Tensor] = {}
+    if len(window) <= batch:
+        score = recalling(score, shown)
 
     def value(m: int, at: Tensor) -> Tensor:
         said = torch.empty_like(at)
@@ -284,7 +287,8 @@ def generate(
             would have put them out. For w = Δ, p is a multiple of Δ and the frames stand as they are. For w > Δ,
             p = w - Δ + jΔ: the first jΔ stand as they are, and the last w - Δ are noised to the input levels and
             denoised again with the frames to come. A plan that stops at δ > 0 takes them all to δ first.
-        batch: the most videos that the score is called with at once; it bounds memory.
+        batch: the most videos that the score is called with at once; it bounds memory. If that is all of them, a
+            network with a memory looks at the references once a stage, and in every reverse step else.
         dtype: of the videos; the network's own is :class:`~arvdm_theory.diffusion.prediction.NetworkScore`'s.
         device: where the videos are kept; that of the known video, or the CPU.
         progress: whether to show a progress bar over reverse steps.

@@ -22,7 +22,16 @@ from torch import Tensor
 
 from arvdm_theory.interfaces import ReferenceBatch, Score
 
-__all__ = ["AffineScore", "ExactScore", "GuidedScore", "HasScore", "PerturbedScore", "as_score", "checked_score"]
+__all__ = [
+    "AffineScore",
+    "ExactScore",
+    "GuidedScore",
+    "HasScore",
+    "PerturbedScore",
+    "as_score",
+    "checked_score",
+    "recalling",
+]
 
 
 @runtime_checkable
@@ -173,6 +182,16 @@ class GuidedScore:
         value: Tensor = alone + self.weight * (self.base(window, levels, references) - alone)
         return value
 
+    def recalling(self, references: ReferenceBatch) -> Score:
+        """See :func:`recalling`."""
+        guided, alone = recalling(self.base, references), recalling(self.base, references.without())
+
+        def base(window: Tensor, levels: Tensor, shown: ReferenceBatch) -> Tensor:
+            value: Tensor = (guided if shown.frames else alone)(window, levels, shown)
+            return value
+
+        return dataclasses.replace(self, base=base)
+
 
 def as_score(score: Any, video: Any = None, affine: bool = True) -> Score | AffineScore:
     """A score as ledger and sampler use it: the exact one of ``video`` for None, and unbound scores bound to it.
@@ -203,6 +222,17 @@ def as_score(score: Any, video: Any = None, affine: bool = True) -> Score | Affi
         "a score is None, ExactScore(), PerturbedScore(e) or a callable (window, levels, references) → score, got "
         f"{type(score).__name__}"
     )
+
+
+def recalling(score: Any, references: ReferenceBatch) -> Any:
+    """The same score for windows that are shown these references: what it makes of them alone, it makes once.
+
+    A score that can do so has a method ``recalling(references)`` which gives a score. That one may be called with
+    the very same references only, for windows of the same frames and actions, whatever their noise and whatever of
+    the references a window frame sees (``visible``).
+    """
+    own = getattr(score, "recalling", None)
+    return score if own is None else own(references)
 
 
 def checked_score(value: Any, window: Tensor, frames: tuple[int, ...] | range, levels: Tensor) -> Tensor:

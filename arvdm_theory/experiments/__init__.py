@@ -116,6 +116,10 @@ EXPERIMENTS: dict[str, Experiment] = {
          "slip", "claims", "slip-walk", "doom", "far", "farthest", "long"),
         "video sweep", "SUITES", "suites",
     ),
+    "video-compression": Experiment(
+        "video_compression", "what a compressed memory retrieves on first-person video, and what it costs", (),
+        "video_compression.py",
+    ),
     "video-cost": Experiment(
         "video_cost", "time and peak memory of a generated frame against the number of remembered frames", (),
         "video_cost.py",

@@ -24,7 +24,7 @@ from torch import Tensor
 from arvdm_theory.diffusion.sampler import generate
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.laws.gridworld.world import GridVideo
+from arvdm_theory.laws.gridworld.video import GridVideo
 from arvdm_theory.laws.law import VideoLaw
 from arvdm_theory.networks.config import Architecture, DenoiserConfig
 from arvdm_theory.networks.denoiser import Denoiser

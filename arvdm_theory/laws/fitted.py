@@ -1,4 +1,4 @@
-"""The Gaussian video that best matches real clips.
+"""A Gaussian video in the modes of pictures, as fitted to clips (:mod:`arvdm_theory.laws.fitting`), and its file.
 
 A picture is m + s Σ_k z_k φ_k + rest: mean picture m, orthonormal spatial modes φ_k (principal components) and a
 common scale s that makes the average variance of the coefficients z_k equal to 1. The coefficients are a
@@ -14,38 +14,31 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
 from torch import Tensor
-from tqdm import tqdm
 
 from arvdm_theory.arrays import load_arrays
 from arvdm_theory.files import atomic_path
 from arvdm_theory.laws.autoregression import (
-    MIN_WHITE,
     blocks,
     companion,
     extend,
-    lattice_autocovariance,
     log_densities,
     predictors,
-    shrink,
 )
 from arvdm_theory.laws.gaussian import StationaryVideo
-from arvdm_theory.laws.selection import Choice, choose, gain, model
 from arvdm_theory.laws.spanned import SpannedVideo
 from arvdm_theory.laws.state_space import StateSpace
 from arvdm_theory.limits import LimitError
 from arvdm_theory.plan.plan import Plan
 
-__all__ = ["FitError", "FitReport", "FittedVideo", "fit_video", "load_fitted", "same_clips"]
+__all__ = ["FitError", "FittedVideo", "load_fitted", "pictures"]
 
 Array = NDArray[np.float64]
 
@@ -53,13 +46,6 @@ _FORMAT = "arvdm fitted video"
 _VERSION = 2
 # A companion matrix of more states costs more than the joint covariance of the frames that it is to save.
 _MOST_STATES = 1024
-# Frames agree where their thumbnails do up to this rms, in pixels of [-1, 1], and up to this part of the clips'
-# own spread; clips show the same where they agree for so long a run, a twentieth of the shorter one at least.
-_SAME_PICTURE = 0.02
-_SAME_SPREAD = 0.1
-_SAME_RUN = 8
-_SHARED = 0.05
-_THUMBNAIL = 8
 # So many frames are out that first and last ones lie apart.
 _FAR = 10**6
 
@@ -175,10 +161,10 @@ class FittedVideo(StationaryVideo):
 
     def encode(self, frames: ArrayLike) -> Array:
         """Coefficients (frames, K) of pictures (frames, height, width, channels): z = φ (picture - m) / s."""
-        pictures = _pictures(frames, "the frames")
-        if pictures.shape[1:] != self.mean_picture.shape:
-            raise FitError(f"the video has pictures of shape {self.mean_picture.shape}, got {pictures.shape[1:]}")
-        coefficients: Array = np.tensordot(pictures - self.mean_picture, self.basis, ((1, 2, 3), (1, 2, 3)))
+        shown = pictures(frames, "the frames")
+        if shown.shape[1:] != self.mean_picture.shape:
+            raise FitError(f"the video has pictures of shape {self.mean_picture.shape}, got {shown.shape[1:]}")
+        coefficients: Array = np.tensordot(shown - self.mean_picture, self.basis, ((1, 2, 3), (1, 2, 3)))
         return coefficients / self.scale
 
     def decode(self, coefficients: ArrayLike | Tensor) -> Array:
@@ -308,195 +294,12 @@ def load_fitted(path: str | Path, device: torch.device | str | None = None) -> F
         raise FitError(f"{file}: {error}") from error
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """How well a fitted video does on frames it has not seen.
-
-    Densities are of the scaled coefficients; their differences do not depend on the scale.
-
-    Attributes:
-        variance_kept: the share of the training frames' pixel variance that the modes hold.
-        variance_kept_held_out: the same of the held-out frames, about the training frames' mean picture.
-        training_frames: how many frames were fitted.
-        held_out_frames: the length of each held-out segment.
-        cross_validation: nats per frame of the chosen model on training pieces left out; None if too short.
-        scores: log-density of each held-out segment, in nats, for ``fitted`` and each baseline. Clips that show
-            the same count as one segment.
-        choice: what cross-validation chose from; None of a report made by hand.
-    """
-
-    variance_kept: float
-    variance_kept_held_out: float | None
-    training_frames: int
-    held_out_frames: tuple[int, ...]
-    cross_validation: float | None
-    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    choice: Choice | None = None
-
-    def nats_per_frame(self, law: str) -> float:
-        """Log-density per held-out frame."""
-        return sum(self.scores[law]) / sum(self.held_out_frames)
-
-    def margin(self, baseline: str) -> tuple[float, float | None]:
-        """Nats per frame by which the fitted video beats a baseline, and the standard error over segments.
-
-        The error is that of a ratio of means over independent segments; None where there is only one.
-        """
-        return gain(np.array(self.scores["fitted"]), np.array(self.scores[baseline]), self.held_out_frames)
-
-    def memory(self, over: str = "short memory") -> tuple[float, float | None] | None:
-        """Nats per frame by which long memory beats short memory, or "order 1", on training clips left out.
-
-        None where the clips were too few or too short to leave any out.
-        """
-        if self.choice is None or not self.choice.left_out:
-            return None
-        left_out = self.choice.left_out
-        return gain(left_out["long memory"], left_out[over], self.choice.frames)
-
-    @property
-    def beaten(self) -> str | None:
-        """The best baseline, if it does better on the held-out segments than the fit."""
-        best = max(self.scores, key=self.nats_per_frame, default="fitted")
-        return None if best == "fitted" else best
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain numbers, nats per frame and margins included."""
-        laws = {}
-        for law, values in self.scores.items():
-            margin, error = self.margin(law)
-            laws[law] = {
-                "nats_per_frame": self.nats_per_frame(law),
-                "segments_nats": list(values),
-                "fitted_beats_it_by": margin,
-                "standard_error": error,
-            }
-        return {
-            "variance_kept": self.variance_kept,
-            "variance_kept_held_out": self.variance_kept_held_out,
-            "training_frames": self.training_frames,
-            "held_out_frames": list(self.held_out_frames),
-            "cross_validation_nats_per_frame": self.cross_validation,
-            "long_memory_gains": dict(
-                zip(("nats_per_frame", "standard_error"), self.memory() or (None, None), strict=True)
-            ),
-            "held_out": laws,
-        }
-
-
-def fit_video(
-    clips: Sequence[ArrayLike],
-    modes: int = 8,
-    order: int | None = None,
-    held_out: float = 0.25,
-    source: Mapping[str, Any] | None = None,
-    memory: bool | None = None,
-    progress: bool = False,
-) -> tuple[FittedVideo, FitReport]:
-    """Fits a Gaussian video to clips and scores it on frames held out.
-
-    The last clips are held out (of one clip, the last part). Mean picture, modes and temporal model come from
-    the other frames only, and in cross-validation from those that stay in. The temporal model is the lattice
-    estimate of an autoregression that goes on as a tail of partial correlations; its order, shrinkage and tail are
-    chosen by cross-validation within the training frames (:func:`arvdm_theory.laws.selection.choose`). With fewer
-    than 8 training frames a mode, modes are taken as unrelated to one another. Give several clips where you can:
-    on one short clip there is little to choose from, and ``AR(1) per mode`` may well do as well or better.
-
-    Clips that show the same frames, up to what a codec leaves, are fitted together, held out together and left out
-    together; so a clip that is given twice is not scored by its copy.
-
-    Three baselines, and the third without its restriction, are fitted to the same training coefficients and
-    scored by the same exact densities; each has at least the share 1e-6 of white noise that every fit has:
-
-    - ``independent frames``: white in time, with the training frames' covariance;
-    - ``static video``: X_t = Z + noise_t. The noise covariance is that within training pieces as long as the
-      held-out segments, the covariance of Z that of the pieces' means;
-    - ``AR(1) per mode``: a first-order autoregression for each mode alone;
-    - ``VAR(1)``: a first-order vector autoregression, shrunk as it does best on training clips left out, so that a
-      gain over it is not one over a baseline that is overfitted.
-
-    Args:
-        clips: floating-point pixels (frames, height, width[, channels]), all of one picture size; [-1, 1] is
-            the convention. Latents of an autoencoder are pictures with as many channels as they have.
-        modes: K, the number of spatial modes.
-        order: the order p of the autoregression; None chooses it.
-        held_out: the share of clips (of one clip: of its frames) to score on, at least one; 0 fits
-            everything and scores nothing.
-        source: kept with the video.
-        memory: whether the memory goes on beyond p, to 64 frames or the longest training clip's length - 1; None
-            lets it, unless held-out clips speak against it.
-        progress: whether to show a progress bar.
+def pictures(clip: ArrayLike, what: str) -> Array:
+    """A clip's pixels (frames, height, width, channels).
 
     Raises:
-        FitError: if clips differ in picture size, are too short, do not change, hold fewer modes than asked
-            for, are not finite floating-point pixels, or all show the same.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> clips = [rng.normal(size=(40, 4, 4)).cumsum(0) / 10 for _ in range(4)]
-        >>> video, report = fit_video(clips, modes=2)
-        >>> video.covariance(200).shape
-        torch.Size([1, 400, 400])
-        >>> report.margin("independent frames")[0] > 1
-        True
+        FitError: if they are no finite floating-point pixels; it begins with ``what`` they are.
     """
-    pictures = [_pictures(clip, f"clip {i + 1}") for i, clip in enumerate(clips)]
-    training, tests, groups, unseen_groups = _split(pictures, held_out)
-    frames = np.concatenate(training).reshape(sum(map(len, training)), -1)
-    found = _Modes.of(frames, modes)
-    mean, basis, scale, variances, total = found.mean, found.basis, found.scale, found.variances, found.total
-
-    def refit(kept: Sequence[tuple[int, slice]]) -> tuple[list[Array], Array]:
-        own = _Modes.of(
-            np.concatenate([training[i][part].reshape(-1, frames.shape[1]) for i, part in kept]), modes
-        )
-        return [own.encode(clip) for clip in training], own.variances
-
-    segments = [found.encode(clip) for clip in training]
-    with tqdm(total=1.0, desc="fitting", disable=None if progress else True, leave=False, bar_format=_BAR) as bar:
-        try:
-            choice = choose(segments, variances, order, memory, groups, refit, bar.update)
-        except ValueError as error:
-            raise FitError(str(error)) from error
-    gamma, tail = model(segments, choice, variances)
-    inside = float(variances.sum()) * scale**2
-    shape = pictures[0].shape[1:]
-    unseen = [found.encode(clip) for clip in tests]
-    energy = sum(float(((clip.reshape(len(clip), -1) - mean) ** 2).sum()) for clip in tests)
-    captured = sum(float((z**2).sum()) for z in unseen) * scale**2
-    report = FitReport(
-        variance_kept=min(inside / total, 1.0),
-        variance_kept_held_out=captured / energy if energy > 0 else None,
-        training_frames=len(frames),
-        held_out_frames=_together([len(z) for z in unseen], unseen_groups),
-        cross_validation=choice.score,
-        choice=choice,
-    )
-    more, deviation = report.memory() or (np.nan, None)
-    video = FittedVideo(
-        gamma=gamma,
-        basis=basis.reshape(modes, *shape),
-        mean_picture=mean.reshape(shape),
-        scale=scale,
-        variance_kept=report.variance_kept,
-        residual_variance=max(total - inside, 0.0) / frames.shape[1],
-        cross=choice.cross,
-        white=choice.white,
-        head=choice.order,
-        tail=() if tail is None else [*tail.strength, tail.decay, tail.bend],
-        memory_gain=(more, np.nan if deviation is None else deviation),
-        source=source,
-    )
-    if unseen:
-        scores = _scores(video, segments, unseen, variances, choice)
-        report = replace(report, scores={law: _together(each, unseen_groups) for law, each in scores.items()})
-    return video, report
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} of about {elapsed}+{remaining}"
-
-
-def _pictures(clip: ArrayLike, what: str) -> Array:
     array = np.asarray(clip)
     if array.dtype.kind != "f":
         raise FitError(
@@ -509,172 +312,3 @@ def _pictures(clip: ArrayLike, what: str) -> Array:
     if not np.isfinite(array).all():
         raise FitError(f"{what} has pixels that are NaN or infinite")
     return array.astype(np.float64)
-
-
-def _split(
-    clips: Sequence[Array], held_out: float
-) -> tuple[Sequence[Array], Sequence[Array], list[int], list[int]]:
-    """Training clips and held-out clips, and a number for each: that of what it shows."""
-    if not clips:
-        raise FitError("at least one clip is needed")
-    for i, clip in enumerate(clips):
-        if clip.shape[1:] != clips[0].shape[1:]:
-            raise FitError(f"clip {i + 1} has pictures of shape {clip.shape[1:]}, clip 1 of {clips[0].shape[1:]}")
-    if not 0 <= held_out < 1:
-        raise FitError(f"the share held out must be at least 0 and below 1, got {held_out}")
-    shown = same_clips(clips)
-    distinct = list(dict.fromkeys(reversed(shown)))[::-1]  # in the order of their last clips
-    training, tests, groups, left = list(clips), list[Array](), shown, list[int]()
-    if held_out > 0 and len(clips) > 1:
-        if len(distinct) == 1:
-            raise FitError(
-                "all clips show the same frames: none can be held out from the others (give other clips, one clip "
-                "alone, or hold out 0)"
-            )
-        count = min(max(1, round(held_out * len(distinct))), len(distinct) - 1)
-        last = set(distinct[-count:])
-        training, tests = (
-            [c for c, n in zip(clips, shown, strict=True) if (n in last) == side] for side in (0, 1)
-        )
-        groups, left = ([n for n in shown if (n in last) == side] for side in (0, 1))
-    elif held_out > 0:
-        count = max(1, round(held_out * len(clips[0])))
-        training, tests, left = [clips[0][:-count]], [clips[0][-count:]], [0]
-    if max(len(clip) for clip in training) < 2:
-        raise FitError(
-            f"a clip of at least 2 training frames is needed, the longest has {max(map(len, training))}"
-        )
-    return training, tests, groups, left
-
-
-def same_clips(clips: Sequence[ArrayLike]) -> list[int]:
-    """A number for every clip, the same where clips share a run of frames, directly or through others.
-
-    Frames are compared as thumbnails, since a clip may come encoded anew.
-    """
-    small = []
-    for clip in (_pictures(each, f"clip {i + 1}") for i, each in enumerate(clips)):
-        rows, columns = (np.array_split(np.arange(n), min(n, _THUMBNAIL)) for n in clip.shape[1:3])
-        bands = np.stack([clip[:, part].mean(1) for part in rows], 1)
-        small.append(np.stack([bands[:, :, part].mean(2) for part in columns], 2).reshape(len(clip), -1))
-    spread = float(np.concatenate(small).var(0).mean()) ** 0.5
-    nearest = min(_SAME_PICTURE, _SAME_SPREAD * spread) ** 2
-    number = list(range(len(clips)))
-    for i, first in enumerate(small):
-        for j, second in enumerate(small[:i]):
-            shorter = min(len(first), len(second))
-            square = (first**2).mean(1)[:, None] + (second**2).mean(1) - 2 * first @ second.T / first.shape[1]
-            if _longest_run(square < nearest) >= max(_SHARED * shorter, min(_SAME_RUN, shorter)):
-                low, high = sorted((number[i], number[j]))
-                number = [low if n == high else n for n in number]
-    return number
-
-
-def _longest_run(agree: NDArray[np.bool_]) -> int:
-    """The longest run of consecutive frames of one clip that agrees with one of another: along a diagonal."""
-    if not agree.any():
-        return 0
-    run, longest = np.zeros(agree.shape[1] + 1, dtype=int), 0
-    for row in agree:
-        run[1:] = np.where(row, run[:-1] + 1, 0)
-        longest = max(longest, int(run.max()))
-    return longest
-
-
-def _together(values: Sequence[Any], groups: Sequence[int]) -> tuple[Any, ...]:
-    """Sums over clips of one number, in the order in which they come."""
-    sums: dict[int, Any] = {}
-    for value, group in zip(values, groups, strict=True):
-        sums[group] = sums.get(group, 0) + value
-    return tuple(sums.values())
-
-
-@dataclass(frozen=True, eq=False)
-class _Modes:
-    """Mean (pixels,), orthonormal modes (K, pixels), scale, variances on it, and the total of all pixels."""
-
-    mean: Array
-    basis: Array
-    scale: float
-    variances: Array
-    total: float
-
-    @classmethod
-    def of(cls, frames: Array, count: int) -> _Modes:
-        """Those of frames (frames, pixels)."""
-        mean = frames.mean(0)
-        basis, variances, total = _principal_modes(frames - mean, count)
-        scale = float(np.sqrt(variances.mean()))
-        return cls(mean, basis, scale, variances / scale**2, total)
-
-    def encode(self, clip: Array) -> Array:
-        """Coefficients (frames, K)."""
-        coefficients: Array = (clip.reshape(len(clip), -1) - self.mean) @ self.basis.T / self.scale
-        return coefficients
-
-
-def _principal_modes(centred: Array, count: int) -> tuple[Array, Array, float]:
-    """Leading principal components: (count, pixels), their variances, and the total variance.
-
-    From the eigenvectors of the smaller of the two Gram matrices: exact, and cheap where pixels far outnumber
-    frames. Each component's largest entry is positive.
-    """
-    frames, pixels = centred.shape
-    small = centred @ centred.T if frames <= pixels else centred.T @ centred
-    total = float(np.trace(small))
-    if not total > 1e-20 * frames * pixels:  # pixels are of order 1, and their means carry errors of 1e-16
-        raise FitError("the clips do not change from frame to frame: there is nothing to fit")
-    if not 1 <= count <= len(small):
-        raise FitError(f"{frames} training frames of {pixels} pixels have 1 to {len(small)} modes, not {count}")
-    values, vectors = eigh(small, subset_by_index=[len(small) - count, len(small) - 1])
-    values, vectors = values[::-1], vectors[:, ::-1]
-    # Below 1e-12 of the total a squared matrix holds rounding error, not a mode.
-    held = int((values > 1e-12 * total).sum())
-    if held < count:
-        raise FitError(f"the training frames hold only {held} modes, {count} were asked for")
-    basis = (vectors.T @ centred) / np.sqrt(values)[:, None] if frames <= pixels else vectors.T
-    largest = np.take_along_axis(basis, np.abs(basis).argmax(1)[:, None], 1)
-    return basis * np.sign(largest), values / frames, total / frames
-
-
-def _scores(
-    video: FittedVideo, training: Sequence[Array], unseen: Sequence[Array], variances: Array, choice: Choice
-) -> dict[str, tuple[float, ...]]:
-    """Log-densities of the held-out segments under the fit and the baselines."""
-
-    def score(gamma: Array, cross: float = 0.0, white: float = MIN_WHITE) -> tuple[float, ...]:
-        law = shrink(gamma, cross, white, variances)
-        return tuple(float(log_densities(law, segment)[-1]) for segment in unseen)
-
-    static = _static_video(training, max(map(len, unseen)))
-    floor = MIN_WHITE * np.diag(variances)
-    cross, white = choice.first_order
-    return {
-        "fitted": tuple(video.log_likelihood(segment) for segment in unseen),
-        "independent frames": score(lattice_autocovariance(training, 0, variances)),
-        "static video": tuple(_static_log_density(static[0], static[1] + floor, z) for z in unseen),
-        "AR(1) per mode": score(lattice_autocovariance(training, 1, variances, unrelated=True)),
-        "VAR(1)": score(lattice_autocovariance(training, 1, variances, unrelated=cross == 1), cross, white),
-    }
-
-
-def _static_video(training: Sequence[Array], length: int) -> tuple[Array, Array]:
-    """Covariances of Z and of the noise in X_t = Z + noise_t, from pieces of at most ``length`` frames."""
-    pieces = [piece for clip in training for piece in np.array_split(clip, max(1, round(len(clip) / length)))]
-    means = np.concatenate([np.broadcast_to(piece.mean(0), piece.shape) for piece in pieces])
-    within = np.concatenate(list(pieces)) - means
-    return means.T @ means / len(means), within.T @ within / len(within)
-
-
-def _static_log_density(still: Array, noise: Array, segment: Array) -> float:
-    """Log-density of frames with covariance 1 1^T ⊗ still + I ⊗ noise.
-
-    The orthonormal time average √T x̄ has covariance T·still + noise; the T - 1 other directions, ``noise``.
-    """
-    frames = len(segment)
-    mean = segment.mean(0)
-    rest = segment - mean
-    slow = log_densities((frames * still + noise)[None], np.sqrt(frames) * mean[None])[0]
-    # The other directions are T - 1 frames of white noise, but `rest` is written in T dependent coordinates.
-    fast = log_densities(noise[None], rest)[0] - log_densities(noise[None], np.zeros_like(mean)[None])[0]
-    return float(slow + fast)

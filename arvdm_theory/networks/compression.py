@@ -18,7 +18,15 @@ from arvdm_theory.networks.attention import Attention
 from arvdm_theory.networks.config import ModelError
 from arvdm_theory.networks.embeddings import Frames, scaled_linear
 
-__all__ = ["ChannelBottleneck", "Compression", "PlaceMerge", "Resampler", "TemporalMerge", "merge_places"]
+__all__ = [
+    "ChannelBottleneck",
+    "Compression",
+    "PlaceMerge",
+    "Resampler",
+    "TemporalMerge",
+    "merge_places",
+    "split_places",
+]
 
 
 class Compression(nn.Module):
@@ -40,6 +48,13 @@ def merge_places(x: Tensor, factor: int) -> Tensor:
     *lead, h, w, c = x.shape
     x = x.reshape(*lead, h // factor, factor, w // factor, factor, c)
     return x.transpose(-4, -3).reshape(*lead, h // factor, w // factor, factor * factor * c)
+
+
+def split_places(x: Tensor, factor: int) -> Tensor:
+    """The inverse of :func:`merge_places`: (.., h, w, factor² c) → (.., factor h, factor w, c)."""
+    *lead, h, w, _ = x.shape
+    x = x.reshape(*lead, h, w, factor, factor, -1).transpose(-4, -3)
+    return x.reshape(*lead, h * factor, w * factor, x.shape[-1])
 
 
 class PlaceMerge(Compression):

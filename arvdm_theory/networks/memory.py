@@ -15,6 +15,10 @@ concat      remembered frames stand in slots, newest last; each slot has a linea
 cross       after every layer, the window's features attend to the memory's
 =========== ==========================================================================================
 
+Merged places stay merged: keys and values, or a slot's share of the features, are made once a merged place, and
+each of the window's places that lie in it reads them by a map of its own. Prepended frames alone are spread over
+the window's grid: in the network each of their places meets another of the window's, and no two stay the same.
+
 Slots in order of time say nothing about *which* of them shows what a window frame should: by the time that a
 network sees the sum, the slots are mixed, and no later layer can tell which channel came with which pose.
 ``film`` scales the channels of each slot by a function of the difference between its pose and the window frame's,
@@ -39,7 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.attention import FrameAttention, on_grid
+from arvdm_theory.networks.attention import FrameAttention, Remembered, on_grid
 from arvdm_theory.networks.compression import (
     ChannelBottleneck,
     Compression,
@@ -47,12 +51,22 @@ from arvdm_theory.networks.compression import (
     Resampler,
     TemporalMerge,
     merge_places,
+    split_places,
 )
 from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.embeddings import Frames, FrameStem, scaled_linear
 from arvdm_theory.networks.options import Options, option
 
-__all__ = ["ATTENTIONS", "COMPRESSIONS", "STRUCTURES", "Level", "Memory", "MemoryOptions", "Recalled"]
+__all__ = [
+    "ATTENTIONS",
+    "COMPRESSIONS",
+    "STRUCTURES",
+    "Level",
+    "Memory",
+    "MemoryOptions",
+    "Recalled",
+    "Recollection",
+]
 
 STRUCTURES = ("none", "prepend", "concat", "cross")
 COMPRESSIONS = ("none", "spatial", "temporal", "tokens")
@@ -62,6 +76,9 @@ _ROLE_SCALE = 0.3
 
 Level = tuple[int, int, int]
 """(h, w, channels) of the features that some layers work on."""
+
+Recollection = tuple[Remembered, ...]
+"""What a network makes of its references alone: the memory on each of its levels; nothing without references."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +129,13 @@ class Recalled:
         x: the features that the network works on, remembered frames first where they are prepended.
         frames: of ``x``.
         prepended: how many of them are remembered frames.
-        levels: for each of the network's levels, the grid and frames to attend to; None where there are none.
+        levels: for each of the network's levels, the memory to attend to; None where there is none.
     """
 
     x: Tensor
     frames: Frames
     prepended: int
-    levels: tuple[tuple[Tensor, Frames] | None, ...]
+    levels: tuple[Remembered | None, ...]
 
 
 class Memory(nn.Module):
@@ -147,14 +164,17 @@ class Memory(nn.Module):
         self.role: nn.Parameter | None = None
         self.slots: Slots | None = None
         self.pyramid: nn.ModuleList | None = None
+        self.grids = [(h, w)] * len(levels)
         if options.structure == "none":
             return
         self.role = nn.Parameter(_ROLE_SCALE * torch.randn(width))
         if options.structure == "concat":
             count = compress.slots(config.references) if compress else config.references
-            self.slots = Slots(count, width, condition, options.film)
+            merged = self._merged((h, w), compress.grid) if compress else 1
+            self.slots = Slots(count, width, condition, options.film, merged)
         if options.structure == "cross":
             grid, steps = compress.grid if compress else (h, w), nn.ModuleList()
+            self.grids = [grid]
             for (_, _, below), (height, breadth, above) in itertools.pairwise(levels):
                 if height % grid[0] and grid[0] % height:
                     raise ModelError(
@@ -163,6 +183,7 @@ class Memory(nn.Module):
                     )
                 steps.append(LevelStep(grid, (height, breadth), below, above))
                 grid = (min(grid[0], height), min(grid[1], breadth))
+                self.grids.append(grid)
             self.pyramid = steps
 
     @property
@@ -176,28 +197,40 @@ class Memory(nn.Module):
             return None
         h, w, width = self.levels[level]
         return FrameAttention(
-            width, self.heads, self.condition, self.poses, True, self.options.attention, places=h * w
-        )
+            width, self.heads, self.condition, self.poses, True, self.options.attention, places=h * w,
+            merged=self._merged((h, w), self.grids[level]),
+        )  # fmt: skip
 
-    def forward(self, x: Tensor, frames: Frames, references: ReferenceBatch, stem: FrameStem) -> Recalled:
-        """The window's features ``x`` (batch, w, h, w, c) and its frames, joined by the memory's."""
-        nothing: tuple[None, ...] = (None,) * len(self.levels)
+    def recall(self, references: ReferenceBatch, stem: FrameStem) -> Recollection:
+        """What is made of the references, whatever the window's noise."""
         if self.role is None or not references.frames:
-            return Recalled(x, frames, 0, nothing)
+            return ()
         grid, known = stem.references(references)
         grid = grid + self.role
         if self.compress is not None:
             grid, known = self.compress(grid, known)
-        if self.slots is not None:
-            return Recalled(self.slots(x, frames, grid, known), frames, 0, nothing)
+        seen = [Remembered(grid, known)]
+        for step in self.pyramid or ():
+            grid = step(grid)
+            seen.append(Remembered(grid, known))
+        return tuple(seen)
+
+    def forward(self, x: Tensor, frames: Frames, recollection: Recollection) -> Recalled:
+        """The window's features ``x`` (batch, w, h, w, c) and its frames, joined by the memory's."""
+        nothing: tuple[None, ...] = (None,) * len(self.levels)
+        if not recollection:
+            return Recalled(x, frames, 0, nothing)
         if self.pyramid is not None:
-            seen = [(grid, known)]
-            for step in self.pyramid:
-                grid = step(grid)
-                seen.append((grid, known))
-            return Recalled(x, frames, 0, tuple(seen))
-        grid = on_grid(grid, *x.shape[2:4])
-        return Recalled(torch.cat([grid, x], 1), known.before(frames), grid.shape[1], nothing)
+            return Recalled(x, frames, 0, recollection)
+        (seen,) = recollection
+        if self.slots is not None:
+            return Recalled(self.slots(x, frames, seen), frames, 0, nothing)
+        grid = on_grid(seen.grid, *x.shape[2:4])
+        return Recalled(torch.cat([grid, x], 1), seen.frames.before(frames), grid.shape[1], nothing)
+
+    def _merged(self, grid: tuple[int, int], memory: tuple[int, int]) -> int:
+        """How many places of a level's grid a place of the memory was merged from; a token is of no place."""
+        return math.prod(grid) // math.prod(memory) if isinstance(self.compress, PlaceMerge) else 1
 
     def _compression(self, grid: tuple[int, int], width: int) -> Compression | None:
         options = self.options
@@ -223,9 +256,11 @@ class Slots(nn.Module):
     in SiLU(C exp(-½ (B p - B p_s)²) + c), the exponential entry by entry, for the poses p of the window frame and
     p_s of the slot (their conditions where there are no actions): bumps along many directions, and functions of
     how many of them agree. (Gates bilinear in p and p_s cannot pick one slot out of several with similar poses.)
+
+    Where ``merged`` places of the memory are one, each of the window's takes the sum by a map of its own.
     """
 
-    def __init__(self, count: int, width: int, condition: int, film: bool) -> None:
+    def __init__(self, count: int, width: int, condition: int, film: bool, merged: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(count, width, width) / math.sqrt(count * width))
         self.bias = nn.Parameter(torch.zeros(count, width))
@@ -235,21 +270,36 @@ class Slots(nn.Module):
             self.gate = nn.Sequential(
                 nn.Linear(condition, condition), nn.SiLU(), scaled_linear(condition, width, 1.0)
             )
+        self.spread = scaled_linear(width, merged * width, 1.0) if merged > 1 else None
 
-    def forward(self, x: Tensor, frames: Frames, grid: Tensor, known: Frames) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames, memory: Remembered) -> Tensor:
         """Of the window's features and frames, and the memory's."""
+        if self.key is None or frames.pose is not None:
+            # Not even the gates depend on the noise of the window.
+            added: Tensor = memory.once(self, lambda: self._added(x, frames, memory, self._filled(memory.grid)))
+        else:
+            added = self._added(x, frames, memory, memory.once(self, lambda: self._filled(memory.grid)))
+        return x + added
+
+    def _filled(self, grid: Tensor) -> Tensor:
+        """A_s m_s + b_s."""
         count = grid.shape[1]
-        shown = torch.einsum("bshwc,scd->bshwd", grid, self.weight[-count:])
-        shown = shown + self.bias[-count:][:, None, None]
+        filled = torch.einsum("bshwc,scd->bshwd", grid, self.weight[-count:])
+        return filled + self.bias[-count:][:, None, None]
+
+    def _added(self, x: Tensor, frames: Frames, memory: Remembered, filled: Tensor) -> Tensor:
+        """The gated sum over slots, on the window's grid."""
         if self.key is None or self.gate is None:
-            added = shown.sum(1, keepdim=True)
+            added = filled.sum(1, keepdim=True)
         else:
             here = frames.condition if frames.pose is None else frames.pose
-            there = known.condition if known.pose is None else known.pose
+            there = memory.frames.condition if memory.frames.pose is None else memory.frames.pose
             apart = self.key(here)[:, :, None] - self.key(there)[:, None]
             gates = self.gate(torch.exp(-(apart**2) / 2))
-            added = torch.einsum("bfsc,bshwc->bfhwc", gates, shown)
-        return x + on_grid(added, *x.shape[2:4])
+            added = torch.einsum("bfsc,bshwc->bfhwc", gates, filled)
+        if self.spread is None:
+            return on_grid(added, *x.shape[2:4])
+        return split_places(self.spread(added), x.shape[2] // added.shape[2])
 
 
 class LevelStep(nn.Module):

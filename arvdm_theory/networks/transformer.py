@@ -12,10 +12,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.attention import FeedForward, FrameAttention, Modulation, PlaceAttention
+from arvdm_theory.networks.attention import FeedForward, FrameAttention, Modulation, PlaceAttention, Remembered
 from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.embeddings import Frames, FrameStem
-from arvdm_theory.networks.memory import Memory, MemoryOptions
+from arvdm_theory.networks.memory import Memory, MemoryOptions, Recollection
 from arvdm_theory.networks.options import GridOptions
 
 __all__ = ["TransformerBackbone", "TransformerOptions"]
@@ -70,9 +70,16 @@ class TransformerBackbone(nn.Module):
         nn.init.normal_(self.out.weight, std=_FIRST_OUTPUT)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+    def recall(self, references: ReferenceBatch) -> Recollection:
+        """What is made of the references alone."""
+        return self.memory.recall(references, self.stem)
+
+    def forward(
+        self, window: Tensor, levels: Tensor, references: ReferenceBatch, recollection: Recollection | None = None
+    ) -> Tensor:
         """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
-        recalled = self.memory(*self.stem.window(window, levels, references), references, self.stem)
+        made = self.recall(references) if recollection is None else recollection
+        recalled = self.memory(*self.stem.window(window, levels, references), made)
         x, frames = recalled.x, recalled.frames
         for layer in self.layers:
             x = layer(x, frames, recalled.levels[0])
@@ -93,7 +100,7 @@ class _Layer(nn.Module):
         self.memory = memory.attention(0)
         self.feed = FeedForward(width, width)
 
-    def forward(self, x: Tensor, frames: Frames, memory: tuple[Tensor, Frames] | None) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames, memory: Remembered | None) -> Tensor:
         if self.frames is not None:
             x = self.frames(x, frames)
         if self.places is not None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from arvdm_theory.interfaces import ReferenceBatch
-from arvdm_theory.networks.attention import FrameAttention, PlaceAttention
+from arvdm_theory.networks.attention import FrameAttention, PlaceAttention, Remembered
 from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.embeddings import Frames, FrameStem, scaled_linear
-from arvdm_theory.networks.memory import Level, Memory, MemoryOptions
+from arvdm_theory.networks.memory import Level, Memory, MemoryOptions, Recollection
 from arvdm_theory.networks.options import GridOptions, option
 
 __all__ = ["UNetBackbone", "UNetOptions"]
@@ -98,9 +98,16 @@ class UNetBackbone(nn.Module):
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, window: Tensor, levels: Tensor, references: ReferenceBatch) -> Tensor:
+    def recall(self, references: ReferenceBatch) -> Recollection:
+        """What is made of the references alone."""
+        return self.memory.recall(references, self.stem)
+
+    def forward(
+        self, window: Tensor, levels: Tensor, references: ReferenceBatch, recollection: Recollection | None = None
+    ) -> Tensor:
         """F, of the window's shape; see :data:`arvdm_theory.networks.denoiser.ARCHITECTURES`."""
-        recalled = self.memory(*self.stem.window(window, levels, references), references, self.stem)
+        made = self.recall(references) if recollection is None else recollection
+        recalled = self.memory(*self.stem.window(window, levels, references), made)
         x, frames = recalled.x, recalled.frames
         kept: list[Tensor] = []
         for i in range(len(self.shrink) + 1):
@@ -133,7 +140,7 @@ class _Block(nn.Module):
         self.frames = FrameAttention(channels, heads, condition, poses) if several else None
         self.memory = memory.attention(level)
 
-    def forward(self, x: Tensor, frames: Frames, memory: tuple[Tensor, Frames] | None) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames, memory: Remembered | None) -> Tensor:
         x = self.residual(x, frames)
         if self.places is not None:
             x = self.places(x, frames)

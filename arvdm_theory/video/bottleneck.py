@@ -45,8 +45,10 @@ from arvdm_theory.diffusion.scores import ExactScore
 from arvdm_theory.information.estimators import EstimationWarning, ksg_contributions
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.laws.autoregression import extend
-from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo, fit_video, same_clips
+from arvdm_theory.laws.fitted import FitError, FittedVideo
+from arvdm_theory.laws.fitting import FitReport, fit_video
 from arvdm_theory.laws.gaussian import StationaryVideo
+from arvdm_theory.laws.same_clips import same_clips
 from arvdm_theory.laws.selection import model
 from arvdm_theory.networks.config import DenoiserConfig
 from arvdm_theory.noise import alpha, sigma2
@@ -152,7 +154,7 @@ def clip_bottleneck(
 
     Raises:
         FitError: if there are fewer than four different clips, a clip is too short for the memory, or as
-            :func:`arvdm_theory.laws.fitted.fit_video`.
+            :func:`arvdm_theory.laws.fitting.fit_video`.
         ValueError: for references outside 1..M - 1, or another argument out of range.
     """
     counts = sorted(set(references))

@@ -35,14 +35,8 @@ from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.memory_plans import MemoryPlan, PlanKind
 from arvdm_theory.video.metrics import decibel, mean_squared_error, psnr, ssim
 from arvdm_theory.video.retrieval import SOURCES
-from arvdm_theory.video.runs import (
-    Samples,
-    VideoRun,
-    continue_clips,
-    one_an_episode,
-    run_store,
-    sample_run,
-)
+from arvdm_theory.video.runs import VideoRun, run_store
+from arvdm_theory.video.samples import Samples, continue_clips, one_an_episode, sample_run
 from arvdm_theory.video.windows import WindowSource, find_windows
 
 __all__ = [

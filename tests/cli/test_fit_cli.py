@@ -10,7 +10,8 @@ import pytest
 
 from arvdm_theory.cli import main
 from arvdm_theory.data.clips import Region, read_clip
-from arvdm_theory.laws.fitted import fit_video, load_fitted
+from arvdm_theory.laws.fitted import load_fitted
+from arvdm_theory.laws.fitting import fit_video
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from arvdm_theory import GridVideo, References, outpainting
 from arvdm_theory.cli import main
 from arvdm_theory.experiments.retrieval.run import NeedleConfig, run_needle
 from arvdm_theory.laws.gridworld.retrieval import expected_retrieval, retrieval_along
-from arvdm_theory.laws.gridworld.world import View, maze, ring, torus, tour
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import maze, ring, torus, tour
 
 
 def needle(tmp_path, *options):

@@ -127,11 +127,17 @@ def test_suites_are_known_by_name_and_name_each_network_once(
 ) -> None:
     runs = suite(EXPERIMENTS["video"].presets)
     assert len(set(runs)) == len(runs)
-    # Every network with a memory has its twin without one, but for the large one and those of further worlds.
+    # Every network with a memory has its twin without one, but for the large one, those of further worlds and
+    # those trained for longer.
     twins = {study.network_name(run): run for run in runs}
     work = study._Work(twins, tmp_path, progress=False)
     alone = [run for run in runs if run.memory != "none" and work.twin(run) is None]
-    assert {(run.preset, run.worlds) for run in alone} == {("cpu-long", 0), ("cpu-slip", 2), ("cpu-slip", 3)}
+    assert {(run.preset, run.worlds) for run in alone} == {
+        ("cpu-long", 0),
+        ("cpu-slip", 2),
+        ("cpu-slip", 3),
+        ("cpu-farthest", 1),
+    }
     for run in runs:
         twin = work.twin(run)
         if twin is not None:

@@ -24,15 +24,8 @@ from arvdm_theory.laws.gridworld.retrieval import (
     retrieval_bounds,
     sampled_retrieval,
 )
-from arvdm_theory.laws.gridworld.world import (
-    GridworldError,
-    RandomWalk,
-    View,
-    maze,
-    ring,
-    torus,
-    tour,
-)
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import GridworldError, RandomWalk, maze, ring, torus, tour
 
 COUNTS = ("total", "needles", "needle_hits", "revisits", "frame_hits", "lost")
 

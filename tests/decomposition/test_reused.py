@@ -33,7 +33,7 @@ from arvdm_theory import (
     sticky_chain,
 )
 from arvdm_theory.bounds.saturation import closed_loop
-from arvdm_theory.experiments.claims import same_level_plan
+from arvdm_theory.experiments.claims.accumulation import same_level_plan
 from arvdm_theory.laws.emission import Codebook
 from arvdm_theory.laws.finite import FiniteStateVideo
 from arvdm_theory.plan.file import plan_from_dict, plan_to_dict

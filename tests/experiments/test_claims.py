@@ -13,8 +13,10 @@ import pytest
 from arvdm_theory import Plan, References, ar1
 from arvdm_theory.cli import main
 from arvdm_theory.decomposition.recursion import rates
-from arvdm_theory.experiments import claims
-from arvdm_theory.experiments.claims import CLAIMS, page, run, same_level_plan
+from arvdm_theory.experiments.claims import networks, schedulers
+from arvdm_theory.experiments.claims.accumulation import same_level_plan
+from arvdm_theory.experiments.claims.page import page
+from arvdm_theory.experiments.claims.run import CLAIMS, run
 from arvdm_theory.experiments.networks import Preset, Setting
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.noise import time_grid
@@ -129,7 +131,7 @@ def test_the_verdict_on_networks_is_made_of_its_numbers(
             for name, value in (values | {"per_step": per_step, "de": 1.0, "see": see}).items():
                 yield grid, name, Number.exact(float(value))
 
-    monkeypatch.setattr(claims, "trained_sums", planted)
+    monkeypatch.setattr(schedulers, "trained_sums", planted)
     found = run(["per-step-sums-networks"], progress=False)[0]
     assert found.verdict.startswith(verdict)
     assert len(found.numbers) == 6
@@ -154,7 +156,8 @@ def test_an_unknown_claim_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("memories-retrieve", "compression-pays", "forgetting-degrades")
     place = tmp_path / "video-findings.csv"
-    monkeypatch.setattr(claims, "_VIDEO", place)
+    monkeypatch.setattr(networks, "_VIDEO", place)
+    monkeypatch.setattr(networks, "_COMPRESSION", place)
     assert all(each.verdict.startswith("not decided here") for each in run(names, progress=False))
     packed = "dmlab, far, worlds 1: cross, temporal 4 in 1, 112 frames"
     rows = [
@@ -183,4 +186,5 @@ def test_claims_on_networks_follow_the_published_findings(tmp_path: Path, monkey
     pd.DataFrame(rows, columns=columns).to_csv(place, index=False)
     pays, degrades = run(names[1:], progress=False)
     assert pays.verdict.startswith("so of none of 1")
+    assert pays.verdict.endswith("1 save half of the time or memory, the least of which loses 0.06")
     assert "degrade more by one measure and less by another; at equal quality more" in degrades.verdict

@@ -27,7 +27,8 @@ from arvdm_theory.experiments.verify.checks import (
 from arvdm_theory.experiments.verify.figures import bounds
 from arvdm_theory.experiments.verify.run import headline
 from arvdm_theory.laws.gridworld.retrieval import expected_retrieval
-from arvdm_theory.laws.gridworld.world import GridVideo, ring
+from arvdm_theory.laws.gridworld.video import GridVideo
+from arvdm_theory.laws.gridworld.world import ring
 
 
 def named(checks: list[Check]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from arvdm_theory.experiments.video_cost.run import (
     CostError,
     Seconds,
     alternating_seconds,
-    calls_a_frame,
+    frame_seconds,
     step_inputs,
 )
 from arvdm_theory.interfaces import ReferenceBatch
@@ -95,9 +95,9 @@ def _allocated(call: Callable[[], Any], folder: Path) -> int:
     return peak
 
 
-def _one_call(run: VideoRun) -> Callable[[], Tensor]:
+def _two_steps(run: VideoRun) -> Callable[[], Tensor]:
     network = study._network(run, CPU, 0)
-    return study._call(network, step_inputs(run.windows, network.config, 1, CPU))
+    return study._two_steps(network, step_inputs(run.windows, network.config, 1, CPU))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def _one_call(run: VideoRun) -> Callable[[], Tensor]:
     ],
 )
 def test_the_peak_of_a_network_is_what_the_allocator_gave_out(fields: dict[str, Any], tmp_path: Path) -> None:
-    call = _one_call(VideoRun(preset="smoke", memory_frames=6, **fields))
+    call = _two_steps(VideoRun(preset="smoke", memory_frames=6, **fields))
     with torch.no_grad():
         counted, given_out = peak_bytes(call, CPU), _allocated(call, tmp_path)
         assert peak_bytes(call, CPU) == counted
@@ -130,7 +130,7 @@ def test_memory_grows_by_the_same_bytes_for_every_prepended_frame_and_not_at_all
         for frames in (8, 16, 24):
             run = VideoRun(preset="smoke", memory=memory, memory_frames=frames)  # type: ignore[arg-type]
             with torch.no_grad():
-                peaks.setdefault(memory, []).append(peak_bytes(_one_call(run), CPU))
+                peaks.setdefault(memory, []).append(peak_bytes(_two_steps(run), CPU))
     assert len(set(peaks["none"])) == 1
     first, second, third = peaks["prepend"]
     assert third - second == second - first > 0
@@ -153,7 +153,11 @@ def test_inputs_and_calls_a_frame_are_those_of_a_rollout(plan: Any) -> None:
         actions=torch.zeros(videos, windows.total_frames, POSE_DIM),
     )  # fmt: skip
     last = [call for call in calls if call[2].window_frames == tuple(plan.window_frames(k))]
-    assert len(last) == calls_a_frame(plan) * (plan.clean_frames(k) - plan.clean_frames(k - 1)) > 0
+    new = plan.clean_frames(k) - plan.clean_frames(k - 1)
+    # A first call of 1 second on the wall and later ones of 1 s: all calls; the processor's tell the first apart.
+    a_frame = frame_seconds(plan, Seconds(1.0, 1.0), Seconds(1.0, 0.0))
+    assert len(last) == round(a_frame.wall * new) > 0
+    assert a_frame.cpu * new == pytest.approx(1)
     theirs, ours = last[0], step_inputs(windows, network, videos, CPU)
     for index in (0, 1):
         assert ours[index].shape == theirs[index].shape
@@ -191,10 +195,13 @@ def test_seconds_are_medians_of_calls_that_take_turns_after_one_to_warm_up(
 def test_a_run_goes_on_where_it_stopped_and_draws_its_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def timed(calls: dict[str, Callable[[], Tensor]], repeats: int, device: torch.device) -> dict[str, Seconds]:
+    def timed(calls: dict[Any, Callable[[], Tensor]], repeats: int, device: torch.device) -> dict[Any, Seconds]:
         # The window of every network is of two videos, as the config says.
         assert all(len(call()) == SMOKE.videos for call in calls.values())
-        return {"own": Seconds(3.0, 2.0), "base": Seconds(1.5, 0.5)}
+        return {
+            ("own", "first"): Seconds(5.0, 4.0), ("own", "later"): Seconds(2.0, 1.0),
+            ("base", "first"): Seconds(2.5, 0.5), ("base", "later"): Seconds(1.0, 0.5),
+        }  # fmt: skip
 
     monkeypatch.setattr(study, "alternating_seconds", timed)
     table = study.video_cost(SMOKE, tmp_path, progress=False)
@@ -206,12 +213,13 @@ def test_a_run_goes_on_where_it_stopped_and_draws_its_figure(
         for memory in ("prepend", "concat", "cross")
         for name in ("none", "spatial", "temporal", "tokens")
     ]
-    # 3 reverse steps of a window of 4 frames and 2 videos.
-    assert (table["seconds_frame"] == 3.0 * 3 / 4 / 2).all()
-    assert (table["cpu_seconds_frame"] == 2.0 * 3 / 4 / 2).all()
-    assert (table["baseline_seconds_frame"] == 1.5 * 3 / 4 / 2).all()
+    # 3 reverse steps, a first and two later ones, of a window of 4 frames and 2 videos.
+    assert (table["seconds_frame"] == 9.0 / 4 / 2).all()
+    assert (table["cpu_seconds_frame"] == 6.0 / 4 / 2).all()
+    assert (table["baseline_seconds_frame"] == 4.5 / 4 / 2).all()
     assert (table["ratio"] == 2.0).all()
     assert (table["cpu_ratio"] == 4.0).all()
+    assert (table["call_ratio"] == 8.0).all()
     # Two remembered frames and two of context, which is all that the network without memory is shown.
     assert table.set_index("memory").groupby("memory")["references"].unique().map(list).to_dict() == {
         "none": [2], "prepend": [4], "concat": [4], "cross": [4],

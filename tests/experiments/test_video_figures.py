@@ -26,7 +26,7 @@ from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import write_table
 from arvdm_theory.video.decay import rank_agreement
 from arvdm_theory.video.rollouts import PROXIES
-from arvdm_theory.video.runs import Samples
+from arvdm_theory.video.samples import Samples
 from arvdm_theory.video.windows import Window
 
 GENERATED, NEEDLE, LAST = "generated", "copy of the right memory frame", "copy of the last frame"
@@ -102,7 +102,8 @@ def summarised(networks: list[dict[str, Any]]) -> pd.DataFrame:
         table[f"{name}_low"] = table[name] - rng.uniform(0.01, 0.05, len(table))
         table[f"{name}_high"] = table[name] + rng.uniform(0.01, 0.05, len(table))
     table["slope_constant"] = np.nan
-    table["cpu_ratio"] = rng.uniform(1, 4, len(table))
+    for name in ("cpu_ratio", "call_ratio", "peak_ratio"):
+        table[name] = rng.uniform(1, 4, len(table))
     for name in ("end", *(f"end_{proxy}" for proxy in PROXIES)):
         table[name] = rng.uniform(10, 25, len(table))
     for axis in ("rate", "nats"):
@@ -343,15 +344,19 @@ def test_prices_are_those_of_the_condition_whose_compressed_memory_is_longest() 
     ]
     table = summarised([*EVERYTHING, *longer])
     part = table[table["preset"] == "cpu-farthest"]
-    rates, _ = price(table).axes
-    drawn = points(rates)
-    np.testing.assert_allclose(drawn[["x", "y", "low"]], part[["cpu_ratio", "rate", "rate_low"]], rtol=1e-12)
-    assert drawn["marker"].tolist() == ["o", "o", "v", "v"]
-    (stairs,) = dashes(rates, "--")
-    x, y = np.asarray(stairs.get_xdata()), np.asarray(stairs.get_ydata())
-    assert len(x) == part["front_price"].sum() >= 1
-    for cost, rate in zip(part["cpu_ratio"], part["rate"], strict=True):
-        assert ((x <= cost) & (y >= rate)).any()
+    panels = price(table).axes
+    for panel, name in zip(panels, ("cpu_ratio", "call_ratio", "peak_ratio"), strict=True):
+        drawn = points(panel)
+        np.testing.assert_allclose(drawn[["x", "y", "low"]], part[[name, "rate", "rate_low"]], rtol=1e-12)
+        assert drawn["marker"].tolist() == ["o", "o", "v", "v"]
+        assert [text.get_text() for text in panel.texts] == ["2:1", "4:1"]
+        (stairs,) = dashes(panel, "--")
+        x, y = np.asarray(stairs.get_xdata()), np.asarray(stairs.get_ydata())
+        # Nobody beyond the stairs, and nobody on them but those that none beats.
+        each = list(zip(part[name], part["rate"], strict=True))
+        beaten = [((part[name] <= cost) & (part["rate"] >= rate)).sum() > 1 for cost, rate in each]
+        assert len(x) == beaten.count(False) >= 1
+        assert all(((x <= cost) & (y >= rate)).any() for cost, rate in each)
     with pytest.raises(NothingToDraw, match="compressed memory"):
         price(summarised(SEEDS))
 

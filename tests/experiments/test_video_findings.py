@@ -3,7 +3,6 @@
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from arvdm_theory.experiments.findings import Finding
 from arvdm_theory.experiments.video.findings import _drift, findings
@@ -36,13 +35,10 @@ def retrieved() -> pd.DataFrame:
 
 def summarised() -> pd.DataFrame:
     rolled = {"slope": -0.1, "slope_low": -0.2, "slope_high": 0.0, "psnr_first": 20.0, "end": 12.0}
-    cost = {"cpu_ratio": 2.0, "peak_ratio": 3.0, "cpu_whole": float("nan"), "peak_whole": float("nan")}
     rows = [
-        row("a", "none", 0.2, **cost, **rolled, begin_true=14.0, end_true=14.5),
-        row("c", "cross", 0.8, **cost, **rolled, begin_true=18.0, end_true=17.25),
-        row("e", "cross", 0.78, **cost | {"cpu_ratio": 1.2, "cpu_whole": 0.4, "peak_whole": 0.6}, compress=4,
-            compression="temporal"),
-    ]  # fmt: skip
+        row("a", "none", 0.2, **rolled, begin_true=14.0, end_true=14.5),
+        row("c", "cross", 0.8, **rolled, begin_true=18.0, end_true=17.25),
+    ]
     return pd.DataFrame(rows)
 
 
@@ -75,15 +71,6 @@ def test_memories_are_held_against_the_best_that_knows_no_map_and_against_dead_r
     assert f"rate: {label}: cross, 8 frames, 100 updates" not in told
 
 
-def test_what_compression_loses_is_counted_from_the_twin() -> None:
-    told, label = found(), "dmlab, cpu-slip, worlds 1: cross, temporal 4 in 1, 8 frames, 400 updates"
-    lost = told[f"rate lost by compression: {label}"]
-    assert lost[1:4] == pytest.approx((0.02, 0.02 - 0.1 * 2**0.5, 0.02 + 0.1 * 2**0.5))
-    assert told[f"dB lost by compression: {label}"].value == pytest.approx(0.4)
-    assert told[f"processor's time beside uncompressed: {label}"].value == 0.4
-    assert told["processor's time beside no memory: cross, temporal 4 in 1, 8 frames, 400 updates"].value == 1.2
-
-
 def test_changes_on_true_frames_are_apart_from_rollouts() -> None:
     told, label = found(), "dmlab, cpu-slip, worlds 1"
     assert told[f"largest change on true frames (dB): {label}"].value == 0.75
@@ -96,7 +83,7 @@ def test_drift_is_what_generated_references_cost() -> None:
     """Five networks: those that forget more drift less, though all lose the same from the first frame on."""
     rows = [
         row(str(i), "cross", 0.2 * i, slope=-0.1, slope_low=-0.2, slope_high=0.0, psnr_first=20.0, end=12.0,
-            begin_true=14.0, end_true=12.0 + i, cpu_ratio=1.0, peak_ratio=1.0)
+            begin_true=14.0, end_true=12.0 + i)
         for i in range(1, 6)
     ]  # fmt: skip
     told = {each.finding: each for each in _drift(pd.DataFrame(rows))}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from arvdm_theory.data.clips import read_frames
 from arvdm_theory.experiments.video.grid_figure import draw_grid
 from arvdm_theory.experiments.video.run import film_table
-from arvdm_theory.video.runs import Samples
+from arvdm_theory.video.samples import Samples
 from arvdm_theory.video.windows import Window
 
 GIVEN, FRAMES = 2, 5

@@ -25,7 +25,8 @@ from arvdm_theory.data.clips import read_clip
 from arvdm_theory.decomposition.recursion import RecursiveTerms
 from arvdm_theory.information.gaussian import conditional_mutual_information
 from arvdm_theory.laws.autoregression import MIN_WHITE
-from arvdm_theory.laws.fitted import FitError, FitReport, FittedVideo
+from arvdm_theory.laws.fitted import FitError, FittedVideo
+from arvdm_theory.laws.fitting import FitReport
 from arvdm_theory.laws.selection import choose
 from arvdm_theory.laws.states import State
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from arvdm_theory import GridVideo
+from arvdm_theory.laws.gridworld.view import View
 from arvdm_theory.laws.gridworld.world import (
     GridworldError,
     RandomWalk,
-    View,
     World,
     maze,
     pose,

@@ -7,9 +7,14 @@ import torch
 from network_cases import ACTIONS, BACKBONES, MEMORIES, inputs, network
 from torch import Tensor
 
+from arvdm_theory.diffusion.sampler import generate
+from arvdm_theory.diffusion.scores import GuidedScore
 from arvdm_theory.interfaces import ReferenceBatch
 from arvdm_theory.networks.config import DenoiserConfig, ModelError
 from arvdm_theory.networks.denoiser import Denoiser
+from arvdm_theory.networks.embeddings import FrameStem
+from arvdm_theory.plan.methods import outpainting
+from arvdm_theory.plan.references import References
 
 PAIRS = [(backbone, memory) for backbone in BACKBONES for memory in MEMORIES]
 # Each structure and each compression once or more.
@@ -42,6 +47,54 @@ def test_every_parameter_has_a_gradient_from_the_start(backbone: str, memory: st
     dead = [name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert dead == []
     assert all(bool(torch.isfinite(p.grad).all()) for p in net.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("actions", [0, ACTIONS])
+@pytest.mark.parametrize(("backbone", "memory"), PAIRS)
+def test_what_is_made_of_references_serves_windows_of_any_noise(backbone: str, memory: str, actions: int) -> None:
+    net = network(backbone, memory, actions)
+    window, levels, told = inputs(net)
+    with torch.no_grad():
+        kept = net.recall(told)
+        for scale in (0.5, 2.0):
+            args = scale * window, scale * levels, told
+            assert torch.equal(net(*args, kept), net(*args))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+@pytest.mark.parametrize(("backbone", "memory"), [("vector", "cross-none"), ("patches", "concat-temporal")])
+def test_the_sampler_has_a_network_look_at_the_references_once_a_stage(
+    backbone: str, memory: str, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network(backbone, memory, actions=0)
+    plan = outpainting(window=2, references=References.last(3), reverse_steps=4, init_steps=5)
+    looked: list[int] = []
+    stem = FrameStem.references
+
+    def seen(self: FrameStem, references: ReferenceBatch) -> object:
+        looked.append(len(references.values))
+        return stem(self, references)
+
+    monkeypatch.setattr(FrameStem, "references", seen)
+    made = []
+    for batch in (5, 3):
+        looked.clear()
+        score = GuidedScore(guidance, net.as_score(batch))
+        made.append(generate(score, plan, 3, 5, net.config.frame_dim, step="ddim", seed=1, batch=batch))
+        # The first stage has no references; all five videos go at once, or three and two in each of four steps.
+        assert looked == ([5] * 3 if batch == 5 else [3, 2] * 4 * 3)
+    # Some tens of reverse steps: float64's rounding grows little in so few.
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e3 * ROUNDING)
+
+
+def test_what_is_made_of_references_is_refused_as_they_are() -> None:
+    net = network("patches", "cross-none")
+    _, _, told = inputs(net)
+    with pytest.raises(ModelError, match="at most 3 references"):
+        net.recall(dataclasses.replace(told, levels=told.levels[:2]))
+    few = net.as_score(batch=2)
+    assert few.recalling(told) is few, "three windows do not go at once"
+    assert net.as_score(batch=3).recalling(told).recall is None
 
 
 @pytest.mark.parametrize(("backbone", "memory"), [pair for pair in FEWER_PAIRS if pair[1] != "none"])

@@ -1,16 +1,25 @@
 """The memory part: its options, its compressions, and what each structure lets through."""
 
 import dataclasses
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from network_cases import MEMORIES, inputs, network
+from torch.utils.flop_counter import FlopCounterMode
 
-from arvdm_theory.networks.attention import Attention, FrameAttention, on_grid
-from arvdm_theory.networks.compression import PlaceMerge, Resampler, TemporalMerge, merge_places
+from arvdm_theory.networks.attention import Attention, FrameAttention, Remembered, on_grid
+from arvdm_theory.networks.compression import (
+    PlaceMerge,
+    Resampler,
+    TemporalMerge,
+    merge_places,
+    split_places,
+)
 from arvdm_theory.networks.config import ModelError
 from arvdm_theory.networks.embeddings import Frames
-from arvdm_theory.networks.memory import MemoryOptions
+from arvdm_theory.networks.memory import MemoryOptions, Slots
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,6 +84,7 @@ def test_merged_places_are_the_squares_of_the_grid() -> None:
     expected = torch.nn.functional.conv2d(pictures, kernel, layer.merge.bias, stride=2)
     torch.testing.assert_close(layer(x, some_frames(2, 3))[0].flatten(0, 1).permute(0, 3, 1, 2), expected)
     assert torch.equal(on_grid(x, 8, 12)[:, :, ::2, 1::2], x)
+    assert torch.equal(split_places(merged, 2), x)
 
 
 def test_frames_are_merged_in_groups_counted_back_from_the_newest() -> None:
@@ -180,13 +190,70 @@ def test_which_places_of_a_memory_a_place_sees(attention: str, reach: str) -> No
     torch.manual_seed(0)
     layer = FrameAttention(8, 2, 8, poses=True, memory=True, attention=attention, places=16).double()
     x, memory = draw(1, 2, 4, 4, 8), draw(1, 3, 2, 2, 8, seed=3).requires_grad_()
-    output = layer(x, some_frames(1, 2), (memory, some_frames(1, 3, seed=5)))
+    output = layer(x, some_frames(1, 2), Remembered(memory, some_frames(1, 3, seed=5)))
     output[0, 1, 3, 0].sum().backward()
     assert memory.grad is not None
     seen = memory.grad[0].abs().sum((0, -1)) > 0
     # Place (3, 0) of the 4 x 4 grid lies in place (1, 0) of the memory's 2 x 2.
     expected = torch.ones(2, 2) if reach == "all" else torch.tensor([[0, 0], [1, 0]])
     assert torch.equal(seen, expected.bool())
+
+
+@pytest.mark.parametrize("attention", ["same-place", "factorised"])
+@pytest.mark.parametrize("merged", [1, 6])
+def test_a_merged_memory_is_attended_to_as_if_it_were_spread_over_the_grid(attention: str, merged: int) -> None:
+    """Against a grid on which every merged place stands as often as it was merged, and every place's own map."""
+    torch.manual_seed(0)
+    layer = FrameAttention(8, 2, 8, True, True, attention, places=24, merged=merged).double()
+    spread = FrameAttention(8, 2, 8, True, True, attention, places=24).double()
+    shared = {name: value for name, value in layer.state_dict().items() if not name.startswith("attention.out")}
+    x, memory = draw(2, 2, 4, 6, 8), draw(2, 5, 2, 2, 8, seed=3)
+    frames, known = some_frames(2, 2), some_frames(2, 5, seed=5)
+    # Without what comes after it: the attention alone, or a place's own map would reach the other places.
+    for each in (layer, spread):
+        each.places = each.places if merged == 1 else None
+    shared = {name: value for name, value in shared.items() if merged == 1 or not name.startswith("places")}
+    value = layer(x, frames, Remembered(memory, known))
+    weights, biases = (part.chunk(merged) for part in (layer.attention.out.weight, layer.attention.out.bias))
+    for place in range(merged):
+        spread.load_state_dict(
+            {**shared, "attention.out.weight": weights[place], "attention.out.bias": biases[place]}
+        )
+        expected = spread(x, frames, Remembered(on_grid(memory, 4, 6), known))
+        mine = ... if merged == 1 else np.s_[:, :, place // 3 :: 2, place % 3 :: 3]
+        torch.testing.assert_close(value[mine], expected[mine], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("structure", ["cross", "concat"])
+def test_work_on_a_merged_memory_falls_by_the_factor(structure: str) -> None:
+    """Operations counted, not timed: what is made of the merged grid, and that it is made once."""
+    made: dict[int, int] = {}
+    for side in (1, 2, 4):
+        torch.manual_seed(0)
+        memory = Remembered(draw(2, 7, side, side, 8), some_frames(2, 7))
+        x, frames, merged = draw(2, 2, 4, 4, 8), some_frames(2, 2), (4 // side) ** 2
+        layer: FrameAttention | Slots
+        if structure == "cross":
+            layer = FrameAttention(8, 2, 8, False, True, places=16, merged=merged).double()
+        else:
+            layer = Slots(7, 8, 8, True, merged).double()
+        first, later = (_operations(layer, x, frames, memory) for _ in range(2))
+        made[side] = first - later
+        if structure == "concat":
+            # Gates, and their sum on the merged grid, are of the poses alone and are kept, too.
+            assert later == 0
+            made[side] = _operations(layer._filled, memory.grid)
+        else:
+            # Queries, and their maps out: as many whatever they are asked of.
+            projected = 2 * 2 * (2 * 2 * 16 * 8 * 8)
+            assert later >= projected
+    assert made[1] * 16 == made[2] * 4 == made[4] > 0
+
+
+def _operations(call: Callable[..., object], *given: object) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call(*given)
+    return counter.get_total_flops()
 
 
 def test_only_videos_with_actions_have_poses() -> None:

@@ -18,7 +18,8 @@ from arvdm_theory import (
     sticky_chain,
 )
 from arvdm_theory.interfaces import VideoSource
-from arvdm_theory.laws.gridworld.world import RandomWalk, View, ring, torus
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import RandomWalk, ring, torus
 from arvdm_theory.laws.pixels import ExponentialMemory, PowerLaw
 from arvdm_theory.training.sources import SourceError, data_moments, dataset_source
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from arvdm_theory.video.baselines import BASELINES, show_baselines
 from arvdm_theory.video.memory_plans import MemoryPlan
-from arvdm_theory.video.runs import _with_memory
+from arvdm_theory.video.samples import _with_memory
 from arvdm_theory.video.simulators.trajectories import Trajectory
 from arvdm_theory.video.simulators.worlds import FORWARD, LEFT, RIGHT, pose_distance, reckoned
 from arvdm_theory.video.windows import POSE_DIM, EpisodeSet, WindowSource, find_windows, pose_code

@@ -24,7 +24,8 @@ from arvdm_theory.video.rollouts import (
     rollout_plan,
     rollout_source,
 )
-from arvdm_theory.video.runs import Samples, VideoRun, sample_run
+from arvdm_theory.video.runs import VideoRun
+from arvdm_theory.video.samples import Samples, sample_run
 from arvdm_theory.video.windows import EpisodeSet, Window, pose_code
 
 SMOKE = VideoRun(preset="smoke", device="cpu")

@@ -20,17 +20,14 @@ from arvdm_theory.training.windows import WindowSampler
 from arvdm_theory.video.baselines import BASELINES
 from arvdm_theory.video.presets import PRESETS
 from arvdm_theory.video.retrieval import SOURCES
-from arvdm_theory.video.runs import (
-    STRUCTURES,
+from arvdm_theory.video.runs import STRUCTURES, VideoRun, load_run, train_run
+from arvdm_theory.video.samples import (
     Samples,
-    VideoRun,
-    load_run,
     quality_summary,
     sample_folder,
     sample_run,
     score_samples,
     summarise,
-    train_run,
     write_samples,
 )
 from arvdm_theory.video.windows import EpisodeSet, Window, WindowSource, find_windows

@@ -26,7 +26,8 @@ from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import psnr
 from arvdm_theory.video.rollouts import Way, on_true_frames, rollout_source
-from arvdm_theory.video.runs import VideoRun, sample_run, train_run
+from arvdm_theory.video.runs import VideoRun, train_run
+from arvdm_theory.video.samples import sample_run
 
 __all__ = ["SIZES", "WAYS", "drift_by_plan", "headline"]
 

@@ -206,9 +206,9 @@ def _folds(x: Array, count: int) -> Array:
     return np.asarray(1 - np.abs((count * x) % 2 - 1), dtype=np.float64)
 
 
-def _folded(rng: np.random.Generator, n: int, count: int, noise: float) -> Samples:
-    x = rng.random((n, 1))
-    return x, _folds(x, count) + noise * rng.standard_normal((n, 1))
+def _folded(rng: np.random.Generator, n: int, count: int, noise: float, d: int = 1) -> Samples:
+    x = rng.random((n, d))
+    return x, _folds(x, count) + noise * rng.standard_normal((n, d))
 
 
 def folded_information(noise: float) -> float:
@@ -231,6 +231,36 @@ def _evened(x: Array, z: Array, y: Array, power: float) -> Samples:
 def _once(x: Array, z: Array) -> Samples:
     rows = np.unique(np.hstack([x, z]), axis=0)
     return rows[:, :1], rows[:, 1:]
+
+
+def _slanted(rng: np.random.Generator, n: int, count: int, noise: float) -> Samples:
+    x = rng.standard_normal((n, 2))
+    return x, _along(x, count) + noise * rng.standard_normal((n, 1))
+
+
+def _along(x: Array, count: int) -> Array:
+    """A unit interval, uniform along a slanted line of the plane, folded so often."""
+    return _folds(np.asarray(ndtr(x @ np.array([[0.8], [0.6]]))), count)
+
+
+def _categories(rng: np.random.Generator, n: int, levels: int) -> Samples:
+    """Z is X, or by half chance."""
+    x, other = rng.integers(levels, size=(2, n, 1)).astype(float)
+    return x, np.where(rng.random((n, 1)) < 0.5, x, other)
+
+
+def _categories_information(levels: int) -> float:
+    own, others = 0.5 / levels + 0.5 / levels**2, 0.5 / levels**2
+    return levels * own * math.log(own * levels**2) + levels * (levels - 1) * others * math.log(others * levels**2)
+
+
+def _rounded_copies(rng: np.random.Generator, n: int, times: int, step: float) -> Samples:
+    x, z = _rounded(rng, n // times, RHO, step, step)
+    return np.repeat(x, times, 0), np.repeat(z, times, 0)
+
+
+def _every(x: Array, z: Array, times: int) -> Samples:
+    return x[::times], z[::times]
 
 
 def _confounded(rng: np.random.Generator, n: int, speed: float) -> Samples:
@@ -348,13 +378,22 @@ def _hard_tasks() -> dict[str, HardTask]:
     tasks["X with sign X"] = _made(
         math.log(2), 1000, "finite function", _function(np.sign), "miller-madow", lambda x, z: (np.sign(x), z)
     )
+    tasks["rounded rows, each ten times"] = _made(
+        rounded_information(0.1, RHO, 0.1), 3000, "repeats", partial(_rounded_copies, times=10, step=0.1),
+        undo=partial(_every, times=10),
+    )  # fmt: skip
+    for levels, n in ((4, 60), (8, 200), (16, 1000)):
+        tasks[f"{levels} categories, n {n}"] = _made(
+            _categories_information(levels), n, "ties", partial(_categories, levels=levels), "miller-madow"
+        )
     for count, d, apart, n, given in (
-        (16, 10, 20.0, 2000, False), (8, 5, 20.0, 1000, False), (8, 5, 20.0, 1000, True), (4, 2, 10.0, 500, False)
+        (16, 10, 20.0, 2000, False), (8, 5, 20.0, 1000, False), (8, 5, 20.0, 1000, True), (4, 2, 10.0, 500, False),
+        (30, 5, 20.0, 1000, False),
     ):  # fmt: skip
         name = f"{count} clusters in {d} dimensions{' given noise' if given else ''}"
         draw = partial(_clusters, count=count, d=d, apart=apart, given=given)
         tasks[name] = _made(math.log(count), n, "clusters", draw, "ksg1")
-    for speed, n in ((6.0, 200), (6.0, 1000), (3.0, 200), (20.0, 1000)):
+    for speed, n in ((6.0, 200), (6.0, 1000), (3.0, 200), (20.0, 1000), (20.0, 200)):
         signal = partial(_sine, speed=speed)
         tasks[f"sin {speed:.0f}x, n {n}"] = _made(
             channel_information(signal, 0.2), n, "oscillating", _link(signal, 0.2), "ksg1", partial(_bent, signal)
@@ -363,6 +402,18 @@ def _hard_tasks() -> dict[str, HardTask]:
         signal = partial(_folds, count=count)
         tasks[f"{count} folds of a unit interval"] = _made(
             folded_information(0.01), n, "oscillating", partial(_folded, count=count, noise=0.01), "ksg1",
+            partial(_bent, signal),
+        )  # fmt: skip
+    for count in (5, 20):
+        signal = partial(_folds, count=count)
+        tasks[f"{count} folds of each of two columns"] = _made(
+            2 * folded_information(0.1), 1000, "oscillating", partial(_folded, count=count, noise=0.1, d=2),
+            "ksg1", partial(_bent, signal),
+        )  # fmt: skip
+    for count in (5, 10):
+        signal = partial(_along, count=count)
+        tasks[f"{count} folds along a slanted line"] = _made(
+            folded_information(0.03), 1000, "oscillating", partial(_slanted, count=count, noise=0.03), "ksg1",
             partial(_bent, signal),
         )  # fmt: skip
     for n in (200, 1000):
@@ -377,7 +428,7 @@ def _hard_tasks() -> dict[str, HardTask]:
             _product_information(0.3), n, "oscillating", partial(_product, noise=0.3), "ksg1",
             lambda x, z, y: (x * y, z, y),
         )  # fmt: skip
-    for speed, n in ((8.0, 1000), (3.0, 500)):
+    for speed, n in ((8.0, 1000), (3.0, 500), (15.0, 1000)):
         tasks[f"sin {speed:.0f}y confounds, n {n}"] = _made(
             0.0, n, "confounded", partial(_confounded, speed=speed), undo=partial(_less_sine, speed=speed)
         )
@@ -446,9 +497,9 @@ def _contamination(share: float, at: float) -> float:
     return float((np.exp(p) * (p - _log_normal(x, 1.0))).sum() * (x[1] - x[0]))
 
 
-def _contaminated(rng: np.random.Generator, n: int) -> Array:
+def _contaminated(rng: np.random.Generator, n: int, at: float) -> Array:
     bump = rng.random((n, 1)) < 0.05
-    return np.where(bump, 4 + 0.5 * rng.standard_normal((n, 1)), rng.standard_normal((n, 1)))
+    return np.where(bump, at + 0.5 * rng.standard_normal((n, 1)), rng.standard_normal((n, 1)))
 
 
 def _scaled_up(rng: np.random.Generator, n: int, factor: float, law: str) -> Samples:
@@ -472,8 +523,8 @@ def _against_normal(rng: np.random.Generator, n: int, d: int, scale: float) -> S
     return scale * rng.standard_normal((n, d)), rng.standard_normal((n, d))
 
 
-def _contaminated_against_clean(rng: np.random.Generator, n: int) -> Samples:
-    return _contaminated(rng, n), rng.standard_normal((n, 1))
+def _contaminated_against_clean(rng: np.random.Generator, n: int, at: float) -> Samples:
+    return _contaminated(rng, n, at), rng.standard_normal((n, 1))
 
 
 def _itself(rng: np.random.Generator, n: int) -> Samples:
@@ -488,7 +539,7 @@ def _byte_pair(rng: np.random.Generator, n: int) -> Samples:
 
 def _divergence_tasks() -> dict[str, HardTask]:
     tasks: dict[str, HardTask] = {}
-    for n, factor in ((5000, 2.0), (5000, 3.0), (1000, 2.0)):
+    for n, factor in ((5000, 2.0), (5000, 3.0), (1000, 2.0), (200, 4.0)):
         truth = -math.log(factor) + factor - 1
         for law in ("exponential", "laplace"):
             draw = partial(_scaled_up, factor=factor, law=law)
@@ -500,9 +551,10 @@ def _divergence_tasks() -> dict[str, HardTask]:
         )
     draw = partial(_against_moments, d=1, forward=False)
     tasks["gaussian to bimodal, 1 column"] = _made(_bimodal_divergence(0.4, False), 2000, "modes", draw, "knn")
-    tasks["5 % contamination at 4"] = _made(
-        _contamination(0.05, 4.0), 1000, "modes", _contaminated_against_clean, "knn"
-    )
+    for at in (4.0, 6.0):
+        tasks[f"5 % contamination at {at:.0f}"] = _made(
+            _contamination(0.05, at), 1000, "modes", partial(_contaminated_against_clean, at=at), "knn"
+        )
     tasks["4 of 8 clusters in 6 dimensions"] = _made(math.log(2), 1000, "modes", _half_of_clusters, "knn")
     for d, scale in ((1, 0.8), (3, 0.8), (8, 0.9)):
         truth = d * (-math.log(scale) + (scale**2 - 1) / 2)

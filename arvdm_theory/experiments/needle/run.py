@@ -38,7 +38,9 @@ from arvdm_theory.information.gaussian import condition
 from arvdm_theory.interfaces import Score
 from arvdm_theory.laws.gaussian import ArrayVideo, GaussianVideo
 from arvdm_theory.laws.gridworld.retrieval import Guess, expected_retrieval
-from arvdm_theory.laws.gridworld.world import GridSample, GridVideo, View, World, ring, torus
+from arvdm_theory.laws.gridworld.video import GridSample, GridVideo
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import World, ring, torus
 from arvdm_theory.laws.long_memory import NeedleVideo
 from arvdm_theory.plan import Plan, References
 from arvdm_theory.training.config import TrainingConfig

@@ -25,7 +25,9 @@ from arvdm_theory.laws.gridworld.retrieval import (
     retrieval_bounds,
     sampled_retrieval,
 )
-from arvdm_theory.laws.gridworld.world import GridVideo, RandomWalk, View, World, maze, ring, torus, tour
+from arvdm_theory.laws.gridworld.video import GridVideo
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import RandomWalk, World, maze, ring, torus, tour
 from arvdm_theory.plan.methods import outpainting
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References

@@ -1,4 +1,4 @@
-"""What networks retrieve beside copies, what compression costs, how rollouts fall, and what goes together."""
+"""What networks retrieve beside copies, how rollouts fall, and what goes together."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from arvdm_theory.video.baselines import MAPLESS
 from arvdm_theory.video.decay import DecayError, partial_rank_correlation, rank_agreement
 from arvdm_theory.video.retrieval import SOURCES
 
-__all__ = ["findings"]
+__all__ = ["CONDITION", "findings", "in_condition", "network_of", "with_interval"]
 
 _OWN, _, _LAST = SOURCES
 _RECKONED = ("nearest by dead reckoning", "mean of the two nearest by dead reckoning")
 _MAPLESS = (_LAST, *MAPLESS)
-_CONDITION = ["data", "preset", "worlds"]
+CONDITION = ["data", "preset", "worlds"]
 
 
 def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
     """Of every condition by itself; intervals are the tables' own."""
     yield from _retrieval(tables["video"])
     summary = tables["video-summary"]
-    yield from _compression(summary)
     yield from _rollouts(summary)
     yield from _drift(summary)
     yield from _claims(tables["video-claims"], tables["video-agreement"])
 
 
-def _of(finding: str, row: Any, name: str) -> Finding:
+def with_interval(finding: str, row: Any, name: str) -> Finding:
+    """A column of a row, with those of its interval."""
     return Finding(finding, row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
-def _label(condition: Any) -> str:
-    data, preset, worlds = condition
+def in_condition(values: Any) -> str:
+    """The networks of one condition, in words."""
+    data, preset, worlds = values
     return f"{data}, {preset}, worlds {worlds}"
 
 
-def _network(row: Any) -> str:
+def network_of(row: Any) -> str:
     """What tells a network of a condition from the others."""
     kind = f", {row['compression']} {row['compress']} in 1" if row["compress"] > 1 else ""
     return f"{row['memory']}{kind}, {row['memory_frames']} frames, {row['steps']} updates"
@@ -49,26 +50,26 @@ def _network(row: Any) -> str:
 def _retrieval(table: pd.DataFrame) -> Iterator[Finding]:
     """Each network's rate and quality, and each reference's; how many networks are above the references."""
     table = table[table["ahead"] == 0]
-    for condition, part in table.groupby(_CONDITION, sort=False):
-        label, own = _label(condition), part[part["source"] == _OWN]
+    for condition, part in table.groupby(CONDITION, sort=False):
+        label, own = in_condition(condition), part[part["source"] == _OWN]
         longest = own[own["steps"] == own["steps"].max()]
         for _, row in longest.iterrows():
-            yield _of(f"rate: {label}: {_network(row)}", row, "rate")
-            yield _of(f"PSNR: {label}: {_network(row)}", row, "psnr")
+            yield with_interval(f"rate: {label}: {network_of(row)}", row, "rate")
+            yield with_interval(f"PSNR: {label}: {network_of(row)}", row, "psnr")
         # What no network made is the same for all; other memories are each network's own.
         rest = part[part["network"].isin(longest["network"]) & (part["source"] != _OWN)]
         others = rest["source"].str.startswith("generated with")
         known = {str(row["source"]): row for _, row in rest[~others].drop_duplicates("source").iterrows()}
         for source, row in known.items():
-            yield _of(f"rate: {label}: {source}", row, "rate")
+            yield with_interval(f"rate: {label}: {source}", row, "rate")
             if math.isfinite(row["psnr"]):
-                yield _of(f"PSNR: {label}: {source}", row, "psnr")
+                yield with_interval(f"PSNR: {label}: {source}", row, "psnr")
         for other, group in rest[others].groupby("source"):
             yield exact(f"largest rate {str(other).removeprefix('generated ')}: {label}", group["rate"].max())
         yield exact(f"queries: {label}", longest["queries"].max())
         remembering = longest[(longest["memory"] != "none") & (longest["compress"] == 1)]
         best = max(_MAPLESS, key=lambda source: known[source]["rate"])
-        yield _of(f"best without a map ({best}): {label}", known[best], "rate")
+        yield with_interval(f"best without a map ({best}): {label}", known[best], "rate")
         for name, source in (("best without a map", best), *((name, name) for name in _RECKONED)):
             above = remembering["rate_low"] > known[source]["rate_high"]
             below = remembering["rate_high"] < known[source]["rate_low"]
@@ -76,53 +77,29 @@ def _retrieval(table: pd.DataFrame) -> Iterator[Finding]:
             yield count(f"memories below {name}: {label}", int(below.sum()), len(remembering))
 
 
-def _compression(summary: pd.DataFrame) -> Iterator[Finding]:
-    """What is lost, and what it costs, beside the uncompressed twin of the same updates."""
-    keys = [*_CONDITION, "memory", "memory_frames", "steps"]
-    whole = summary[summary["compress"] == 1].drop_duplicates(keys).set_index(keys)
-    packed = summary[summary["compress"] > 1]
-    for _, row in packed.iterrows():
-        label = f"{_label(row[_CONDITION])}: {_network(row)}"
-        twin = whole.loc[tuple(row[keys])]
-        lost = twin["rate"] - row["rate"]
-        # Both answer the same queries: as if they were independent is too wide, if anything.
-        width = math.hypot(
-            max(twin["rate_high"] - twin["rate"], twin["rate"] - twin["rate_low"]),
-            max(row["rate_high"] - row["rate"], row["rate"] - row["rate_low"]),
-        )
-        yield Finding(f"rate lost by compression: {label}", lost, lost - width, lost + width)
-        yield exact(f"dB lost by compression: {label}", twin["psnr"] - row["psnr"])
-        yield exact(f"processor's time beside uncompressed: {label}", row["cpu_whole"])
-        yield exact(f"peak memory beside uncompressed: {label}", row["peak_whole"])
-    far = summary[summary["memory_frames"] == packed["memory_frames"].max()]
-    for _, row in far.iterrows():
-        yield exact(f"processor's time beside no memory: {_network(row)}", row["cpu_ratio"])
-        yield exact(f"peak memory beside no memory: {_network(row)}", row["peak_ratio"])
-
-
 def _rollouts(summary: pd.DataFrame) -> Iterator[Finding]:
     """PSNR at the begin and the end: where references are generated, and where they are true."""
     rolled = summary[summary["slope"].notna()]
-    for condition, part in rolled.groupby(_CONDITION, sort=False):
+    for condition, part in rolled.groupby(CONDITION, sort=False):
         change = part["end_true"] - part["begin_true"]
-        yield exact(f"largest change on true frames (dB): {_label(condition)}", change.abs().max())
-        yield exact(f"mean change on true frames (dB): {_label(condition)}", change.mean())
+        yield exact(f"largest change on true frames (dB): {in_condition(condition)}", change.abs().max())
+        yield exact(f"mean change on true frames (dB): {in_condition(condition)}", change.mean())
         longest = part[part["steps"] == part["steps"].max()]
         for _, row in longest.iterrows():
-            label = f"{_label(condition)}: {_network(row)}"
+            label = f"{in_condition(condition)}: {network_of(row)}"
             yield exact(f"first frame (dB): {label}", row["psnr_first"])
             yield exact(f"last eight (dB): {label}", row["end"])
             yield exact(f"first eight on true frames (dB): {label}", row["begin_true"])
             yield exact(f"last eight on true frames (dB): {label}", row["end_true"])
-            yield _of(f"slope (dB a frame): {label}", row, "slope")
+            yield with_interval(f"slope (dB a frame): {label}", row, "slope")
 
 
 def _drift(summary: pd.DataFrame) -> Iterator[Finding]:
     """Forgetting against drift: by how much the last frames are worse than when generated from true ones."""
     rolled = summary[summary["slope"].notna()]
-    for condition, part in rolled.groupby(_CONDITION, sort=False):
+    for condition, part in rolled.groupby(CONDITION, sort=False):
         forgotten, drift, quality = 1 - part["rate"], part["end_true"] - part["end"], part["end_true"]
-        label = f"1 - rate and drift: {_label(condition)}"
+        label = f"1 - rate and drift: {in_condition(condition)}"
         try:
             found = [
                 ("rank correlation", rank_agreement(forgotten, drift).correlation),
@@ -131,8 +108,8 @@ def _drift(summary: pd.DataFrame) -> Iterator[Finding]:
             ]  # fmt: skip
         except DecayError:
             continue  # too few networks to rank
-        yield exact(f"largest drift (dB): {_label(condition)}", drift.max())
-        yield exact(f"smallest drift (dB): {_label(condition)}", drift.min())
+        yield exact(f"largest drift (dB): {in_condition(condition)}", drift.max())
+        yield exact(f"smallest drift (dB): {in_condition(condition)}", drift.min())
         for name, rho in found:
             yield Finding(f"{name}: {label}", rho.value, rho.ci_low, rho.ci_high, len(part))
 
@@ -140,7 +117,7 @@ def _drift(summary: pd.DataFrame) -> Iterator[Finding]:
 def _claims(claims: pd.DataFrame, agreement: pd.DataFrame) -> Iterator[Finding]:
     """Rank correlations over the networks of a condition."""
     for _, row in claims.iterrows():
-        label = f"{row['forgetting']} and {row['degradation']}: {_label(row[_CONDITION])}"
+        label = f"{row['forgetting']} and {row['degradation']}: {in_condition(row[CONDITION])}"
         yield Finding(f"rank correlation: {label}", row["spearman"], row["low"], row["high"], row["networks"])
         yield Finding(
             f"the same at equal first frames: {label}",
@@ -151,5 +128,5 @@ def _claims(claims: pd.DataFrame, agreement: pd.DataFrame) -> Iterator[Finding]:
         )
         yield exact(f"p-value: {label}", row["pvalue"])
     for _, row in agreement.iterrows():
-        label = f"{row['measure']} predicted by {row['proxy']}: {_label(row[_CONDITION])}"
+        label = f"{row['measure']} predicted by {row['proxy']}: {in_condition(row[CONDITION])}"
         yield Finding(f"rank correlation: {label}", row["spearman"], row["low"], row["high"], row["networks"])

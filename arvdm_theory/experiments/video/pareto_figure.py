@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from arvdm_theory.choose.front import pareto_front
 from arvdm_theory.experiments.video.families_figure import (
     COLOURS,
     NothingToDraw,
@@ -38,6 +39,11 @@ VARIANTS: dict[str, str] = {
 }
 """What sets a network apart from the usual ones of its data set and preset, and its marker."""
 
+_COSTS = {
+    "cpu_ratio": "time a frame",
+    "call_ratio": "time a training call",
+    "peak_ratio": "peak memory",
+}
 _LABELS = {
     "rate": "1 - retrieval rate (less is better)",
     "nats": "memory (nats a frame; left is better)",
@@ -73,10 +79,11 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 
 def price(table: pd.DataFrame) -> Figure:
-    """Retrieval rate (left) and PSNR of the queries (right) against the processor's time for a generated frame.
+    """Retrieval rate against the processor's time of a generated frame and of a training call, and peak memory.
 
-    In units of the network without memory; best is the upper left. The bars are 95 % intervals; no network on the
-    front is beaten in rate by one that costs less.
+    In units of the network without memory; best is the upper left. The bars are 95 % intervals; large marks are
+    networks of most updates; "4:1" says that four places or frames are one. No network on the front is beaten in
+    rate by one that costs less.
 
     Args:
         table: ``video-summary`` of :func:`arvdm_theory.experiments.video.run.sweep`; of the data set, preset and
@@ -92,13 +99,20 @@ def price(table: pd.DataFrame) -> Figure:
     condition = longest[["data", "preset", "plan", "told", "worlds"]]
     part = table.merge(condition)
     part = part.assign(variant=variants(part))
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.6), squeeze=False)
-    for panel, (name, label) in zip(axes[0], (("rate", "retrieval rate"), ("psnr", "PSNR (dB)")), strict=True):
-        _marks(panel, part, part["cpu_ratio"], part[name], error_bars(part, name))
-        panel.set(xlabel="processor's time a frame, over that without memory", ylabel=label)
-    order = part.loc[part["front_price"]].sort_values("cpu_ratio")
-    front(axes[0, 0], order["cpu_ratio"], order["rate"])
-    axes[0, 0].set_ylim(-0.03, 1.05)
+    figure, axes = plt.subplots(1, len(_COSTS), figsize=(12.4, 4.6), squeeze=False, sharey=True)
+    for panel, (name, label) in zip(axes[0], _COSTS.items(), strict=True):
+        _marks(panel, part, part[name], part["rate"], error_bars(part, "rate"))
+        packed = part[part["compress"] > 1].sort_values("steps")
+        for _, row in packed.drop_duplicates(["memory", "compression", "compress"], keep="last").iterrows():
+            kind, factor = row["compression"], row["compress"]
+            place: dict[str, Any] = (
+                {"xytext": (-7, 7), "ha": "right"} if kind == "spatial" else {"xytext": (7, -4)}
+            )
+            panel.annotate(f"{factor}:1", row[[name, "rate"]], textcoords="offset points", fontsize=8, **place)
+        order = part.loc[pareto_front(part[[name, "rate"]].to_numpy() * [1, -1])].sort_values(name)
+        front(panel, order[name], order["rate"])
+        panel.set_xlabel(f"{label}\n(no memory: 1)")
+    axes[0, 0].set(ylim=(-0.03, 1.05), ylabel="rate")
     titled(figure, part, "What a compressed memory retrieves, and what it costs")
     structure_legend(figure, part, *_variant_handles(part), Line2D([], [], label="Pareto front", **FRONT_KEY))
     return figure

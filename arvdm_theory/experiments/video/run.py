@@ -36,13 +36,8 @@ from arvdm_theory.video.intervals import interval_columns
 from arvdm_theory.video.metrics import decibel, psnr
 from arvdm_theory.video.retrieval import SOURCES
 from arvdm_theory.video.rollouts import ON_TRUE_FRAMES, PROXIES, roll_out_folder
-from arvdm_theory.video.runs import (
-    Samples,
-    VideoRun,
-    sample_folder,
-    summarise,
-    train_run,
-)
+from arvdm_theory.video.runs import VideoRun, train_run
+from arvdm_theory.video.samples import Samples, sample_folder, summarise
 
 __all__ = ["decode_picture", "film_table", "headline", "network_name", "sweep"]
 
@@ -257,9 +252,10 @@ def _claims(summary: pd.DataFrame, seed: int) -> pd.DataFrame:
 def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A row a network: retrieval, quality, cost, decay and information.
 
-    ``cpu_ratio`` and ``peak_ratio`` are beside no memory, ``cpu_whole`` and ``peak_whole`` beside the uncompressed
-    twin. ``front_rate`` and ``front_nats`` say whether no other network of the same condition is better on both
-    that axis and the slope; ``front_price``, whether none retrieves as much for less of the processor's time.
+    ``cpu_ratio``, ``call_ratio`` and ``peak_ratio`` are beside no memory, ``cpu_whole``, ``call_whole`` and
+    ``peak_whole`` beside the uncompressed twin. ``front_rate`` and ``front_nats`` say whether no other network of
+    the same condition is better on both that axis and the slope; ``front_price``, whether none retrieves as much
+    for less of the processor's time.
     """
     own = tables["video"].query("source == @SOURCES[0] and ahead == 0", local_dict={"SOURCES": SOURCES})
     rolled = tables["video-rollouts"].groupby("network", sort=False)
@@ -267,9 +263,9 @@ def _summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     summary = own.drop(columns=["source", "ahead"]).merge(decay, on="network", how="left")
     cost = tables["video-network-cost"].set_index("network")
     alone, whole = (cost[cost["beside"] == beside] for beside in ("no memory", "uncompressed"))
-    columns = ["seconds_frame", "cpu_ratio", "peak_mib", "peak_ratio"]
+    columns = ["seconds_frame", "cpu_ratio", "call_ratio", "peak_mib", "peak_ratio"]
     summary = summary.merge(alone[columns], on="network", how="left")
-    named = {"cpu_ratio": "cpu_whole", "peak_ratio": "peak_whole"}
+    named = {"cpu_ratio": "cpu_whole", "call_ratio": "call_whole", "peak_ratio": "peak_whole"}
     summary = summary.merge(whole[list(named)].rename(columns=named), on="network", how="left")
     if "video-information" in tables:
         columns = ["network", "nats", "nats_low", "nats_high"]

@@ -54,12 +54,12 @@ def cost(table: pd.DataFrame) -> Figure:
         _logarithmic(axes, sorted(table["memory_frames"].unique()))
     left.axhline(1, color="0.35", lw=0.8)
     base = 1e3 * table.loc[table["memory"] == BASELINE, "baseline_seconds_frame"].median()
-    left.set(ylabel="time a frame, over that without memory", title=f"Time (1 is {base:.3g} ms a frame)")
-    right.set(ylabel="peak memory of a call (MiB)", title="Memory, beyond weights and inputs")
+    left.set(ylabel="time a frame", title=f"Time (no memory: 1, {base:.3g} ms)")
+    right.set(ylabel="peak memory (MiB)", title="Beyond weights and inputs")
     _legend(figure, kinds, int(table["compress"].max()))
     first = table.iloc[0]
     where = f"{first['architecture']}, {first['device']}, {setting(first['data'], first['preset'])}"
-    figure.suptitle(f"What a memory costs, and what compression saves ({where})")
+    figure.suptitle(f"What a memory costs, and what compression saves\n({where})")
     return figure
 
 

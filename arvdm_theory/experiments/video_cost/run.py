@@ -1,18 +1,19 @@
 """What a memory costs: the time and the peak memory of a generated frame, against how much is remembered.
 
 A cell is one structure, compression and number of memory frames. Its network has random weights, on which neither
-depends, and does a reverse step of the last window of its plan, again and again. Timings of a busy machine are
-worth little alone: the network without memory takes turns with every other, and their ratio is told as well.
+depends, and does reverse steps of the last window of its plan: a first, in which it looks at the memory, and later
+ones, for which it has kept what it made of it. Timings of a busy machine are worth little alone: the network
+without memory takes turns with every other, and their ratio is told as well.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -36,7 +37,7 @@ __all__ = [
     "CostError",
     "Seconds",
     "alternating_seconds",
-    "calls_a_frame",
+    "frame_seconds",
     "network_cost",
     "step_inputs",
     "video_cost",
@@ -50,6 +51,7 @@ one without attention to references can cost less.
 _CHANNELS = 3
 # The largest block that glibc may come to keep on its heap once it is freed: see mallopt(3), M_MMAP_THRESHOLD.
 _LARGEST_KEPT = 31 * 2**20
+_Name = TypeVar("_Name", bound=Hashable)
 _RUN_FIELDS = ("data", "preset", "plan", "memory", "memory_frames", "compress")
 
 
@@ -114,12 +116,13 @@ def video_cost(config: CostConfig, folder: Path, seed: int = 0, progress: bool =
         a row a (``memory``, ``compression``, ``compress``, ``memory_frames``), with
 
         - ``architecture`` and ``weights`` of the network, and ``references``, the frames that it is shown;
-        - ``seconds_frame`` and ``cpu_seconds_frame``, for a frame of one video: the median seconds of a call over
-          ``videos``, times :func:`calls_a_frame`;
+        - ``seconds_frame`` and ``cpu_seconds_frame``, for a generated frame of one video: :func:`frame_seconds` of
+          the median seconds of a first and of a later call, over ``videos``;
         - ``baseline_seconds_frame`` of the network without memory that took turns with it, the ``ratio`` of the
           two, and ``cpu_ratio``, that of the processor's seconds;
-        - ``peak_mib``: :func:`~arvdm_theory.experiments.video_cost.peak_memory.peak_bytes` of a call on one
-          video, in MiB, and its ratio to the other network's, ``peak_ratio``.
+        - ``call_ratio``: the same of a first call alone. In training each is a first one;
+        - ``peak_mib``: :func:`~arvdm_theory.experiments.video_cost.peak_memory.peak_bytes` of a first and a later
+          call on one video, with what is kept, in MiB, and its ratio to the other network's, ``peak_ratio``.
 
     Raises:
         ValueError: if there is no such preset or device, or no plan for so many frames.
@@ -191,29 +194,36 @@ def network_cost(
         device: where.
         seed: of weights and inputs.
     """
-    own, other = _network(run, device, seed), _network(base, device, seed)
-    windows, others = run.windows, base.windows
+    both = {
+        "own": (_network(run, device, seed), run.windows),
+        "base": (_network(base, device, seed), base.windows),
+    }
     with torch.no_grad():
         timed = {
-            "own": _call(own, step_inputs(windows, own.config, videos, device, seed)),
-            "base": _call(other, step_inputs(others, other.config, videos, device, seed)),
+            (which, when): call
+            for which, (network, windows) in both.items()
+            for when, call in _calls(network, step_inputs(windows, network.config, videos, device, seed)).items()
         }
         seconds = alternating_seconds(timed, repeats, device)
         peak, base_peak = (
-            peak_bytes(_call(network, step_inputs(each, network.config, 1, device, seed)), device)
-            for network, each in ((own, windows), (other, others))
+            peak_bytes(_two_steps(network, step_inputs(windows, network.config, 1, device, seed)), device)
+            for network, windows in both.values()
         )
-    share, base_share = (calls_a_frame(each.plan) / videos for each in (windows, others))
-    mine, theirs = seconds["own"], seconds["base"]
+    mine, theirs = (
+        frame_seconds(windows.plan, seconds[which, "first"], seconds[which, "later"])
+        for which, (_, windows) in both.items()
+    )
+    own, windows = both["own"]
     return {
         "architecture": own.config.architecture,
         "weights": sum(weight.numel() for weight in own.parameters()),
         "references": len(windows.plan.references_at(windows.last)),
-        "seconds_frame": mine.wall * share,
-        "cpu_seconds_frame": mine.cpu * share,
-        "baseline_seconds_frame": theirs.wall * base_share,
-        "ratio": mine.wall * share / (theirs.wall * base_share),
-        "cpu_ratio": mine.cpu * share / (theirs.cpu * base_share),
+        "seconds_frame": mine.wall / videos,
+        "cpu_seconds_frame": mine.cpu / videos,
+        "baseline_seconds_frame": theirs.wall / videos,
+        "ratio": mine.wall / theirs.wall,
+        "cpu_ratio": mine.cpu / theirs.cpu,
+        "call_ratio": seconds["own", "first"].cpu / seconds["base", "first"].cpu,
         "peak_mib": peak / 2**20,
         "peak_ratio": peak / base_peak,
     }
@@ -225,12 +235,22 @@ def _network(run: VideoRun, device: torch.device, seed: int) -> Denoiser:
         return Denoiser(run.network(_CHANNELS, POSE_DIM, 0.0, 1.0)).eval().to(device)
 
 
-def _call(network: Denoiser, inputs: tuple[Tensor, Tensor, ReferenceBatch]) -> Callable[[], Tensor]:
-    def call() -> Tensor:
-        denoised: Tensor = network(*inputs)
+_Inputs = tuple[Tensor, Tensor, ReferenceBatch]
+
+
+def _calls(network: Denoiser, inputs: _Inputs) -> dict[str, Callable[[], Tensor]]:
+    kept = network.recall(inputs[2])
+    return {"first": lambda: network(*inputs), "later": lambda: network(*inputs, kept)}
+
+
+def _two_steps(network: Denoiser, inputs: _Inputs) -> Callable[[], Tensor]:
+    def steps() -> Tensor:
+        kept = network.recall(inputs[2])
+        network(*inputs, kept)
+        denoised: Tensor = network(*inputs, kept)
         return denoised
 
-    return call
+    return steps
 
 
 def step_inputs(
@@ -269,20 +289,21 @@ def step_inputs(
     return numbers(len(frames), network.frame_dim), levels, references
 
 
-def calls_a_frame(plan: Plan) -> float:
-    """Calls of the network for a frame that comes out: M_AR/Δ, the reverse steps of an AR step over its stride.
+def frame_seconds(plan: Plan, first: Seconds, later: Seconds) -> Seconds:
+    """Of a frame that comes out: (first + (M_AR - 1) later)/Δ, the reverse steps of an AR step over its stride.
 
     Example:
         >>> from arvdm_theory.plan.methods import outpainting
-        >>> calls_a_frame(outpainting(window=4, reverse_steps=16))
-        4.0
+        >>> frame_seconds(outpainting(window=4, reverse_steps=16), Seconds(9.0, 3.0), Seconds(1.0, 1.0))
+        Seconds(wall=6.0, cpu=4.5)
     """
-    return plan.reverse_steps / plan.stride
+    steps = plan.reverse_steps - 1
+    return Seconds((first.wall + steps * later.wall) / plan.stride, (first.cpu + steps * later.cpu) / plan.stride)
 
 
 def alternating_seconds(
-    calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
-) -> dict[str, Seconds]:
+    calls: Mapping[_Name, Callable[[], object]], repeats: int, device: torch.device
+) -> dict[_Name, Seconds]:
     """Median seconds of calls that take turns, in an order that turns round every time.
 
     Args:
@@ -293,7 +314,7 @@ def alternating_seconds(
     # Else blocks above a threshold that earlier calls have moved go back to the system at every call, and their
     # pages come anew at the next: a time would depend on what ran before.
     _ = torch.empty(_LARGEST_KEPT, dtype=torch.uint8).numel()
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    found: dict[_Name, list[tuple[float, float]]] = {name: [] for name in calls}
     for repeat in range(repeats + 1):
         for name in calls if repeat % 2 else reversed(list(calls)):
             _settle(device)

@@ -38,7 +38,7 @@ from arvdm_theory.data.clips import to_unit
 from arvdm_theory.experiments.record import Cell, run_cells
 from arvdm_theory.experiments.schedules.run import GRIDS
 from arvdm_theory.experiments.video.run import network_name
-from arvdm_theory.laws.fitted import fit_video
+from arvdm_theory.laws.fitting import fit_video
 from arvdm_theory.laws.gaussian import GaussianVideo
 from arvdm_theory.networks.denoiser import Denoiser
 from arvdm_theory.number import Number
@@ -47,7 +47,8 @@ from arvdm_theory.training.checkpoint import load_denoiser
 from arvdm_theory.video.data_sets import DataKind
 from arvdm_theory.video.frechet import feature_distance
 from arvdm_theory.video.metrics import psnr, ssim
-from arvdm_theory.video.runs import Samples, VideoRun, one_an_episode, sample_run, train_run
+from arvdm_theory.video.runs import VideoRun, train_run
+from arvdm_theory.video.samples import Samples, one_an_episode, sample_run
 from arvdm_theory.video.windows import WindowSource
 
 __all__ = ["OURS", "PROFILES", "SIZES", "Size", "headline", "random_features", "summary", "video_schedules"]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from arvdm_theory.information.estimators.arrangements import memory
+    from arvdm_theory.information.estimators.baseline import student_information
+    from arvdm_theory.information.estimators.calibrated import calibrated_information
     from arvdm_theory.information.estimators.diagnosis import Diagnosis, examine, examine_two
     from arvdm_theory.information.estimators.divergence import calibrated_divergence, knn_divergence
     from arvdm_theory.information.estimators.immse import (
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
         gaussian_information,
         log_det_bias,
     )
-    from arvdm_theory.information.estimators.residual import calibrated_information, student_information
     from arvdm_theory.information.estimators.result import EstimationWarning, conclude
     from arvdm_theory.information.estimators.samples import SampleError, sample
     from arvdm_theory.information.estimators.uncertainty import (
@@ -123,7 +124,8 @@ _MODULES = {
     "estimate_divergence estimate_information",
     "neural": "Training neural_divergence neural_information",
     "plugin": "copula_information discrete_information gaussian_divergence gaussian_information log_det_bias",
-    "residual": "calibrated_information student_information",
+    "baseline": "student_information",
+    "calibrated": "calibrated_information",
     "result": "EstimationWarning conclude",
     "samples": "SampleError sample",
     "uncertainty": "Dependence block_length conclude_mean contribution_error near_zero subsampled",

@@ -27,8 +27,12 @@ _SAMPLES_PER_CELL = 10
 # Combinations of discrete values need so many samples each, and a column so few values, for nearest neighbours
 # within each combination.
 _SAMPLES_PER_CLASS, _MOST_CLASSES = 50, 20
+# Where all columns have few values, so many samples for each value are enough for nearest neighbours.
+_SAMPLES_PER_VALUE_THERE = 5
 # One row that is more than this share of all is an atom of the joint law, not a repetition.
 _HEAVY_ROW = 0.05
+# Distinct rows from which on a common divisor of their numbers is no chance.
+_FEWEST_ROWS = 20
 # What two neighbours along a column leave open of another, over what it moves between them, below which it is a
 # function of it; and the share of the samples on which it may be one to rounding.
 _FUNCTION, _EXACTLY, _EXACT_SHARE = 0.05, 1e-9, 0.1
@@ -91,13 +95,22 @@ def distinct_rows(points: Array) -> NDArray[np.intp]:
     """Rows without their repetitions, where repeated rows are copies: all rows otherwise.
 
     They are copies if what is left has no equal values in any column (a continuous law, which repeats nothing),
-    and no single row is over 5 % of all (an atom of the joint law).
+    and no single row is over 5 % of all (an atom of the joint law); or, of 20 distinct rows and more, if the
+    numbers of their repetitions have a common divisor, which chance gives that many only once in a million.
     """
-    _, first, counts = np.unique(points, axis=0, return_index=True, return_counts=True)
+    _, first, inverse, counts = np.unique(
+        points, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
     everything = np.arange(len(points))
+    if len(first) == len(points):
+        return everything
+    times = int(np.gcd.reduce(counts))
+    if times > 1 and len(first) >= _FEWEST_ROWS:
+        grouped = np.argsort(inverse.reshape(-1), kind="stable")
+        place = everything - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.sort(grouped[place < np.repeat(counts // times, counts)])
     # As many copies of every row are no atom, however few the rows are.
-    heavy = counts.max() > max(_HEAVY_ROW * len(points), 2) and counts.max() > 2 * counts.min()
-    if heavy or len(first) == len(points):
+    if counts.max() > max(_HEAVY_ROW * len(points), 2) and counts.max() > 2 * counts.min():
         return everything
     rows = np.sort(first)
     if any(len(np.unique(column)) < len(rows) for column in points[rows].T):
@@ -153,8 +166,8 @@ def examine(x: Array, z: Array, y: Array, dependence: str = "independent") -> Di
 
     Copies of rows are left out. All columns discrete and ten samples for every cell of the table of all
     combinations of values: ``miller-madow``. A column with atoms, or some of few values and 50 samples for each of
-    their combinations: ``mixed``. Else ``calibrated``, which puts equal values in random order
-    (:mod:`arvdm_theory.information.estimators.ties`).
+    their combinations, or all of at most 20 values with five samples each: ``mixed``. Else ``calibrated``, which
+    puts equal values in random order (:mod:`arvdm_theory.information.estimators.ties`).
 
     Args:
         x: shape (n, d_x).
@@ -198,6 +211,8 @@ def examine(x: Array, z: Array, y: Array, dependence: str = "independent") -> Di
         and "rounded" not in kinds
     ):  # fmt: skip
         method, reason = "mixed", f"{classes} classes for {n} samples beside continuous columns"
+    elif all(len(np.unique(column)) <= min(_MOST_CLASSES, n / _SAMPLES_PER_VALUE_THERE) for column in joint.T):
+        method, reason = "mixed", "few values, and less than ten samples for a cell of the table of all of them"
     else:
         tied = any(kind != "continuous" for kind in kinds)
         method, reason = "calibrated", "equal values in random order" if tied else "all columns continuous"

@@ -4,10 +4,13 @@ The neighbourhoods of nearest-neighbour estimates hold k samples in all columns 
 within them is lost without a sign: the estimate is 0, and so it is on every part of the samples. But samples next
 to one another in X alone still have alike Z. With X' the sample next to X, Z' its Z, and D = Z - Z',
 
-    h(D) ≥ h(D | X, X') ≥ h(Z | X),    so    I(X; Z) = h(Z) - h(Z | X) ≥ h(Z) - h(D),
+    h(D) ≥ h(D | X, X') ≥ h(Z | X) + (d_z/2) log 2,    so    I(X; Z) ≥ h(Z) - h(D) + (d_z/2) log 2,
 
-as Z' is independent of Z given (X, X'). The coefficient of Chatterjee (2021) rests on the same pairs. Both
-entropies are nearest-neighbour estimates (Kozachenko and Leonenko 1987) from as many points: constants cancel.
+as Z and Z' are independent given (X, X'), and the entropy of the difference of two independent draws is by ½ log 2
+a column above the mean of theirs at least (Shannon 1948, Stam 1959: the entropy power inequality; X' is taken to
+be distributed as X). For a jointly Gaussian pair it holds with equality as samples become dense. The coefficient
+of Chatterjee (2021) rests on the same pairs. Both entropies are nearest-neighbour estimates (Kozachenko and
+Leonenko 1987) from as many points: constants cancel.
 
 Given Y, X' is next in (X, Y), and what takes the place of h(Z) is h(Z - Z'') - d_z log 2, Z'' of the sample next
 in Y: the difference of two draws has an entropy larger by ½ log 2 a column than one draw if that is Gaussian, and
@@ -58,7 +61,7 @@ def _bound(source: Array, target: Array, y: Array, k: int) -> tuple[float, float
     whole = target - target[_next(y)] if y.shape[1] else target
     left = target - target[_next(np.hstack([source, y]))]
     sizes = [np.log(nearest(points, k)[0][:, -1] + np.finfo(np.float64).tiny) for points in (whole, left)]
-    contributions = target.shape[1] * (sizes[0] - sizes[1] - (math.log(2) if y.shape[1] else 0.0))
+    contributions = target.shape[1] * (sizes[0] - sizes[1] + math.log(2) * (-0.5 if y.shape[1] else 0.5))
     return float(contributions.mean()), _SHARED * contribution_error(contributions)[0]
 
 

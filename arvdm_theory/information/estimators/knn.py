@@ -67,10 +67,12 @@ class Neighbourhood(NamedTuple):
     Attributes:
         contributions: shape (n,); their mean is the estimate.
         width: median distance to the k-th neighbour, in the units of the columns.
+        ceiling: the most that the estimate can be; NaN where it is not known.
     """
 
     contributions: Array
     width: float
+    ceiling: float = math.nan
 
 
 def standardised(points: Array) -> Array:
@@ -243,12 +245,11 @@ def mixed_information(
             _mixed(scaled[0], rng.permutation(scaled[1]), scaled[2], k).contributions.mean() for _ in range(_APART)
         ]
         reach += abs(float(np.mean(apart)))
-    notes = [
-        *warn_of_copies(joint),
-        *warn_of_width(found.width, n, d),
-        *warn_of_ceiling(value, n, k),
-        *more,
-    ]
+    full = warn_of_ceiling(value, n, k, found.ceiling)
+    if full and value + reach < math.log(n):  # how large the truth is the samples do not tell
+        low = value - reach
+        value, reach = (low + math.log(n)) / 2, (math.log(n) - low) / 2
+    notes = [*warn_of_copies(joint), *warn_of_width(found.width, n, d), *full, *more]
     stderr = reach / half_width(1.0, freedom, level)
     return conclude(value, stderr, reach, method="mixed", n=n, k=k, notes=notes)
 
@@ -264,7 +265,9 @@ def _mixed(x: Array, z: Array, y: Array, k: int) -> Neighbourhood:
     xy, zy = np.hstack([x, y]), np.hstack([z, y])
     marginal = digamma(count_within(xy, radius) + 1) + digamma(count_within(zy, radius) + 1)
     contributions = np.asarray(digamma(order) - marginal + at_y, dtype=np.float64)
-    return Neighbourhood(contributions, float(np.median(distance)))
+    # Each count in a subspace is at least that in all.
+    ceiling = float(np.mean(at_y)) - float(digamma(k))
+    return Neighbourhood(contributions, float(np.median(distance)), ceiling)
 
 
 def warn_of_width(
@@ -279,12 +282,14 @@ def warn_of_width(
     ]
 
 
-def warn_of_ceiling(value: float, n: int, k: int) -> list[str]:
-    """A warning if a nearest-neighbour estimate is near ψ(n) - ψ(k), the most that it can be."""
-    ceiling = float(digamma(n) - digamma(k))
+def warn_of_ceiling(value: float, n: int, k: int, ceiling: float | None = None) -> list[str]:
+    """A warning if a nearest-neighbour estimate is near the most that it can be, ψ(n) - ψ(k) if not given."""
+    if ceiling is None:
+        ceiling = float(digamma(n) - digamma(k))
     if value <= _NEAR_CEILING * ceiling:
         return []
     return [
-        f"the estimate {value:.2f} is near {ceiling:.2f} nats, about log(n/k) and the most that {n} samples "
-        "can show: read it as a lower bound, or use more samples or a parametric method."
+        f"the estimate {value:.2f} is near {ceiling:.2f} nats, the most that {n} samples can show (log(n/k), k "
+        "neighbours, n samples of one condition): read it as a lower bound, or use more samples or a parametric "
+        "method."
     ]

@@ -24,7 +24,8 @@ from scipy.linalg import solve_triangular
 
 from arvdm_theory.information.estimators.plugin import log_det_bias
 from arvdm_theory.information.estimators.samples import SampleError
-from arvdm_theory.number import Number, half_width
+from arvdm_theory.information.estimators.uncertainty import near_zero
+from arvdm_theory.number import LEVEL, Number, half_width
 
 __all__ = ["conditional_divergence_from_known"]
 
@@ -34,8 +35,9 @@ Array = NDArray[np.float64]
 def conditional_divergence_from_known(mean: Array, covariance: Array, given: Array, made: Array) -> Number:
     """E_X KL(P(Y | X) ‖ Q(Y | X)), P with known Gaussian moments and Q from samples; see the module.
 
-    The standard error is that of the mean of the influence function; near Q = P, where that vanishes, it is never
-    taken to be below that of the estimate there, whose variance is q (q + 2 p + 3)/(4n²).
+    The standard error is that of the mean of the influence function; near Q = P, where that vanishes, the variance
+    is q (q + 2 p + 3)/(4n²), and error and upper end are those of
+    :func:`arvdm_theory.information.estimators.uncertainty.near_zero`.
 
     Args:
         mean: of P's (X, Y), (p + q,).
@@ -92,6 +94,8 @@ def conditional_divergence_from_known(mean: Array, covariance: Array, given: Arr
     own = inverse @ inverse.T + shift @ shift.T
     influence = ((half**2).sum(1) - ((half @ own) * half).sum(1)) / 2
     influence += ((half @ shift) * (n * np.linalg.solve(gram, design.T).T)).sum(1)
-    stderr = max(float(influence.std(ddof=p + 1)) / math.sqrt(n), math.sqrt(q * (q + 2 * p + 3)) / (2 * n))
+    stderr, above = near_zero(
+        value, float(influence.std(ddof=p + 1)) / math.sqrt(n), [influence], q * (q + 2 * p + 3) / 2, LEVEL
+    )
     width = half_width(stderr)
-    return Number.stated(value, stderr, value - width, value + width, method="moment-matched", n=n)
+    return Number.stated(value, stderr, value - width, max(value + width, above), method="moment-matched", n=n)

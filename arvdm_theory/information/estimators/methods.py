@@ -14,6 +14,7 @@ from functools import partial
 
 from numpy.typing import ArrayLike
 
+from arvdm_theory.information.estimators.calibrated import calibrated_information
 from arvdm_theory.information.estimators.diagnosis import Diagnosis, examine, examine_two
 from arvdm_theory.information.estimators.divergence import calibrated_divergence, knn_divergence
 from arvdm_theory.information.estimators.knn import ksg, mixed_information
@@ -24,7 +25,6 @@ from arvdm_theory.information.estimators.plugin import (
     gaussian_divergence,
     gaussian_information,
 )
-from arvdm_theory.information.estimators.residual import calibrated_information
 from arvdm_theory.information.estimators.result import issue
 from arvdm_theory.information.estimators.samples import SampleError, paired_samples, two_samples
 from arvdm_theory.information.estimators.uncertainty import Dependence

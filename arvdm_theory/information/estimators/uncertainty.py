@@ -40,6 +40,8 @@ Dependence = Literal["independent", "autocorrelated"]
 _MOST_SUBSAMPLES = 20
 # Blocks per sample size below which a block standard error means little.
 _FEWEST_BLOCKS = 10
+# The largest ratio of a move to the one before that still says where it ends.
+_SLOWEST = 0.85
 # Fewer disjoint subsamples than these know little of their spread: groups are left out in turn instead.
 _FEWEST_SUBSAMPLES, _GROUPS = 5, 10
 
@@ -223,23 +225,34 @@ def subsample_error(
     return np.cov(values.T).reshape(values.shape[1], -1) * scale, parts - 1.0, notes
 
 
-def still_to_come(value: float, smaller: Array, stderr: float, rate: float) -> float:
+def still_to_come(
+    value: float, smaller: Array, stderr: float, rate: float, smallest: Array | None = None
+) -> float:
     """What an estimate that moves with n will still move, from the same on disjoint parts of the samples.
 
-    With P parts a bias that falls like n^{-rate} has D/(P^rate - 1) of itself left, D the move from the parts to
-    the whole; D is shrunk by max(0, 1 - 2 s²/D²), s its standard error (about ¾ of the value's,
-    with which it shares samples), so that noise does not count as a move.
+    With P parts a bias that falls like n^{-rate} has D r/(1 - r) of itself left, D the move from the parts to the
+    whole and r = P^{-rate}; D is shrunk by max(0, 1 - 2 s²/D²), s its standard error (about ¾ of the value's,
+    with which it shares samples), so that noise does not count as a move. Where the move before, from P² parts to
+    P, is known, D over it takes the place of r (Aitken 1926), up to 0.85, if it is larger: as far as D is beyond
+    three errors.
 
     Args:
         value: from all samples.
         smaller: from each part, (P,).
         stderr: of the value.
-        rate: at which the bias falls.
+        rate: at which the bias falls at least, if it falls like a power.
+        smallest: from each part of a P-th of the samples of these, (P²,).
     """
     moved = value - float(smaller.mean())
-    noise = 0.75 * stderr
-    kept = max(0.0, 1 - 2 * (noise / moved) ** 2) if moved else 0.0
-    return float(kept * moved / (len(smaller) ** rate - 1))
+    if not moved:
+        return 0.0
+    noise = (0.75 * stderr / moved) ** 2
+    ratio = float(len(smaller) ** -rate)
+    if smallest is not None:
+        before = (float(smaller.mean()) - float(smallest.mean())) / moved
+        observed = _SLOWEST if before <= 1 / _SLOWEST else 1 / before
+        ratio += max(0.0, 1 - 9 * noise) * max(observed - ratio, 0.0)
+    return max(0.0, 1 - 2 * noise) * moved * ratio / (1 - ratio)
 
 
 def cuts(n: int, parts: int, dependence: Dependence, rng: np.random.Generator) -> list[NDArray[np.intp]]:

@@ -1,6 +1,6 @@
 """The needle in a haystack: memory bottleneck and best retrieval rate of a walker's video, in closed form.
 
-A :class:`~arvdm_theory.laws.gridworld.world.GridVideo` without observation noise, its actions known: the path is
+A :class:`~arvdm_theory.laws.gridworld.video.GridVideo` without observation noise, its actions known: the path is
 independent of the colours and everyone conditions on it. A set A of frames then reveals the colours of the cells
 V(A) that they show, no more and no less, and the colours are independent. For a plan with w = Δ and clean
 references, whose only input is R_k,
@@ -56,7 +56,7 @@ from scipy.optimize import brentq
 from scipy.sparse import csr_array, hstack, kron, vstack
 from scipy.sparse import eye_array as identity
 
-from arvdm_theory.laws.gridworld.world import GridVideo
+from arvdm_theory.laws.gridworld.video import GridVideo
 from arvdm_theory.plan.plan import Plan
 
 __all__ = [

@@ -17,7 +17,9 @@ from arvdm_theory.experiments.needle.run import (
     latent_correlations,
     unbroken,
 )
-from arvdm_theory.laws.gridworld.world import GridSample, GridVideo, View, ring, torus
+from arvdm_theory.laws.gridworld.video import GridSample, GridVideo
+from arvdm_theory.laws.gridworld.view import View
+from arvdm_theory.laws.gridworld.world import ring, torus
 from arvdm_theory.plan.plan import Plan
 from arvdm_theory.plan.references import References
 

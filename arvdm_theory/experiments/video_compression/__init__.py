@@ -1,0 +1,1 @@
+"""One experiment: its run and its figures."""
