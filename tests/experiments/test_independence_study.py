@@ -13,6 +13,7 @@ from scipy.stats import binomtest, norm
 from arvdm_theory.experiments.independence import nulls
 from arvdm_theory.experiments.independence import run as independence
 from arvdm_theory.experiments.independence.figures import FIGURES
+from arvdm_theory.experiments.independence.findings import findings
 from arvdm_theory.experiments.independence.run import CASES, SIZES, independence_study, rates, wilson
 from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import read_table
@@ -94,6 +95,7 @@ def test_a_smoke_run_goes_on_where_it_stopped_and_draws_its_figure(
 ) -> None:
     table = independence_study(SIZES["smoke"], tmp_path, progress=False)
     assert set(table["case"]) == set(CASES)
+    assert len(list(findings({"independence": table}))) == len(table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "independence.csv"), table)
     for name in ("level", "power"):
         assert (tmp_path / f"independence_{name}.provenance.json").exists()
@@ -131,3 +133,9 @@ def test_the_null_study_counts_every_null(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(table.low, low)
     np.testing.assert_array_equal(table.high, high)
     pd.testing.assert_frame_equal(read_table(tmp_path / "independence_nulls.csv").set_index("null"), table)
+    found = {row.finding: row for row in findings({"independence_nulls": table.reset_index()})}
+    assert found["rejected: dependent"].value == 1
+    assert found["rejected: all together"].of == decided["all together"]
+    much = found["nulls rejected more than 8% of the time by more than chance"]
+    assert (much.value, much.of) == (1 + (table.low.drop(["all together", "dependent"]) > 0.08).sum(), 4)
+    assert found["refused: series, stairs"].value == table.refused["series, stairs"]

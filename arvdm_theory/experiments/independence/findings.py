@@ -24,13 +24,9 @@ def findings(tables: Mapping[str, Any]) -> Iterator[Finding]:
             if row.refused:
                 yield count(f"refused: {null}", int(row.refused), int(row.draws))
         single = table.drop("all together")
-        yield count(
-            f"nulls rejected more than {_MUCH:.0%} of the time", int((single.rate > _MUCH).sum()), len(single)
-        )
-        yield count(
-            f"nulls rejected more than {_MUCH:.0%} of the time by more than chance",
-            int((single.low > _MUCH).sum()), len(single),
-        )  # fmt: skip
+        for said, rates in (("", single.rate), (" by more than chance", single.low)):
+            more = int((rates > _MUCH).sum())
+            yield count(f"nulls rejected more than {_MUCH:.0%} of the time{said}", more, len(single))
     if "independence" in tables:
         for row in tables["independence"].itertuples():
             what = f"{CASES[row.case].title}, correlation {row.strength:g}, {row.statistic}"
