@@ -288,7 +288,7 @@ def fuzz() -> dict[str, Any]:
 
 # Where Hypothesis makes examples up.
 EXAMPLES = [
-    "choose", "decomposition", "experiments", "information", "laws", "plan", "properties", "test_arrays.py",
+    "choose", "decomposition", "experiments", "information", "plan", "properties", "test_arrays.py",
     "test_number.py", "testing", "video",
 ]  # fmt: skip
 

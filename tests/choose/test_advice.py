@@ -67,6 +67,7 @@ def small_search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 # Without discretisation error, so that memory alone decides.
 QUICK: dict[str, Any] = {"strides": [1], "frames": 16, "errors": [], "step": "ancestral"}
+SHORT = QUICK | {"frames": 10}
 
 PLANTED: dict[str, tuple[Any, int, str]] = {
     "a period of 6 needs the frame 6 back, alone": (seasonal(), 6, "1 frame at a time, 6 back"),
@@ -88,7 +89,7 @@ def test_the_planted_plan_is_found(name: str) -> None:
 
 
 def test_the_planted_window_is_found() -> None:
-    found = advise(blocks(), 1, strides=[1, 2, 3], most=4, frames=18, errors=[], step="ancestral")
+    found = advise(blocks(), 1, strides=[1, 2, 3], most=2, frames=12, errors=[], step="ancestral")
     assert found.name == "3 frames at a time, no references"
 
 
@@ -220,7 +221,7 @@ def test_the_table_says_what_the_ledger_says() -> None:
 def test_stability_counts_the_draws_in_which_it_stays() -> None:
     own = partial(seasonal, 4)
     draws = [own, anchored, own, partial(seasonal, 4, 0.9), partial(seasonal, 3)]
-    found = advise(own(), 1, most=4, draws=draws, **QUICK)
+    found = advise(own(), 1, most=4, draws=draws, **SHORT)
     assert found.stability["draws"] == found.stability["asked"] == 5
     assert found.stability["stays"] == 3
     assert found.stability["share"] == 0.6
@@ -228,24 +229,24 @@ def test_stability_counts_the_draws_in_which_it_stays() -> None:
     assert found.stability["winners"]["1 frame at a time, 3 back"] == 1
     assert sum(found.stability["winners"].values()) == 5
     assert found.stability["loss_median"] <= 0.005 < found.stability["loss_worst"]
-    stopped = advise(own(), 1, most=4, draws=draws, enough=lambda: True, **QUICK)
+    stopped = advise(own(), 1, most=4, draws=draws, enough=lambda: True, **SHORT)
     assert (stopped.stability["draws"], stopped.stability["share"]) == (0, None)
 
 
 def test_levels_are_found_anew_on_a_draw() -> None:
     """Those of a video that hardly changes are of little use for one that does, where the same plan is best."""
     other = ar1(0.5)
-    found = advise(ar1(0.97), 3, strides=[1], most=1, frames=12, errors=[], draws=[lambda: other])
+    found = advise(ar1(0.97), 3, strides=[1], most=1, frames=8, errors=[], draws=[lambda: other])
     assert found.stability["share"] == 1
-    as_found = ledger_kl(other, found.recommended, 12)
+    as_found = ledger_kl(other, found.recommended, 8)
     anew = optimal_schedule(other, found.recommended, 2, "last-step", iterations=100, starts=["uniform"]).plan
-    least = ledger_kl(other, anew, 12)
+    least = ledger_kl(other, anew, 8)
     assert least < 0.1 * as_found
     assert found.stability["loss_worst"] == pytest.approx(1 - least / as_found, rel=0.05)
 
 
 def test_a_resumed_run_says_the_same(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {**QUICK, "most": 2, "draws": [lambda: ar1(0.8)]}
+    asked: dict[str, Any] = {**SHORT, "most": 2, "draws": [lambda: ar1(0.8)]}
     whole = advise(ar1(0.9), 2, **asked).to_dict()
     calls = itertools.count()
 
