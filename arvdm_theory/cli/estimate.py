@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             "warnings": estimate.warnings,
         }
         if test is not None:
-            names_of_test = ("p_value", "statistic", "permutations", "lag", "n")
+            names_of_test = ("p_value", "statistic", "permutations", "lag", "n", "exchanged")
             content["test"] = {name: getattr(test, name) for name in names_of_test}
         write_json(args.json, content)
     for warning in estimate.warnings:
@@ -152,7 +152,13 @@ def run(args: argparse.Namespace) -> int:
     for line in str(estimate.diagnosis).splitlines():
         print(f"  {line}")
     if test is not None:
-        how = f"circular shifts by multiples of {test.lag}" if args.autocorrelated else "permutations"
+        how = {
+            "all": "permutations",
+            "cells": "permutations within cells of alike y",
+            "pairs": "exchanges of near pairs, of less power: what y explains takes many terms",
+            "alike pairs": "exchanges of near and alike pairs, of little power: no regression on y fits",
+            "shifts": f"circular shifts by multiples of {test.lag}",
+        }[test.exchanged]
         print(f"p = {test.p_value:.4f} for {what} = 0 ({test.permutations} {how})")
     return 0
 

@@ -13,6 +13,7 @@ from scipy.stats import binomtest, norm
 from arvdm_theory.experiments.independence import nulls
 from arvdm_theory.experiments.independence import run as independence
 from arvdm_theory.experiments.independence.figures import FIGURES
+from arvdm_theory.experiments.independence.findings import findings
 from arvdm_theory.experiments.independence.run import CASES, SIZES, independence_study, rates, wilson
 from arvdm_theory.report.style import draw_all
 from arvdm_theory.tables import read_table
@@ -31,7 +32,7 @@ def test_links_have_mean_0_and_variance_1(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in CASES if name != "series"])
 def test_x_and_z_have_correlation_nine_tenths_with_a_function_of_y(name: str) -> None:
     links = {"sine": ("_sine", "_sine"), "fast": ("_fast", "_fast"), "mixed": ("_tanh", "_square"),
-             "series, sine": ("_sine", "_sine")}  # fmt: skip
+             "series, sine": ("_sine", "_sine"), "edge": ("_edge", "_edge")}  # fmt: skip
     n = 20_000
     for strength in (0.0, 0.6):
         x, z, y = CASES[name].draw(n, strength, np.random.default_rng(0))
@@ -94,12 +95,13 @@ def test_a_smoke_run_goes_on_where_it_stopped_and_draws_its_figure(
 ) -> None:
     table = independence_study(SIZES["smoke"], tmp_path, progress=False)
     assert set(table["case"]) == set(CASES)
+    assert len(list(findings({"independence": table}))) == len(table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "independence.csv"), table)
     for name in ("level", "power"):
         assert (tmp_path / f"independence_{name}.provenance.json").exists()
     strong = table[(table.strength == 0.8) & (table["case"] != "curved")].rate.mean()
-    # 5 replicates each of 16 cells at a correlation of 0.8, which 120 samples show almost surely, but for the two
-    # of links so fast that pairs alone are exchanged.
+    # 5 replicates each of 18 cells at a correlation of 0.8, and of 7 more where the peer is installed, which 120
+    # samples show almost surely, but for those of links so fast, or with an edge, that pairs alone are exchanged.
     assert strong > 0.85 > table[table.strength == 0].rate.mean() + 0.5
 
     def never(*_: object, **__: object) -> None:
@@ -116,13 +118,13 @@ def test_the_null_study_counts_every_null(tmp_path: Path, monkeypatch: pytest.Mo
     # And one that is none: it is rejected every time.
     chosen["dependent"] = (lambda rng: 2 * (rng.standard_normal(100),), "independent")
     # And a series that the test refuses.
-    chosen["series, sin 5y"] = nulls.NULLS["series, sin 5y"]
+    chosen["series, stairs"] = nulls.NULLS["series, stairs"]
     monkeypatch.setattr(nulls, "NULLS", chosen)
     monkeypatch.setattr(nulls, "_BATCH", 8)
     table = nulls.null_study(20, tmp_path, progress=False).set_index("null")
     assert table.rate["dependent"] == 1
     assert table.rejections["no condition"] <= 5
-    assert table.refused["series, sin 5y"] == table.refused["all together"] > 10
+    assert table.refused["series, stairs"] == table.refused["all together"] > 10
     assert table.draws["all together"] == 80
     assert table.draws.drop("all together").eq(20).all()
     decided = (table.draws - table.refused).replace(0, math.nan)
@@ -131,3 +133,9 @@ def test_the_null_study_counts_every_null(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(table.low, low)
     np.testing.assert_array_equal(table.high, high)
     pd.testing.assert_frame_equal(read_table(tmp_path / "independence_nulls.csv").set_index("null"), table)
+    found = {row.finding: row for row in findings({"independence_nulls": table.reset_index()})}
+    assert found["rejected: dependent"].value == 1
+    assert found["rejected: all together"].of == decided["all together"]
+    much = found["nulls rejected more than 8% of the time by more than chance"]
+    assert (much.value, much.of) == (1 + (table.low.drop(["all together", "dependent"]) > 0.08).sum(), 4)
+    assert found["refused: series, stairs"].value == table.refused["series, stairs"]

@@ -2,14 +2,17 @@
 
 No such test is valid for every law (Shah and Peters 2020), so these are cases, not a proof. In each, X and Z have
 correlation 0.9 with a function of Y and a noise of their own; ``strength`` is the correlation of the two noises
-(in the case ``curved``, of Z's noise with the square of X's), 0 for independence given Y.
+(in the case ``curved``, of Z's noise with the square of X's), 0 for independence given Y. Beside the test stands
+the kernel test of Zhang, Peters, Janzing and Schölkopf (2011) with causal-learn's settings, where it is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,8 @@ ALPHA = 0.05
 """Level of the test."""
 
 _STATISTICS = ("gaussian", "both")
+# The kernel test, which is for independent samples.
+_PEER, _PEER_PACKAGE = "KCI", "causallearn"
 # Autocorrelation of every series from one sample to the next.
 _MEMORY = 0.7
 # Samples thrown away before a series starts.
@@ -83,15 +88,23 @@ def _tanh(y: Array) -> Array:
     return np.tanh(2 * y) / math.sqrt(_TANH_VARIANCE)
 
 
+def _edge(y: Array) -> Array:
+    sides: Array = np.sign(y.sum(1))
+    return sides
+
+
 def _common_cause(
     to_x: Callable[[Array], Array],
     to_z: Callable[[Array], Array],
     series: bool = False,
     curved: bool = False,
     spread: bool = False,
+    columns: int = 1,
 ) -> Callable[[int, float, np.random.Generator], tuple[Array, ...]]:
     def draw(n: int, strength: float, rng: np.random.Generator) -> tuple[Array, ...]:
         own, other, y = _series(n, rng) if series else rng.standard_normal((3, n))
+        if columns > 1:
+            y = np.column_stack([y, rng.standard_normal((n, columns - 1))])
         shared = _square(own) if curved else own
         other = strength * shared + math.sqrt(1 - strength**2) * other
         noise = math.sqrt(0.19) * (np.abs(y) if spread else 1.0)
@@ -115,6 +128,7 @@ CASES: dict[str, Case] = {
     "series": Case("AR(1) series, no Y", _two_series, "autocorrelated"),
     "series, linear": Case("AR(1) series, linear links", _common_cause(_linear, _linear, True), "autocorrelated"),
     "series, sine": Case("AR(1) series, links sin 2Y", _common_cause(_sine, _sine, True), "autocorrelated"),
+    "edge": Case("a jump across a line", _common_cause(_edge, _edge, columns=2)),
 }
 """The cases by name."""
 
@@ -173,10 +187,11 @@ def _plan(size: Size, strengths: tuple[float, ...], replicates: int) -> list[Cel
     return [
         {"case": case, "statistic": statistic, "strength": strength, "n": size.n,
          "permutations": size.permutations, "first": first, "replicates": min(_BATCH, replicates - first)}
-        for statistic in _STATISTICS
+        for statistic in (*_STATISTICS, _PEER)
         for case in CASES
         for strength in strengths
         if strength > 0 or case != "curved"  # its null is the linear case's
+        if statistic != _PEER or (find_spec(_PEER_PACKAGE) and CASES[case].dependence == "independent")
         for first in range(0, replicates, _BATCH)
     ]  # fmt: skip
 
@@ -191,12 +206,15 @@ class _Batch:
         case, rejections, refused, lags = CASES[cell["case"]], 0, 0, []
         for replicate in range(cell["first"], cell["first"] + cell["replicates"]):
             rng = np.random.default_rng([self.seed, list(CASES).index(cell["case"]), replicate])
+            samples = case.draw(cell["n"], cell["strength"], rng)
+            if cell["statistic"] == _PEER:
+                rejections += _kernel_test(*samples) <= ALPHA
+                continue
             try:
                 result = independence_test(
-                    *case.draw(cell["n"], cell["strength"], rng), statistic=cell["statistic"],
-                    permutations=cell["permutations"], dependence=case.dependence,
+                    *samples, statistic=cell["statistic"], permutations=cell["permutations"],
                     # Decisions at this level are those of all permutations.
-                    stop=int(ALPHA * (cell["permutations"] + 1)), seed=replicate,
+                    dependence=case.dependence, stop=int(ALPHA * (cell["permutations"] + 1)), seed=replicate,
                 )  # fmt: skip
             except SampleError:
                 refused += 1
@@ -205,6 +223,13 @@ class _Batch:
             lags.append(result.lag)
         lag = float(np.mean(lags)) if lags else math.nan
         return pd.DataFrame([{"rejections": rejections, "refused": refused, "mean_lag": lag}])
+
+
+def _kernel_test(x: Array, z: Array, y: Array) -> float:
+    """The p-value of the kernel test, with the package's own settings."""
+    module = importlib.import_module(f"{_PEER_PACKAGE}.utils.KCI.KCI")
+    columns = [part if part.ndim == 2 else part[:, None] for part in (x, z, y)]
+    return float(module.KCI_CInd().compute_pvalue(*columns)[0])
 
 
 def rates(batches: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from arvdm_theory.information.estimators.arrangements import memory
     from arvdm_theory.information.estimators.baseline import student_information
     from arvdm_theory.information.estimators.calibrated import calibrated_information
     from arvdm_theory.information.estimators.diagnosis import Diagnosis, examine, examine_two
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         immse_integral,
         information_from_losses,
     )
-    from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test, memory
+    from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test
     from arvdm_theory.information.estimators.knn import ksg, ksg_contributions, mixed_information
     from arvdm_theory.information.estimators.methods import (
         DIVERGENCES,
