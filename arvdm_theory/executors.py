@@ -12,7 +12,6 @@ Functions travel by cloudpickle between processes of one user; nothing is read f
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import io
 import logging
@@ -386,6 +385,8 @@ def dask_setup(worker: Any) -> None:
 
 async def _leave() -> None:
     """Ends what a worker of Dask is at, and waits until it has saved what it can."""
+    import asyncio
+
     global _stopping
     _stopping, end = True, time.monotonic() + _GRACE
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
