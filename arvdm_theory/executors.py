@@ -258,6 +258,7 @@ def _local_cluster() -> Iterator[Any]:
     with (
         _scratch_folder() as scratch,
         dask.config.set({"temporary-directory": scratch}),
+        _quiet("distributed"),
         LocalCluster(  # type: ignore[no-untyped-call]
             os.cpu_count(),
             threads_per_worker=1,
@@ -276,6 +277,18 @@ def _local_cluster() -> Iterator[Any]:
                 if nanny.pid:
                     os.kill(nanny.pid, signal.SIGKILL)
             raise
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """A cluster's own silence ends before the last of its connections is closed."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _told_to_leave(client: Any) -> None:
