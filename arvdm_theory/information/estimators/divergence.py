@@ -40,8 +40,9 @@ _PARTS, _FASTEST = 4, 0.5
 # So many times more samples of P than of Q in a ball that reaches Q's neighbours: Q is hardly there. A share
 # of P that is told of, and how much rarer than can be seen, in nats, Q may be there.
 _MANY, _BEYOND, _RARER = 6, 0.05, 7.0
-# A hundredth of P is told of where so many times more of it than of Q are in a ball.
-_GONE, _FAR_BEYOND = 10, 0.01
+# The nearest sample of Q so many times farther than its own neighbours: Q has ended there. A share of P that is
+# told of, and how much rarer than can be seen, in nats, Q may be.
+_FARTHER, _FAR_BEYOND, _NOWHERE = 3.0, 0.01, 20.0
 # Least nats, and share of the claim, by which a Gaussian fit overclaims that count.
 _OVERCLAIM, _OF_CLAIM = 0.1, 0.1
 
@@ -53,7 +54,6 @@ class _Seen(NamedTuple):
     radii: float
     width: float
     beyond: float
-    gone: float
 
 
 def knn_divergence(
@@ -112,7 +112,7 @@ def knn_divergence(
     notes += [
         *warn_of_copies(np.vstack([of_p, of_q])),
         *warn_of_width(seen.width, *of_p.shape),
-        *_warn_of_absence(seen),
+        *_warn_of_absence(seen.beyond, _ended(of_p, of_q, k)),
     ]
     bias = error = 0.0
     if min(len(of_p), len(of_q)) > of_p.shape[1] + 2 and not _overclaimed(of_p, of_q):
@@ -164,11 +164,10 @@ def calibrated_divergence(
     def pieces(a: Array, b: Array, start: int = seed + 1) -> Array:
         seen = _neighbours(a, b, k)
         bias, error = _bias_on_gaussians(a, b, k, start) if gaussian else (np.zeros(2), 0.0)
-        return np.array(
-            [seen.balls - bias[0], seen.radii - bias[1], bias[0], error, seen.width, seen.beyond, seen.gone]
-        )
+        return np.array([seen.balls - bias[0], seen.radii - bias[1], bias[0], error, seen.width, seen.beyond])
 
-    balls, radii, bias, error, width, beyond, gone = pieces(of_p, of_q, seed)
+    balls, radii, bias, error, width, beyond = pieces(of_p, of_q, seed)
+    ended = _ended(of_p, of_q, k)
     smallest = max(_SMALLEST * k, 10 * d)
     covariance, freedom, more = subsample_error(pieces, [[of_p], [of_q]], smallest, dependence, seed)
     # Subsamples hold little of Q's tails, where P's samples share a few of Q's: their spread is too small, and
@@ -189,7 +188,7 @@ def calibrated_divergence(
         if smaller is not None:
             ahead = still_to_come(value, smaller[:, column], stderr, min(_FASTEST, 1 / d))
             moved = float(np.min([balls, radii] - smaller[:, :2].mean(0)))
-            ahead = max(ahead, _absent(moved, stderr, beyond), key=abs)
+            ahead = max(ahead, _absent(moved, stderr, beyond), _NOWHERE * ended, key=abs)
         # The truth lies between where the estimate is and where it is going.
         reach = half_width(stderr, freedom, level) + abs(ahead) / 2
         found.append((value + ahead / 2 - reach, value + ahead / 2 + reach, stderr))
@@ -216,7 +215,7 @@ def calibrated_divergence(
         *warn_of_width(
             width, n, d, "differences from a Gaussian law are missed; use fewer columns or more samples"
         ),
-        *_warn_of_absence(_Seen(balls, radii, width, beyond, gone)),
+        *_warn_of_absence(beyond, ended),
         *more,
     ]
     reach = (high - low) / 2
@@ -229,19 +228,27 @@ def _absent(moved: float, stderr: float, beyond: float) -> float:
     """What may be missing where Q has hardly a sample.
 
     Where Q is not seen at all, log P/Q of a ball grows as log n: by log 4 from quarters of the samples to all.
-    By as much of that as the estimate moved, and half its error, over the share of P that lies so, Q may be rarer
-    there than is seen.
+    By as much of that as the estimate moved, and its error, over the share of P that lies so, Q may be rarer there
+    than is seen.
     """
-    unseen = min(1.0, max(0.0, moved + stderr / 2) / (beyond * math.log(_PARTS))) if beyond else 0.0
+    unseen = min(1.0, max(0.0, moved + stderr) / (beyond * math.log(_PARTS))) if beyond else 0.0
     return float(_RARER * beyond * unseen**1.25)
 
 
-def _warn_of_absence(seen: _Seen) -> list[str]:
-    if seen.beyond <= _BEYOND and seen.gone <= _FAR_BEYOND:
+def _ended(p: Array, q: Array, k: int) -> float:
+    """Share of P whose nearest sample of Q is farther than three times that one's own neighbour k: Q has ended."""
+    p, q = _whitened(p, q)
+    distance, index = nearest(p, 1, among=q)
+    own = nearest(q, k)[0][:, -1]
+    return float((distance[:, 0] > _FARTHER * own[index[:, 0]]).mean())
+
+
+def _warn_of_absence(beyond: float, ended: float) -> list[str]:
+    if beyond <= _BEYOND and ended <= _FAR_BEYOND:
         return []
     return [
-        f"{seen.beyond:.0%} of the samples of P lie where Q has hardly any: how rare Q is there no sample tells; "
-        "read the value as a lower bound, or use more samples of Q."
+        f"{max(beyond, ended):.0%} of the samples of P lie where Q has hardly any: how rare Q is there no sample "
+        "tells; read the value as a lower bound, or use more samples of Q."
     ]
 
 
@@ -293,11 +300,7 @@ def _neighbours(p: Array, q: Array, k: int) -> _Seen:
     the distances to neighbour k in Q and in P (Wang, Kulkarni and Verdú 2009, section II): without a common radius
     what the two densities err by does not cancel, and no ball is wider than it must be.
     """
-    pooled = np.vstack([p, q])
-    scaled = (pooled - pooled.mean(0)) / pooled.std(0)
-    factor = np.linalg.cholesky(scaled.T @ scaled / len(scaled))
-    white = np.ascontiguousarray(solve_triangular(factor, scaled.T, lower=True).T)
-    p, q = white[: len(p)], white[len(p) :]
+    p, q = _whitened(p, q)
     near_p, near_q = nearest(p, k)[0][:, -1], nearest(p, k, among=q)[0][:, -1]
     radius = np.maximum(near_p, near_q)
     inside_p = count_within(p, radius, strict=False)
@@ -309,8 +312,17 @@ def _neighbours(p: Array, q: Array, k: int) -> _Seen:
     radii = p.shape[1] * float(np.log(near_q[apart] / near_p[apart]).sum()) / len(p)
     return _Seen(
         float((mass_p - mass_q).mean()), radii + math.log(len(q) / (len(p) - 1)), float(np.median(near_p)),
-        float((inside_p >= _MANY * k).mean()), float((inside_p >= _GONE * k).mean()),
+        float((inside_p >= _MANY * k).mean()),
     )  # fmt: skip
+
+
+def _whitened(p: Array, q: Array) -> tuple[Array, Array]:
+    """Both samples in the coordinates in which all of them together have the identity as covariance."""
+    pooled = np.vstack([p, q])
+    scaled = (pooled - pooled.mean(0)) / pooled.std(0)
+    factor = np.linalg.cholesky(scaled.T @ scaled / len(scaled))
+    white = np.ascontiguousarray(solve_triangular(factor, scaled.T, lower=True).T)
+    return white[: len(p)], white[len(p) :]
 
 
 def _bias_on_gaussians(p: Array, q: Array, k: int, seed: int) -> tuple[Array, float]:
