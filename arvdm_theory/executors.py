@@ -12,7 +12,6 @@ Functions travel by cloudpickle between processes of one user; nothing is read f
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import io
 import logging
@@ -28,7 +27,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from itertools import islice
@@ -214,7 +213,9 @@ class Dask:
                 yield cls(client)
             except BaseException:
                 if address == "local":
-                    client.run(_leave, on_error="ignore")
+                    leaving = threading.Thread(target=_told_to_leave, args=(client,), daemon=True)
+                    leaving.start()
+                    leaving.join(_GRACE + 1)  # not for ever: a worker may hang
                 raise
             finally:
                 with deferred_stop():
@@ -257,6 +258,7 @@ def _local_cluster() -> Iterator[Any]:
     with (
         _scratch_folder() as scratch,
         dask.config.set({"temporary-directory": scratch}),
+        _quiet("distributed"),
         LocalCluster(  # type: ignore[no-untyped-call]
             os.cpu_count(),
             threads_per_worker=1,
@@ -275,6 +277,23 @@ def _local_cluster() -> Iterator[Any]:
                 if nanny.pid:
                     os.kill(nanny.pid, signal.SIGKILL)
             raise
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """A cluster's own silence ends before the last of its connections is closed."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _told_to_leave(client: Any) -> None:
+    with suppress(Exception):  # a worker that is lost, or is killed meanwhile, has left
+        client.run(_leave, on_error="ignore")
 
 
 # Waits until its parent ends, however that is; workers that end at the same time may write for a moment yet.
@@ -379,6 +398,8 @@ def dask_setup(worker: Any) -> None:
 
 async def _leave() -> None:
     """Ends what a worker of Dask is at, and waits until it has saved what it can."""
+    import asyncio
+
     global _stopping
     _stopping, end = True, time.monotonic() + _GRACE
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
