@@ -14,6 +14,7 @@ from arvdm_theory.report.style import Figures, legend_below
 __all__ = ["FIGURES", "independence"]
 
 _STATISTICS = {"gaussian": "Gaussian statistic", "both": "with neighbours"}
+_PEER = {"KCI": "kernel test (KCI)"}
 _MARKERS = {"independent": "o", "autocorrelated": "s"}
 
 
@@ -46,8 +47,9 @@ def independence(table: pd.DataFrame) -> Figure:
 
 def _level(axes: Axes, table: pd.DataFrame) -> None:
     cases = [case for case in CASES if case in set(table["case"])]
+    shown = {name: label for name, label in (_STATISTICS | _PEER).items() if name in set(table.statistic)}
     for offset, colour, (statistic, label) in zip(
-        (0.13, -0.13), ("0.15", "0.55"), _STATISTICS.items(), strict=True
+        (0.2, 0.0, -0.2), ("0.15", "0.55", "C3"), shown.items(), strict=False
     ):
         rows = table[table.statistic == statistic].set_index("case").reindex(cases)
         heights = [len(cases) - 1 - i + offset for i in range(len(cases))]
@@ -58,9 +60,9 @@ def _level(axes: Axes, table: pd.DataFrame) -> None:
     axes.set(xlim=(0, max(0.1, float(table.high.max()) * 1.05)), xlabel="rejection rate",
              title=f"No dependence: {int(table.replicates.min())} runs each")  # fmt: skip
     # Room for the legend above the first case.
-    axes.set_ylim(-0.6, len(cases) + 1.8)
+    axes.set_ylim(-0.6, len(cases) + 0.4 + 0.7 * len(shown))
     axes.legend(
-        loc="upper left", handletextpad=0.2, borderaxespad=0.1, frameon=True, framealpha=1, edgecolor="none"
+        loc="upper center", handletextpad=0.2, borderaxespad=0.1, frameon=True, framealpha=1, edgecolor="none"
     )
 
 
