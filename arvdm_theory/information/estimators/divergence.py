@@ -228,10 +228,10 @@ def _absent(moved: float, stderr: float, beyond: float) -> float:
     """What may be missing where Q has hardly a sample.
 
     Where Q is not seen at all, log P/Q of a ball grows as log n: by log 4 from quarters of the samples to all.
-    By as much of that as the estimate moved, and its error, over the share of P that lies so, Q may be rarer there
-    than is seen.
+    By as much of that as the estimate moved, and half its error, over the share of P that lies so, Q may be rarer
+    there than is seen.
     """
-    unseen = min(1.0, max(0.0, moved + stderr) / (beyond * math.log(_PARTS))) if beyond else 0.0
+    unseen = min(1.0, max(0.0, moved + stderr / 2) / (beyond * math.log(_PARTS))) if beyond else 0.0
     return float(_RARER * beyond * unseen**1.25)
 
 
