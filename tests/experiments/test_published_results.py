@@ -16,7 +16,7 @@ from arvdm_theory.provenance import uncommitted
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 READMES = sorted(RESULTS.rglob("README.md"))
 # Whose paragraphs do not name what their numbers are of; any number of their tables counts there.
-UNNAMED = {"estimators", "independence", "video"}
+UNNAMED = {"estimators", "video"}
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)

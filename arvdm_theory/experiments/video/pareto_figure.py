@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from arvdm_theory.choose.front import pareto_front
@@ -108,7 +109,10 @@ def price(table: pd.DataFrame) -> Figure:
             place: dict[str, Any] = (
                 {"xytext": (-7, 7), "ha": "right"} if kind == "spatial" else {"xytext": (7, -4)}
             )
-            panel.annotate(f"{factor}:1", row[[name, "rate"]], textcoords="offset points", fontsize=8, **place)
+            panel.annotate(
+                f"{factor}:1", row[[name, "rate"]], textcoords="offset points", fontsize=8, zorder=6,
+                path_effects=[withStroke(linewidth=3, foreground="white")], **place,
+            )  # fmt: skip
         order = part.loc[pareto_front(part[[name, "rate"]].to_numpy() * [1, -1])].sort_values(name)
         front(panel, order[name], order["rate"])
         panel.set_xlabel(f"{label}\n(no memory: 1)")
