@@ -11,13 +11,14 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, eye_array
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from arvdm_theory.information.estimators.plugin import normal_scores
+from arvdm_theory.information.estimators.regression import kernel_features
 from arvdm_theory.information.estimators.samples import SampleError
 
 __all__ = ["Explained", "Fit", "Regression", "whitened"]
@@ -28,7 +29,7 @@ Array = NDArray[np.float64]
 # a trace of one on all keeps the equations solvable.
 _SAMPLES_PER_TERM, _SAMPLES_PER_BUMP, _FEWEST_BUMPS, _MOST_BUMPS = 8, 4, 5, 200
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
-_PENALTIES, _TRACE, _JITTER = (1e-5, 1e-4, 1e-3, 1e-2), 1e-10, 1e-6
+_PENALTIES, _TRACE = (1e-5, 1e-4, 1e-3, 1e-2), 1e-10
 # A fit is as good as the best up to this factor of its error, and uses at most this share of the samples.
 _AS_GOOD, _MOST_FREEDOM = 1.07, 0.4
 # Jumps that a column may have, and how many times log n a split must gain in units of the residual's variance.
@@ -122,10 +123,7 @@ class Regression:
         centres = points[ranked[np.linspace(0, n - 1, bumps).round().astype(int)]]
         squares, among = (cdist(each, centres, "sqeuclidean") for each in (points, centres))
         for width in _WIDTHS:
-            bumps_at, own = (np.exp(-each / (2 * width**2 * d)) for each in (squares, among))
-            # Of functions that interpolate, the penalty is on the norm that the kernel gives them.
-            factor = np.linalg.cholesky(own + _JITTER * np.eye(len(own)))
-            basis = np.hstack([bases[-1], solve_triangular(factor, bumps_at.T, lower=True).T])
+            basis = np.hstack([bases[-1], kernel_features(squares, among, 2 * width**2 * d)])
             self.fits += [Fit(basis, bases[-1].shape[1], penalty) for penalty in _PENALTIES]
         single = min(n // (2 * _SAMPLES_PER_BUMP * d), _MOST_BUMPS // d)
         if d == 1 or single < _FEWEST_BUMPS:

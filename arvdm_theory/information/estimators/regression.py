@@ -16,7 +16,7 @@ from arvdm_theory.information.estimators.neighbours import nearest
 from arvdm_theory.information.estimators.plugin import normal_scores
 from arvdm_theory.information.estimators.uncertainty import Dependence
 
-__all__ = ["FEWEST_TO_FIT", "Turned", "held_out_predictions", "residuals", "turned"]
+__all__ = ["FEWEST_TO_FIT", "Turned", "held_out_predictions", "kernel_features", "residuals", "turned"]
 
 Array = NDArray[np.float64]
 
@@ -115,12 +115,9 @@ def held_out_predictions(
         better = error < loss
         loss[better], best[:, better] = error[better], found[:, better]
 
+    squares, among = (cdist(each, centres, "sqeuclidean") for each in (inputs, centres))
     for width in widths:
-        scale = 2 * width**2 * d
-        kernel = np.exp(-cdist(centres, centres, "sqeuclidean") / scale)
-        factor = np.linalg.cholesky(kernel + _JITTER * np.eye(len(kernel)))
-        features = solve_triangular(factor, np.exp(-cdist(inputs, centres, "sqeuclidean") / scale).T, lower=True).T
-        basis = np.hstack([linear, features])
+        basis = np.hstack([linear, kernel_features(squares, among, 2 * width**2 * d)])
         for found in _held_out(basis, d + 1, targets, fold, penalties):
             consider(found)
     if d <= _FEW_INPUTS and dependence == "independent" and not first:
@@ -128,6 +125,21 @@ def held_out_predictions(
         for count in _NEAREST:
             consider(targets[near[:, :count]].mean(1))
     return plain, best
+
+
+def kernel_features(squares: Array, among: Array, scale: float) -> Array:
+    """L⁻¹k of every point, (n, centres): features whose products are the kernel e^{-r²/scale}, LL' = k(centres).
+
+    A penalty on their coefficients is one on the norm that the kernel gives to functions (Nyström).
+
+    Args:
+        squares: r² from every point to every centre, (n, centres).
+        among: between centres.
+        scale: of the kernel.
+    """
+    factor = np.linalg.cholesky(np.exp(-among / scale) + _JITTER * np.eye(len(among)))
+    features: Array = solve_triangular(factor, np.exp(-squares / scale).T, lower=True).T
+    return features
 
 
 def _held_out(
