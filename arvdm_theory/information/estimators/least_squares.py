@@ -267,17 +267,20 @@ class Fit:
     """Penalised least squares on a basis whose first columns are free."""
 
     def __init__(self, basis: Array, free: int, penalty: float, jumps: int = 0) -> None:
-        gram = basis.T @ basis
-        gram[np.diag_indices_from(gram)] += len(basis) * np.where(np.arange(len(gram)) < free, _TRACE, penalty)
+        self.gram = basis.T @ basis
+        penalised = self.gram.copy()
+        penalised[np.diag_indices_from(penalised)] += len(basis) * np.where(
+            np.arange(len(penalised)) < free, _TRACE, penalty
+        )
         self.basis, self.free, self.penalty, self.jumps = basis, free, penalty, jumps
-        self._factor = cho_factor(gram)
-        self.gain = cho_solve(self._factor, basis.T)
-        self.leverage = np.einsum("ij,ji->i", basis, self.gain)
+        self._factor = cho_factor(penalised)
+        # The map itself, as large as the basis, is not kept: there are dozens of fits.
+        self.leverage = np.einsum("ij,ji->i", basis, cho_solve(self._factor, basis.T))
         self.freedom = float(self.leverage.sum())
 
     def __call__(self, columns: Array) -> Array:
         """The columns, shape (n, c), less their fits."""
-        residual: Array = columns - self.basis @ (self.gain @ columns)
+        residual: Array = columns - self.basis @ cho_solve(self._factor, self.basis.T @ columns)
         return residual
 
     def left_out(self, columns: Array) -> Array:
@@ -292,9 +295,9 @@ class Fit:
 
         With H = BGB' for a basis B, (I - H)² = I - BKB': only matrices as small as the basis are multiplied.
         """
-        inner = cho_solve(self._factor, np.eye(len(self.gain)))
-        kernel = 2 * inner - self.gain @ self.gain.T
-        trace = len(left) - np.sum((self.basis.T @ self.basis) * kernel)
+        inner = cho_solve(self._factor, np.eye(len(self.gram)))
+        kernel = 2 * inner - inner @ self.gram @ inner
+        trace = len(left) - np.sum(self.gram * kernel)
         mean = -np.sum((self.basis.T @ (near @ self.basis)) * kernel) / trace
         apart = near - mean * eye_array(len(left), format="csr")
         moved = apart @ self.basis
