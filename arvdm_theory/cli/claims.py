@@ -22,9 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decides the claims and prints a verdict each."""
+    from arvdm_theory.experiments.claims.decide import CLAIMS
+    from arvdm_theory.experiments.claims.decide import run as decide
     from arvdm_theory.experiments.claims.page import as_json, page
-    from arvdm_theory.experiments.claims.run import CLAIMS
-    from arvdm_theory.experiments.claims.run import run as decide
     from arvdm_theory.files import atomic_path, check_outputs, write_json
 
     if args.list:

@@ -37,7 +37,9 @@ def _write(path: Path, pictures: NDArray[np.uint8], codec: str, pixels: str, **o
         stream = container.add_stream(codec, rate=Fraction(10))
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = pixels
-        stream.options = {"threads": "1"}  # with more an encoder's bytes differ from run to run
+        # With more threads an encoder's bytes differ from run to run; so do those of x264's look ahead, which of
+        # pictures this small reads memory that nobody has written.
+        stream.options = {"threads": "1", **({"rc-lookahead": "0"} if codec == "libx264" else {})}
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

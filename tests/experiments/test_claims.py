@@ -15,8 +15,8 @@ from arvdm_theory.cli import main
 from arvdm_theory.decomposition.recursion import rates
 from arvdm_theory.experiments.claims import networks, schedulers
 from arvdm_theory.experiments.claims.accumulation import same_level_plan
+from arvdm_theory.experiments.claims.decide import CLAIMS, run
 from arvdm_theory.experiments.claims.page import page
-from arvdm_theory.experiments.claims.run import CLAIMS, run
 from arvdm_theory.experiments.networks import Preset, Setting
 from arvdm_theory.experiments.record import Cell
 from arvdm_theory.noise import time_grid

@@ -67,6 +67,7 @@ class GridVideo:
         GridworldError: if the prior is none, or the path leaves the map or goes through a wall.
 
     Example:
+        >>> from arvdm_theory.laws.gridworld.world import ring, tour
         >>> video = GridVideo(ring(5), colours=3, path=tour(ring(5), 7))
         >>> maps, paths, frames = video.sample(2, 7, torch.Generator().manual_seed(0))
         >>> bool((video.read(frames, paths)[:, 6, 1] == maps[:, 1]).all())  # after a round, cell 1 again
