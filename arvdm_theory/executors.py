@@ -252,14 +252,12 @@ class Dask:
 @contextmanager
 def _local_cluster() -> Iterator[Any]:
     """A Dask cluster of a worker a core, which leaves nothing behind and says nothing of its own end."""
-    import dask
-    from distributed import LocalCluster
-
+    dask, distributed = import_module("dask"), import_module("distributed")
     with (
         _scratch_folder() as scratch,
         dask.config.set({"temporary-directory": scratch}),
         _quiet("distributed"),
-        LocalCluster(  # type: ignore[no-untyped-call]
+        distributed.LocalCluster(
             os.cpu_count(),
             threads_per_worker=1,
             dashboard_address=None,
