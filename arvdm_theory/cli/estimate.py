@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
             "all": "permutations",
             "cells": "permutations within cells of alike y",
             "pairs": "exchanges of near pairs, of less power: what y explains takes many terms",
-            "alike pairs": "exchanges of near and alike pairs, of little power: no regression on y fits",
+            "alike pairs": "exchanges of near and alike pairs, of little power: no regression on y seems to fit",
             "shifts": f"circular shifts by multiples of {test.lag}",
         }[test.exchanged]
         print(f"p = {test.p_value:.4f} for {what} = 0 ({test.permutations} {how})")

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from arvdm_theory.experiments.independence.nulls import NULLS
 from arvdm_theory.information.estimators import SampleError, independence
@@ -18,7 +19,7 @@ from arvdm_theory.information.estimators.arrangements import (
 )
 from arvdm_theory.information.estimators.independence import IndependenceTest, independence_test
 from arvdm_theory.information.estimators.knn import ksg_contributions
-from arvdm_theory.information.estimators.least_squares import Fit, Regression, _neighbours
+from arvdm_theory.information.estimators.least_squares import Explained, Fit, Regression, _neighbours
 
 
 def rejections(draw, runs: int, **options) -> int:  # type: ignore[no-untyped-def]
@@ -340,6 +341,33 @@ def test_the_score_of_residuals_of_neighbours_is_that_of_dense_matrices() -> Non
     scores = np.array([fit.together(left_of @ rng.normal(size=40), near)[0] for _ in range(500)])
     assert abs(scores.mean()) < 4 / math.sqrt(500) + 1 / 40
     assert abs(scores.var() - 1) < 4 * math.sqrt(3 / 500) + 2 / 40
+
+
+def test_the_misfit_is_the_score_of_sums_and_differences_of_residuals() -> None:
+    # Of two columns a side that take one fit, from dense matrices: the scores of (e + f)'W(e + f)/2 and of
+    # (e - f)'W(e - f)/2 for unit e and f, whose mean and deviation under noise are those of e'We.
+    rng = np.random.default_rng(9)
+    y = rng.normal(size=(80, 1))
+    regression = Regression(y)
+    fit, fits = regression.fits[regression.plain], np.full(2, regression.plain)
+    sides = []
+    for _ in range(2):
+        columns = y + rng.normal(size=(80, 2))
+        left = regression.left(columns, fits)
+        sides.append(Explained(columns, fits, left, left, np.zeros(2, dtype=bool)))
+    fitted = np.hstack([side.fitted for side in sides])
+    near = (_neighbours(regression.given) + _neighbours(fitted / fitted.std(0))).toarray()
+    penalty = 80 * np.diag(np.where(np.arange(len(fit.gram)) < fit.free, 1e-10, fit.penalty))
+    left_of = np.eye(80) - fit.basis @ np.linalg.solve(fit.basis.T @ fit.basis + penalty, fit.basis.T)
+    covariance = left_of @ left_of.T
+    mean = np.trace(near @ covariance) / np.trace(covariance)
+    moved = (near - mean * np.eye(80)) @ covariance
+    spread = math.sqrt(2 * np.trace(moved @ moved)) / np.trace(covariance)
+    units = [side.even / np.linalg.norm(side.even, axis=0) for side in sides]
+    sums = [e + sign * f for e in units[0].T for f in units[1].T for sign in (1, -1)]
+    scores = [(total @ near @ total / 2 - mean) / spread for total in sums]
+    expected = max(scores) - norm.isf(0.025 / 4) + norm.isf(0.025)
+    assert regression.misfit(*sides) == pytest.approx(expected, rel=1e-6)
 
 
 def side_by_side(name: str, seed: int) -> independence._Statistic:

@@ -192,7 +192,7 @@ def _arrangements(measure: _Statistic, cell: int) -> tuple[Exchanged, Callable[[
     given = measure.given
     n, cells = len(given), cells_of(given, cell)
     # Where Y has one value a cell, permutations keep all of what it explains.
-    exact = all((given[cells == leaf] == given[cells == leaf][0]).all() for leaf in range(cells.max() + 1))
+    exact = bool((given == given[np.unique(cells, return_index=True)[1]][cells]).all())
     misfit = not exact and measure.misfit > _MISFIT
     if exact or not (misfit or measure.many_terms):
         return "cells" if given.shape[1] else "all", partial(local_permutation, cells)
